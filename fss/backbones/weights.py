@@ -1,0 +1,129 @@
+"""Backbone weights: found, downloaded or refused; loaded strictly and by name."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fss.errors import UserError
+
+FOLDER = Path("initmodel")
+# Stem names of the two published layouts -> ours. In the deep one, conv2 and conv3 are stem layers too.
+_PLAIN = {"conv1": "layer0.0", "bn1": "layer0.1"}
+_DEEP = {**_PLAIN, "conv2": "layer0.3", "bn2": "layer0.4", "conv3": "layer0.6", "bn3": "layer0.7"}
+_HINT = """no weights for ResNet-{layers} ({stem}) in {folder}/. Do one of these:
+  - deep stem, as published: put resnet{layers}_v2.pth into {folder}/ (see {folder}/README.md)
+  - plain stem: put torchvision's resnet{layers}-*.pth into {folder}/, or let it be fetched: backbone.weights=download
+  - a file of your own: backbone.weights=FILE
+  - on purpose without: backbone.weights=random (novel classes will be segmented badly)"""
+
+
+def find_weights(spec: str, layers: int, stem: str, folder: Path = FOLDER) -> Path | str:
+    """Settle what `backbone.weights` means: a file, "download" or "random".
+
+    Args:
+        spec: auto, download, random, or a path.
+        stem: auto, deep or plain; limits what `auto` takes.
+
+    Raises:
+        UserError: nothing fits; the message says what to fetch and where to put it.
+    """
+    if spec in ("download", "random"):
+        return spec
+    if spec != "auto":
+        if not Path(spec).is_file():
+            raise UserError(f"backbone.weights={spec}: no such file (also allowed: auto, download, random)")
+        return Path(spec)
+    patterns = {"deep": f"resnet{layers}_v2.pth", "plain": f"resnet{layers}-*.pth"}
+    found = [p for kind, pattern in patterns.items() if stem in ("auto", kind) for p in sorted(folder.glob(pattern))]
+    if not found:
+        what = "any stem" if stem == "auto" else f"{stem} stem"
+        raise UserError(_HINT.format(layers=layers, stem=what, folder=folder))
+    return found[0]
+
+
+def read_weights(found: Path | str, layers: int) -> dict[str, Tensor]:
+    """The state dict of a file in a published layout (or of torchvision's download), in our names."""
+    if isinstance(found, Path):
+        return rename(read_state(found))
+    from torchvision import models
+
+    enum = models.get_model_weights(f"resnet{layers}")
+    try:
+        state = enum["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"backbone.weights=download: torchvision could not fetch ResNet-{layers} ({error}). "
+            f"Fetch resnet{layers}-*.pth elsewhere and put it into {FOLDER}/."
+        ) from None
+    return rename(state)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a published file, without `state_dict` nesting and `module.` prefixes.
+
+    Raises:
+        UserError: missing, truncated, no PyTorch file, or holding more than tensors.
+    """
+    content = read_torch(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds no state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def read_torch(path: Path) -> object:
+    """`torch.load` with `weights_only=True`, so that no code in a file runs; `UserError` if it fails."""
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = re.split(r"[.\n]", str(error), maxsplit=1)[0]
+        raise UserError(f"{path} is truncated, or no checkpoint that can be read safely ({reason})") from None
+
+
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published or torchvision names -> ours. ImageNet's classifier (`fc.*`) is left out: never used."""
+    table = _DEEP if "conv2.weight" in state else _PLAIN
+    out = {}
+    for name, value in state.items():
+        head, _, tail = name.partition(".")
+        if head != "fc":
+            out[f"{table[head]}.{tail}" if head in table else name] = value
+    return out
+
+
+def has_deep_stem(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict in our names starts with three 3x3 convolutions."""
+    return "layer0.6.weight" in state
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load by name; every name must be there, known, and of the right shape.
+
+    Norms' step counters (`num_batches_tracked`), which old files lack and nothing here reads, may miss.
+
+    Raises:
+        UserError: lists missing, unexpected and misshapen names.
+    """
+    own = module.state_dict()
+    counters = {n for n in own if n.endswith("num_batches_tracked")}
+    missing = sorted(own.keys() - state.keys() - counters)
+    unexpected = sorted(state.keys() - own.keys())
+    shapes = [
+        f"{n} {tuple(state[n].shape)}, wanted {tuple(own[n].shape)}"
+        for n in sorted(own.keys() & state.keys())
+        if state[n].shape != own[n].shape
+    ]
+    problems = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    lines = [f"{len(names)} {what}: {_first(names)}" for what, names in problems if names]
+    if lines:
+        raise UserError(f"{source} does not fit this network; " + "; ".join(lines))
+    module.load_state_dict({**{n: own[n] for n in counters}, **state})
+
+
+def _first(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")

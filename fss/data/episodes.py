@@ -1,0 +1,75 @@
+"""Planned episodes made into tensors, and the single images that un-augmented episodes share."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fss.data.files import read_image, read_mask
+from fss.data.loading import Loadable
+from fss.data.plan import Draw
+from fss.data.source import Source
+from fss.data.transforms import fit, fit_mask, flips, normalise
+from fss.episode import Episode
+from fss.ops import binary_mask
+
+Prepare = Callable[[Tensor, int], dict[str, Tensor]]  # a head's own: masks (K,H,W), seed -> extras
+
+
+class Picture(NamedTuple):
+    """One prepared image.
+
+    Attributes:
+        position: in the split's list.
+        image: (3,S,S) normalised.
+        labels: (S,S) uint8 label map of the data set.
+        original: (H,W) uint8 label map at original size, or None if not asked for.
+    """
+
+    position: int
+    image: Tensor
+    labels: Tensor
+    original: Tensor | None
+
+
+class PictureSet(Loadable):
+    """Prepared images by position, un-augmented."""
+
+    def __init__(self, source: Source, size: int, originals: bool = False) -> None:
+        self.source, self.size, self.originals = source, size, originals
+
+    def load(self, key: int) -> Picture:
+        """Read and prepare one image."""
+        sample = self.source.samples[key]
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        labels = torch.from_numpy(fit_mask(mask, self.size))
+        original = torch.from_numpy(mask) if self.originals else None
+        return Picture(key, normalise(fit(image, self.size)), labels, original)
+
+
+class EpisodeSet(Loadable):
+    """Augmented training episodes; a key is a `Draw`, whose seed decides the augmentation too.
+
+    Args:
+        prepare: the head's `prepare`.
+    """
+
+    def __init__(self, source: Source, size: int, prepare: Prepare) -> None:
+        self.source, self.size, self.prepare = source, size, prepare
+
+    def load(self, key: Draw) -> Episode:
+        """An episode with B = 1."""
+        random = np.random.default_rng([key.seed, 1])
+        pairs = [self._picture(i, random) for i in key.images]
+        images = torch.stack([image for image, _ in pairs])
+        class_id = torch.tensor([key.class_id])
+        masks = binary_mask(torch.stack([m for _, m in pairs])[None], class_id)[0]
+        extras = {k: v[None] for k, v in self.prepare(masks[1:], key.seed).items()}
+        return Episode(images[:1], masks[:1], images[None, 1:], masks[None, 1:], class_id, extras, {"draw": [key]})
+
+    def _picture(self, position: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        sample = self.source.samples[position]
+        image, mask = flips(read_image(sample.image), read_mask(sample.mask), random)
+        return normalise(fit(image, self.size)), torch.from_numpy(fit_mask(mask, self.size))

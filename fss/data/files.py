@@ -1,0 +1,66 @@
+"""Reading one image or one mask, and saying clearly why that fails."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from fss.errors import UserError
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image as RGB uint8 (H,W,3).
+
+    Raises:
+        UserError: missing, unreadable, or a JPEG that breaks off (OpenCV would fill in grey).
+    """
+    data = _read(path, "image")
+    broken = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]
+    image = None if broken else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise UserError(f"image {path} is damaged or of an unknown format; replace it or take it off the list")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask as uint8 labels (H,W); palette images keep their indices.
+
+    Raises:
+        UserError: missing, unreadable, or with colours in place of labels.
+    """
+    try:
+        with Image.open(path) as mask:
+            if mask.mode not in ("L", "P", "1"):
+                raise UserError(f"mask {path} has mode {mask.mode}; wanted one 8-bit channel of labels (L or P)")
+            return np.asarray(mask).astype(np.uint8)
+    except FileNotFoundError:
+        raise UserError(f"mask {path} does not exist") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"mask {path} is damaged or no image ({error})") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H,W) of an image from its header alone; as stored, EXIF rotation not applied.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise UserError(f"image {path} does not exist") from None
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"image {path} is damaged or of an unknown format ({error})") from None
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{what} {path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read ({error.strerror})") from None

@@ -1,0 +1,30 @@
+"""Which classes a fold holds out. Label values run 1..N; 0 is background."""
+
+
+def novel_classes(num_classes: int, fold: int, folds: int, scheme: str) -> list[int]:
+    """Class ids that `fold` holds out for testing.
+
+    Args:
+        fold: 0..folds-1, or -1 for every class (cross-domain tests).
+        scheme: "contiguous" blocks (PASCAL-5i: 5i+1..5i+5), as equal as they come, or "interleaved"
+            (COCO-20i: i+1, i+1+folds, ...).
+
+    Raises:
+        ValueError: unknown scheme, fold out of range, or fewer classes than folds.
+    """
+    if not -1 <= fold < folds or num_classes < folds:
+        raise ValueError(f"fold {fold} of {folds} over {num_classes} classes does not exist")
+    every = list(range(1, num_classes + 1))
+    if fold == -1:
+        return every
+    if scheme == "interleaved":
+        return every[fold::folds]
+    if scheme != "contiguous":
+        raise ValueError(f"scheme {scheme!r}; allowed: contiguous, interleaved")
+    return every[num_classes * fold // folds : num_classes * (fold + 1) // folds]
+
+
+def base_classes(num_classes: int, fold: int, folds: int, scheme: str) -> list[int]:
+    """Class ids to train on: all that `novel_classes` does not hold out."""
+    novel = set(novel_classes(num_classes, fold, folds, scheme))
+    return [c for c in range(1, num_classes + 1) if c not in novel]

@@ -1,0 +1,87 @@
+"""Image -> classes: how many pixels each label has in each mask, counted once and kept."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from fss.data.files import image_size, read_mask
+from fss.data.voc import Sample
+from fss.episode import IGNORE
+from fss.errors import UserError
+
+
+class Index(NamedTuple):
+    """Samples and their pixel counts.
+
+    Attributes:
+        names: of the images, in the list's order.
+        pixels: (images, classes + 1) int32, column 0 background, at original size.
+    """
+
+    names: tuple[str, ...]
+    pixels: np.ndarray
+
+    def images_of(self, class_id: int, min_pixels: int) -> np.ndarray:
+        """Positions of the images that count for a class: at least `min_pixels` of it."""
+        return np.flatnonzero(self.pixels[:, class_id] >= min_pixels)
+
+
+def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None = None) -> Index:
+    """Count every mask's labels, or take the counts from `cache` for masks whose file has not changed.
+
+    Args:
+        cache: folder for the counts; None keeps nothing.
+
+    Raises:
+        UserError: an unreadable mask, a label that is no class, a mask of another size than its image.
+    """
+    stamps = np.array([_stamp(s) for s in samples], np.int64)  # (images,4)
+    path = cache / f"index-{_key(samples, num_classes)}.npz" if cache else None
+    pixels = np.zeros((len(samples), num_classes + 1), np.int32)
+    stale = np.ones(len(samples), bool)
+    if path and path.is_file():
+        with np.load(path) as kept:
+            stale = (kept["stamps"] != stamps).any(1)
+            pixels[~stale] = kept["pixels"][~stale]
+    todo = np.flatnonzero(stale)
+    if len(todo):
+        with ThreadPoolExecutor() as pool:
+            rows = pool.map(lambda i: _count(samples[i], num_classes), todo)
+            for i, row in zip(todo, tqdm(rows, "reading masks", len(todo), leave=False), strict=True):
+                pixels[i] = row
+        if path:
+            _save(path, stamps, pixels)
+    return Index(tuple(s.name for s in samples), pixels)
+
+
+def _count(sample: Sample, num_classes: int) -> np.ndarray:
+    mask = read_mask(sample.mask)
+    if mask.shape != (size := image_size(sample.image)):
+        raise UserError(f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}")
+    found = np.bincount(mask.ravel(), minlength=256)
+    wrong = [int(v) for v in np.flatnonzero(found) if num_classes < v != IGNORE]
+    if wrong:
+        raise UserError(f"mask {sample.mask} has unknown labels {wrong}; allowed: 0..{num_classes} and {IGNORE}")
+    return found[: num_classes + 1]
+
+
+def _stamp(sample: Sample) -> tuple[int, int, int, int]:
+    mask, image = sample.mask.stat(), sample.image.stat()
+    return mask.st_mtime_ns, mask.st_size, image.st_mtime_ns, image.st_size
+
+
+def _key(samples: Sequence[Sample], num_classes: int) -> str:
+    text = "\n".join([str(num_classes), *(str(s.mask.absolute()) for s in samples)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _save(path: Path, stamps: np.ndarray, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".tmp.npz")
+    np.savez_compressed(half, stamps=stamps, pixels=pixels)
+    half.replace(path)

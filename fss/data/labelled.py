@@ -1,0 +1,77 @@
+"""Image and label map, for the ordinary segmentation network of stage 1."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fss.config import PretrainConfig
+from fss.data.files import read_image, read_mask
+from fss.data.loading import Loadable
+from fss.data.source import Source
+from fss.data.transforms import fit, fit_mask, flips, normalise, random_view
+from fss.episode import IGNORE
+
+
+class Labelled(NamedTuple):
+    """Images (B,3,S,S) normalised, labels (B,S,S): 0 background, 1..n the base classes in order, 255."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class LabelledSet(Loadable):
+    """Items for keys (epoch, position), augmented from the key alone; or, un-augmented, (-1, position).
+
+    Novel classes are background, as published.
+    """
+
+    def __init__(self, source: Source, size: int, config: PretrainConfig, seed: int) -> None:
+        self.source, self.size, self.config, self.seed = source, size, config, seed
+        self.table = np.zeros(256, np.uint8)
+        self.table[source.base] = np.arange(1, len(source.base) + 1)
+        self.table[IGNORE] = IGNORE
+
+    def load(self, key: tuple[int, int]) -> Labelled:
+        """One image with its labels, without batch axis."""
+        epoch, position = key
+        sample = self.source.samples[position]
+        image, labels = read_image(sample.image), self.table[read_mask(sample.mask)]
+        if epoch < 0:
+            image, labels = fit(image, self.size), fit_mask(labels, self.size)
+        else:
+            image, labels = self._augment(image, labels, np.random.default_rng([self.seed, epoch, position]))
+        return Labelled(normalise(image), torch.from_numpy(labels).long())
+
+    def _augment(
+        self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = random_view(image, labels, self.size, self.config.scale, self.config.rotate, random)
+        if self.config.vertical_flip:
+            return flips(image, labels, random)
+        if random.random() < 0.5:
+            image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()
+        return image, labels
+
+
+def stack(items: list[Labelled]) -> Labelled:
+    """Collate items into a batch."""
+    return Labelled(torch.stack([i.images for i in items]), torch.stack([i.labels for i in items]))
+
+
+def epoch_batches(count: int, batch: int, seed: int, start: int = 0) -> Iterator[list[tuple[int, int]]]:
+    """Endless batches of keys (epoch, position); batch number `start` comes first.
+
+    Every epoch goes through all images in a new order; what does not fill a batch is left out.
+    """
+    batch = min(batch, count)
+    per_epoch = count // batch
+    step = start
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+        chosen = order[place * batch : (place + 1) * batch]
+        yield [(epoch, int(position)) for position in chosen]
+        step += 1

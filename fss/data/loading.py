@@ -1,0 +1,62 @@
+"""Datasets by key, and the loader that carries a user's mistake out of a worker unharmed.
+
+A key holds all that decides an item, random numbers included; datasets have no state.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fss.errors import UserError
+
+
+class Loadable(Dataset):
+    """A dataset whose `load` may raise `UserError` in a worker.
+
+    DataLoader would wrap the error in a traceback of the worker's; here it travels as a value.
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        """The item, or the error that stands for it."""
+        try:
+            return self.load(key)
+        except UserError as error:
+            return error
+
+    def load(self, key: Any) -> Any:
+        """Make the item for a key."""
+        raise NotImplementedError
+
+
+class _Collate:
+    """Collates items, or passes on the first error among them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        errors = [item for item in items if isinstance(item, UserError)]
+        return errors[0] if errors else self.collate(items)
+
+
+def load_batches(
+    dataset: Loadable, batches: Iterable[Sequence[Any]], collate: Callable[[list[Any]], Any], workers: int
+) -> Iterator[Any]:
+    """Yield the collated items of each batch of keys, in order.
+
+    Raises:
+        UserError: as raised by the dataset, in the main process.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of key lists will do
+        num_workers=workers,
+        collate_fn=_Collate(collate),
+        pin_memory=torch.cuda.is_available(),
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

@@ -1,0 +1,91 @@
+"""A data set as the configuration names it: classes, fold, samples and index of one split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fss.config import DataConfig
+from fss.data.folder import read_classes
+from fss.data.folds import base_classes, novel_classes
+from fss.data.index import Index, build_index
+from fss.data.shapes import draw_shapes
+from fss.data.voc import PASCAL_CLASSES, Sample, find_list, list_checksum, read_list
+from fss.errors import UserError
+
+_GET_PASCAL = "Put VOC 2012 (JPEGImages/, SegmentationClassAug/) into {root}, or set data.root to where it is."
+_GET_FOLDER = "Put your set there (JPEGImages/, SegmentationClass/, classes.txt), or set data.root to where it is."
+_GET_LIST = "Write one `IMAGE MASK` a line, relative to the root (lists/README.md), or set data.{split}_list."
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a data set.
+
+    Attributes:
+        classes: names; label i is classes[i-1].
+        base, novel: class ids of the fold.
+        checksum: sha256 of the list's sorted names.
+        published: whether that is the published list; None where the data set has none.
+    """
+
+    classes: tuple[str, ...]
+    base: list[int]
+    novel: list[int]
+    samples: list[Sample]
+    index: Index
+    checksum: str
+    published: bool | None
+
+    def pools(self, classes: list[int], min_pixels: int, least: int, small: str) -> dict[int, np.ndarray]:
+        """Class -> positions of the images that count for it.
+
+        Args:
+            least: images that an episode needs, K + 1.
+            small: what to do with a class that has fewer: "error" or "drop".
+
+        Raises:
+            UserError: a class is too small and `small` is "error", or none is left.
+        """
+        pools = {c: self.index.images_of(c, min_pixels) for c in classes}
+        short = [f"{self.classes[c - 1]} ({c}): {len(p)}" for c, p in pools.items() if len(p) < least]
+        if short and small == "error":
+            raise UserError(
+                f"too few images for {least - 1} shots and a query; wanted {least} with at least {min_pixels} "
+                f"pixels of the class, found {', '.join(short)}. Ask for fewer shots, lower data.min_pixels, "
+                "or leave such classes out with data.small_classes=drop"
+            )
+        kept = {c: p for c, p in pools.items() if len(p) >= least}
+        if not kept:
+            raise UserError(f"no class has {least} images with at least {min_pixels} pixels; lower data.min_pixels")
+        return kept
+
+
+def open_source(config: DataConfig, split: str, cache: Path | None = None) -> Source:
+    """Find and index a split ("train" or "val"); the synthetic set is drawn where it is missing.
+
+    Raises:
+        UserError: the root, a list, or a listed file is missing, or the masks do not fit the classes.
+    """
+    root = config.folder
+    if config.layout == "shapes":
+        draw_shapes(root)
+    elif not root.is_dir():
+        hint = (_GET_PASCAL if config.layout == "voc" else _GET_FOLDER).format(root=root)
+        raise UserError(f"no data folder {root} for {config.name}. {hint}")
+    classes = PASCAL_CLASSES if config.layout == "voc" else read_classes(root)
+    if len(classes) < config.folds:
+        raise UserError(f"{len(classes)} classes cannot make data.folds={config.folds} folds; ask for fewer")
+    path = find_list(getattr(config, f"{split}_list"), root, _GET_LIST.format(split=split))
+    samples = read_list(path, root, config.mask_dir)
+    wanted, got = getattr(config, f"{split}_sha256"), list_checksum(samples)
+    fold = (len(classes), config.fold, config.folds, config.scheme)
+    return Source(
+        classes=tuple(classes),
+        base=base_classes(*fold),
+        novel=novel_classes(*fold),
+        samples=samples,
+        index=build_index(samples, len(classes), cache),
+        checksum=got,
+        published=None if wanted is None else wanted == got,
+    )

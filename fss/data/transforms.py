@@ -1,0 +1,78 @@
+"""Preparing images: the published test resize, and the augmentations of training."""
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fss.episode import IGNORE
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values 0..1
+
+
+def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(h,w) after the test resize: longest side to `size`, then each side down to a multiple of 8.
+
+    The order of operations matters: b * S / a lands on another multiple for a few sizes.
+    """
+    scale = size / max(height, width)
+    sides = [size if side == max(height, width) else int(side * scale) for side in (height, width)]
+    return max(sides[0] // 8 * 8, 8), max(sides[1] // 8 * 8, 8)
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """Test resize of an image (H,W,3): float32 (S,S,3) 0..255, top left of a black canvas."""
+    h, w = fitted_size(*image.shape[:2], size)
+    canvas = np.zeros((size, size, 3), np.float32)
+    canvas[:h, :w] = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    return canvas
+
+
+def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Test resize of a mask (H,W): nearest, uint8 (S,S), top left of a canvas of 255."""
+    h, w = fitted_size(*mask.shape, size)
+    canvas = np.full((size, size), IGNORE, np.uint8)
+    canvas[:h, :w] = cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST)
+    return canvas
+
+
+def normalise(image: np.ndarray) -> Tensor:
+    """(H,W,3) of 0..255 -> float tensor (3,H,W), ImageNet's mean and deviation."""
+    scaled = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def flips(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """CWT's augmentation: left-right and upside-down, each with probability 0.5."""
+    for axis in (1, 0):
+        if random.random() < 0.5:
+            image, mask = np.flip(image, axis), np.flip(mask, axis)
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def random_view(
+    image: np.ndarray, mask: np.ndarray, size: int, scale: tuple[float, float], rotate: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Scale, rotate and crop S x S in one warp, so that pixels are interpolated once.
+
+    Args:
+        scale: range of factors on the image's own size, drawn log-uniformly.
+        rotate: most degrees either way.
+
+    Returns:
+        image (S,S,3) uint8, padded with the mean colour; mask (S,S), padded with 255.
+    """
+    h, w = mask.shape
+    factor = np.exp(random.uniform(np.log(scale[0]), np.log(scale[1])))
+    angle = np.deg2rad(random.uniform(-rotate, rotate))
+    cos, sin = factor * np.cos(angle), factor * np.sin(angle)
+    # The window slides over what the scaled image overhangs, or the image over the window's slack.
+    slack = np.abs(np.array([w, h]) * factor - size) / 2
+    centre = size / 2 + random.uniform(-slack, slack)
+    matrix = np.array([[cos, -sin, 0], [sin, cos, 0]])
+    matrix[:, 2] = centre - matrix[:, :2] @ np.array([w / 2, h / 2])
+    mean = tuple(255 * m for m in MEAN)
+    view = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=mean)
+    labels = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
+    return view, labels

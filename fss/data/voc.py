@@ -1,0 +1,93 @@
+"""The VOC layout: JPEGImages/, SegmentationClass[Aug]/ and list files. Only where files are."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fss.errors import UserError
+
+PASCAL_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
+_TWO_PATHS = re.compile(r"^(.+\.(?:jpe?g|png|bmp))\s+(\S.*\.png)$", re.IGNORECASE)
+
+
+class Sample(NamedTuple):
+    """One image with its mask. `name` is the image file's stem, unique within a list."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def read_list(path: Path, root: Path, mask_dir: str | None = None) -> list[Sample]:
+    """The samples of a list file: one `IMAGE MASK` a line relative to `root`, or one bare name a line.
+
+    Raises:
+        UserError: no such file, an empty list, a name twice, a path out of the root, a missing file;
+            the message names list and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list {path} cannot be read ({error})") from None
+    masks = root / (mask_dir or _mask_dir(root))
+    seen: dict[str, int] = {}
+    samples = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        sample = _sample(line.strip(), root, masks, f"{path} line {number}")
+        if sample.name in seen:
+            raise UserError(f"{path} line {number}: {sample.name} stands in line {seen[sample.name]} already")
+        seen[sample.name] = number
+        samples.append(sample)
+    if not samples:
+        raise UserError(f"list {path} is empty")
+    return samples
+
+
+def find_list(name: str, root: Path, hint: str) -> Path:
+    """A list file given relative to the working folder or to the data root.
+
+    Raises:
+        UserError: it is in neither place; the message ends with `hint`.
+    """
+    for path in (Path(name), root / name):
+        if path.is_file():
+            return path
+    raise UserError(f"no list {name}, neither here nor in {root}. {hint}")
+
+
+def list_checksum(samples: Sequence[Sample]) -> str:
+    """sha256 of the sorted image names joined by newlines: tells one published list from another."""
+    return hashlib.sha256("\n".join(sorted(s.name for s in samples)).encode()).hexdigest()
+
+
+def _mask_dir(root: Path) -> str:
+    names = ("SegmentationClassAug", "SegmentationClass")
+    for name in names:
+        if (root / name).is_dir():
+            return name
+    raise UserError(f"{root} has neither {names[0]}/ nor {names[1]}/; put the masks there or set data.mask_dir")
+
+
+def _sample(line: str, root: Path, masks: Path, where: str) -> Sample:
+    pair = _TWO_PATHS.match(line)
+    if pair:
+        image, mask = root / pair[1].lstrip("/"), root / pair[2].lstrip("/")
+        name = image.stem
+    else:
+        name, mask = line, masks / f"{line}.png"
+        found = [root / "JPEGImages" / f"{line}{t}" for t in _IMAGE_TYPES]
+        image = next((p for p in found if p.is_file()), found[0])
+    for kind, path in (("image", image), ("mask", mask)):
+        if ".." in path.relative_to(root).parts:
+            raise UserError(f"{where}: {kind} {path} lies outside {root}")
+        if not path.is_file():
+            raise UserError(f"{where}: {kind} {path} does not exist")
+    return Sample(name, image, mask)

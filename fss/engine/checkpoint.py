@@ -1,0 +1,65 @@
+"""Checkpoints that say what they are. Written atomically, read without running code in them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fss.backbones.weights import load_strict, read_torch
+from fss.errors import UserError
+
+FORMAT = 1
+
+
+def save(path: Path, about: dict[str, Any], model: nn.Module, **state: Any) -> None:
+    """Write a checkpoint in one go: whoever reads `path` finds the old one or the new one, whole.
+
+    Args:
+        about: what it is: stage, data, fold, backbone, head, shots ... plain values only.
+        state: what else training needs to go on.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the old file is as it was.
+    """
+    content = {"format": FORMAT, "about": about, "model": model.state_dict(), **state}
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, half)
+        half.replace(path)
+    except (OSError, RuntimeError) as error:
+        half.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path} ({error}); the one before it, if any, is intact") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content.
+
+    Raises:
+        UserError: missing, truncated, or not written by this project.
+    """
+    content = read_torch(path)
+    if not isinstance(content, dict) or {"format", "about", "model"} - content.keys():
+        raise UserError(f"{path} is no checkpoint of fss")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path} has format {content['format']}, this version reads {FORMAT}; train it anew")
+    return content
+
+
+def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Hold a checkpoint's own account against what is wanted.
+
+    Raises:
+        UserError: names each differing field, its value and the wanted one.
+    """
+    about = content["about"]
+    differ = [f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if about.get(k) != v]
+    if differ:
+        raise UserError(f"{path} is another kind of checkpoint: {'; '.join(differ)}")
+
+
+def fill(model: nn.Module, content: dict[str, Any], path: Path) -> None:
+    """Load the checkpoint's parameters, strictly and by name."""
+    load_strict(model, content["model"], str(path))

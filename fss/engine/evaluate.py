@@ -1,0 +1,112 @@
+"""Scoring a model on planned episodes. Knows no head by name."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fss.config import Config
+from fss.data.episodes import PictureSet
+from fss.data.plan import Draw
+from fss.data.source import Source
+from fss.engine import distributed
+from fss.engine.features import FeatureStore, Ready
+from fss.episode import IGNORE
+from fss.metrics import EpisodeScore, counts
+from fss.model import FewShotModel
+from fss.ops import resize
+
+# (run, number in the run, draw, prediction (S,S) at network size, IoU in percent)
+OnEpisode = Callable[[int, int, Draw, Tensor, float], None]
+
+
+@dataclass
+class Evaluation:
+    """Counts of each run, and how many episodes the head made a note of."""
+
+    runs: list[EpisodeScore] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    episodes: int = 0
+
+
+def feature_store(
+    model: FewShotModel, source: Source, config: Config, device: torch.device, frozen_only: bool = False
+) -> FeatureStore:
+    """A store for a model's images. With `frozen_only` the head's `encode` is left to the user of the store."""
+    encode = model.extract if frozen_only else model.encode
+    originals = not frozen_only and config.test.label_size == "original"
+    pictures = PictureSet(source, config.data.size, originals)
+    budget = config.cache_gib * 2**30
+    return FeatureStore(pictures, encode, model.head.prepare, device, budget, config.data.workers)
+
+
+@torch.no_grad()
+def evaluate(
+    model: FewShotModel, store: FeatureStore, plans: Sequence[Sequence[Draw]], num_classes: int, batch: int,
+    label_size: str = "network", on_episode: OnEpisode | None = None, title: str = "testing",
+) -> Evaluation:  # fmt: skip
+    """Run every episode of every plan once, shared out over processes, and add up the counts.
+
+    Args:
+        plans: one per run.
+        store: of `model.encode`, or of the frozen features alone.
+        batch: episodes at once; changes no number.
+        label_size: "network" scores at S x S, "original" at the label's own size.
+        on_episode: called with each prediction, in the process that made it.
+
+    Raises:
+        UserError: an image or mask cannot be read.
+    """
+    model.eval()
+    out, whole = Evaluation(), store.encode == model.encode
+    total = sum(len(plan) for plan in plans)
+    bar = tqdm(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
+    for run, plan in enumerate(plans):
+        score = EpisodeScore(num_classes)
+        shares = [(i, plan[i : i + batch]) for i in range(0, len(plan), batch)]
+        mine = shares[distributed.rank() :: distributed.world()]
+        for (first, _), ready in zip(mine, store.episodes(draws for _, draws in mine), strict=True):
+            query, support = (ready.query, ready.support) if whole else ready.encoded(model.head)
+            output = model.head(query, support, ready.support_masks, ready.extras)
+            out.notes.update({k: int(v.sum()) for k, v in output.notes.items()})
+            for i, (prediction, mask) in enumerate(_predictions(output.logits, ready, label_size)):
+                inter, union = counts(prediction[None], mask[None])
+                score.update(ready.class_id[i : i + 1], inter, union)
+                if on_episode:
+                    iou = 100 * float(inter[0, 1] / union[0, 1].clamp(min=1))
+                    at_network_size = resize(output.logits[i : i + 1], ready.query_mask.shape[-2:])[0].argmax(0)
+                    on_episode(run, first + i, ready.draws[i], at_network_size, iou)
+            bar.update(len(ready.draws) * distributed.world())
+        score.all_reduce(store.device)
+        out.runs.append(score)
+    bar.close()
+    out.episodes = total
+    out.notes = _sum_notes(out.notes, store.device)
+    return out
+
+
+def _predictions(logits: Tensor, ready: Ready, label_size: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Prediction and mask of each episode, both at the size that is scored."""
+    if label_size == "network":
+        masks: Sequence[Tensor] = list(ready.query_mask)
+    else:
+        masks = [square(m).to(logits.device) for m in ready.originals]
+    for i, mask in enumerate(masks):
+        yield resize(logits[i : i + 1].float(), (mask.shape[0], mask.shape[1]))[0].argmax(0), mask
+
+
+def square(mask: Tensor) -> Tensor:
+    """A mask (H,W) at the top left of a square of its longer side, the rest 255: the canvas's own frame."""
+    side = max(mask.shape)
+    out = mask.new_full((side, side), IGNORE)
+    out[: mask.shape[0], : mask.shape[1]] = mask
+    return out
+
+
+def _sum_notes(notes: Counter[str], device: torch.device) -> Counter[str]:
+    names = sorted(notes)
+    values = torch.tensor([notes[n] for n in names], dtype=torch.int64, device=device)
+    return Counter(dict(zip(names, distributed.sum_over_processes(values).tolist(), strict=True)))

@@ -1,0 +1,145 @@
+"""The training loop that both stages share: batches in, checkpoints and curves out."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from fss.config import ScheduleConfig
+from fss.engine import checkpoint, distributed
+from fss.engine.optim import Budget, build_optimizer, learning_rate
+from fss.errors import UserError
+
+Losses = dict[str, Tensor]
+
+
+class Fit:
+    """Trains `model` for a budget; keeps `last.pt` and `best.pt` in `folder`; goes on where it was stopped.
+
+    Args:
+        model: saved whole; its parameters with gradients learn.
+        about: what the checkpoint says of itself.
+        settings: of the schedule; a run can only be continued with the same.
+        validate: () -> percent, higher is better.
+        seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
+    """
+
+    def __init__(
+        self, model: nn.Module, config: ScheduleConfig, steps_per_epoch: int, folder: Path,
+        about: dict[str, Any], validate: Callable[[], float], device: torch.device, seed: int,
+    ) -> None:  # fmt: skip
+        self.model, self.config, self.folder, self.about = model, config, folder, about
+        self.validate, self.device, self.seed = validate, device, seed
+        self.optimizer = build_optimizer(config, model.parameters())
+        self.budget = Budget(config, steps_per_epoch)
+        self.best, self.validated = -math.inf, 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Take up `last.pt`, if there is one, after checking that it is of the same run.
+
+        Raises:
+            UserError: the checkpoint there was trained with other settings.
+        """
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            return
+        content = checkpoint.read(path)
+        checkpoint.require(content, self.about, path)
+        settings = self.config.model_dump(mode="json")
+        differ = [f"{k}={content['settings'].get(k)} (now {v})" for k, v in settings.items() if content["settings"].get(k) != v]
+        if differ:
+            raise UserError(
+                f"{self.folder} was trained with other settings: {', '.join(differ)}. Repeat those to use it, "
+                "name another folder (output=DIR), or delete it to train anew"
+            )
+        checkpoint.fill(self.model, content, path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.budget.step, self.budget.spent = content["step"], content["spent"]
+        self.best, self.validated = content["best"], content["validated"]
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up and its end validated."""
+        return self.validated >= self.config.validations
+
+    def run(self, batches: Iterator[Any], step: Callable[[Any], Losses], title: str) -> None:
+        """Train to the end of the budget.
+
+        Args:
+            batches: endless, beginning with number `budget.step`.
+            step: batch -> losses, which are summed.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        writer = SummaryWriter(str(self.folder / "tensorboard")) if distributed.is_main() else None
+        bar = tqdm(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
+        self.model.train()
+        self.budget.start_clock()
+        while not self.done:
+            progress = distributed.agree(self.budget.progress, self.device)
+            if progress >= (self.validated + 1) / self.config.validations:
+                self._validate(progress, writer)
+                continue
+            losses = self._learn(next(batches), step, progress)
+            self.budget.advance()
+            bar.n = round(100 * self.budget.progress, 1)
+            bar.set_postfix_str(f"step {self.budget.step}, loss {losses['total']:.3f}", refresh=False)
+            bar.update(0)
+            if writer and (self.budget.step % 10 == 1 or self.budget.step < 50):
+                for name, value in losses.items():
+                    writer.add_scalar(f"loss/{name}", value, self.budget.step)
+                writer.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.budget.step)
+        bar.close()
+        if writer:
+            writer.close()
+
+    def _learn(self, batch: Any, step: Callable[[Any], Losses], progress: float) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, progress)
+        torch.manual_seed((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank())
+        losses = step(batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise UserError(
+                f"the loss is {float(total)} at step {self.budget.step}; the last good checkpoint is "
+                f"{self.folder / 'last.pt'}. Lower the learning rate, or try precision=fp32"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimizer.step()
+        return {**{k: float(v.detach()) for k, v in losses.items()}, "total": float(total.detach())}
+
+    def _validate(self, progress: float, writer: SummaryWriter | None) -> None:
+        # A step can jump over several marks; one look serves them all.
+        self.validated = int(progress * self.config.validations + 1e-9)
+        self.model.eval()
+        score = self.validate()
+        self.model.train()
+        better, self.best = score > self.best, max(score, self.best)
+        if writer:
+            writer.add_scalar("validation/miou", score, self.budget.step)
+        if distributed.is_main():
+            tqdm.write(f"  step {self.budget.step}: validation mIoU {score:.2f}")
+            self.save("last.pt")
+            if better or not (self.folder / "best.pt").is_file():
+                self.save("best.pt")
+        distributed.barrier()
+        self.budget.start_clock()
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint that training can go on from."""
+        checkpoint.save(
+            self.folder / name, self.about, self.model, settings=self.config.model_dump(mode="json"),
+            optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
+            best=self.best, validated=self.validated,
+        )  # fmt: skip
+
+
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

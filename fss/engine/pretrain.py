@@ -1,0 +1,158 @@
+"""Stage 1: an ordinary segmentation network learns the base classes; few-shot heads stand on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from fss.config import Config
+from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
+from fss.data.loading import load_batches
+from fss.data.source import Source, open_source
+from fss.engine import checkpoint, distributed
+from fss.engine.fit import Fit, Losses
+from fss.engine.run import base_folder, open_folder
+from fss.episode import IGNORE
+from fss.errors import UserError
+from fss.model import BaseSegmenter, build_base
+from fss.ops import resize
+
+
+def about_base(config: Config, stem: str, source: Source) -> dict[str, Any]:
+    """What a base checkpoint says of itself; equal if and only if one can stand for the other."""
+    return {
+        "stage": "base",
+        "data": config.data.name,
+        "fold": config.data.fold,
+        "base_classes": [source.classes[c - 1] for c in source.base],
+        "size": config.data.size,
+        "layers": config.backbone.layers,
+        "stem": stem,
+        "neck": config.neck.model_dump(),
+    }
+
+
+def load_base(config: Config, source: Source, path: Path | None = None) -> BaseSegmenter:
+    """The network of stage 1 from its best checkpoint.
+
+    Raises:
+        UserError: it is missing, or of another data set, fold, backbone or neck.
+    """
+    path = path or base_folder(config) / "best.pt"
+    if not path.is_file():
+        raise UserError(f"no base checkpoint {path}; run `fss pretrain` with the same settings first")
+    content = checkpoint.read(path)
+    stem = content["about"].get("stem")
+    wanted = about_base(config, stem if config.backbone.stem == "auto" else config.backbone.stem, source)
+    checkpoint.require(content, wanted, path)
+    model = empty_base(config, content["about"])
+    checkpoint.fill(model, content, path)
+    return model
+
+
+def empty_base(config: Config, about: dict[str, Any]) -> BaseSegmenter:
+    """An untrained network of the shape that a checkpoint tells of itself."""
+    shape = config.backbone.model_copy(update={"layers": about["layers"], "stem": about["stem"]})
+    network = config.model_copy(update={"backbone": shape})
+    return build_base(network, len(about["base_classes"]), weights=False)
+
+
+def pretrain(config: Config, device: torch.device, half: bool) -> Path:
+    """Train stage 1, or go on with it, or find it done; returns its folder.
+
+    A budget of zero leaves the network random and only sets its norms' statistics: the baseline that
+    tells what base-class training is worth.
+
+    Raises:
+        UserError: data or backbone weights are missing, or the folder holds another run.
+    """
+    if config.data.fold < 0:
+        raise UserError("data.fold=-1 has no base classes to train on; choose a fold from 0 on")
+    cache = config.output / "cache"
+    train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
+    folder = base_folder(config)
+    model = _fresh_or_empty(config, folder, len(train.base)).to(device, memory_format=torch.channels_last)
+    about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train)
+
+    data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
+    batch = max(1, config.pretrain.batch // distributed.world())
+    per_epoch = max(1, len(train.samples) // (batch * distributed.world()))
+    validator = lambda: 100 * base_miou(model, val, config, device, half)  # noqa: E731
+    fit = Fit(model, config.pretrain, per_epoch, folder, about, validator, device, config.seed)
+    if fit.done:
+        return folder
+    if distributed.is_main():
+        open_folder(folder, config)
+        print(f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}")
+    keys = epoch_batches(len(train.samples), batch * distributed.world(), config.seed, fit.budget.step)
+    mine = (k[distributed.rank() :: distributed.world()] for k in keys)
+    batches = load_batches(data, mine, stack, config.data.workers)
+    if fit.budget.progress >= 1 and fit.budget.step == 0:
+        _calibrate(model, batches, device, half)
+    fit.run(batches, _step(model, config, device, half), "stage 1")
+    return folder
+
+
+def _fresh_or_empty(config: Config, folder: Path, classes: int) -> BaseSegmenter:
+    """The network with its backbone's weights; without them where a checkpoint is there to fill it."""
+    if (folder / "last.pt").is_file():
+        return empty_base(config, checkpoint.read(folder / "last.pt")["about"])
+    return build_base(config, classes)
+
+
+def _step(model: BaseSegmenter, config: Config, device: torch.device, half: bool) -> Any:
+    network = distributed.parallel(model, device)
+
+    def step(batch: Labelled) -> Losses:
+        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits = network(images)
+        logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]))
+        smoothing = config.pretrain.label_smoothing
+        return {"base": F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)}
+
+    return step
+
+
+@torch.no_grad()
+def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.device, half: bool) -> None:
+    """Set an untrained network's norms' statistics to the data's own, averaged over 20 batches."""
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # plain average
+    model.train()
+    for _ in tqdm(range(20), "setting the norms' statistics", leave=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            model(next(batches).images.to(device))
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+@torch.inference_mode()
+def base_miou(model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool) -> float:
+    """Mean IoU over the base classes seen in a split, counts summed over all its images.
+
+    Images get the test resize; novel classes are background, and so is what is predicted on them.
+    """
+    n = len(source.base) + 1
+    matrix = torch.zeros(n * n, dtype=torch.int64, device=device)
+    data = LabelledSet(source, config.data.size, config.pretrain, 0)
+    keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
+    batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
+    loaded = load_batches(data, batches, stack, config.data.workers)
+    for batch in tqdm(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits = model(batch.images.to(device))
+        labels = batch.labels.to(device)
+        prediction = resize(logits.float(), (labels.shape[-2], labels.shape[-1])).argmax(1)
+        valid = labels != IGNORE
+        matrix += torch.bincount(labels[valid] * n + prediction[valid], minlength=n * n)
+    matrix = distributed.sum_over_processes(matrix).view(n, n).double()
+    inter, union = matrix.diag(), matrix.sum(0) + matrix.sum(1) - matrix.diag()
+    seen = matrix.sum(1)[1:] > 0
+    return float((inter / union.clamp(min=1))[1:][seen].mean()) if bool(seen.any()) else float("nan")

@@ -1,0 +1,92 @@
+"""A run's folder: its name, what is written into it at the start, and where the parts lie."""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+import fss
+from fss.config import Config
+from fss.heads import head_options
+
+
+def fold_folder(config: Config) -> Path:
+    """results/DATA/foldN"""
+    return config.output / config.data.name / f"fold{config.data.fold}"
+
+
+def base_folder(config: Config) -> Path:
+    """Where stage 1 lies: one per data, fold, backbone and neck, shared by all heads."""
+    return fold_folder(config) / f"base_{_network(config)}"
+
+
+def train_folder(config: Config, shots: int | None = None) -> Path:
+    """Where stage 2 lies: one per head, its options, network and training shots."""
+    return fold_folder(config) / f"{_head(config)}_{_network(config)}_{shots or config.train.shots}shot"
+
+
+def test_folder(config: Config, trained: Path) -> Path:
+    """Where a test of the checkpoint in `trained` lies: one per protocol."""
+    t = config.test
+    size = "" if t.label_size == "network" else f"_{t.label_size}"
+    return trained / f"test_{t.shots}shot_{t.runs}x{t.episodes}_seed{t.seed}{size}_{t.checkpoint}"
+
+
+def _network(config: Config) -> str:
+    random = "_random" if config.backbone.weights == "random" else ""
+    untrained = "_untrained" if 0 in (config.pretrain.epochs, config.pretrain.seconds) else ""
+    return f"resnet{config.backbone.layers}{random}{untrained}"
+
+
+def _head(config: Config) -> str:
+    defaults = head_options(config.head.type, {})
+    options = {k: v for k, v in sorted(config.head.options.items()) if v != defaults.get(k)}
+    return ",".join([config.head.type.rpartition(":")[2], *(f"{k}={v}" for k, v in options.items())])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit, for results and run folders."""
+    return {
+        "fss": fss.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
+def open_folder(folder: Path, config: Config) -> None:
+    """Make a run's folder and write the resolved configuration and the environment into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", config.to_yaml())
+    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one go, so that no reader finds half of it."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    half.write_text(text, encoding="utf-8")
+    half.replace(path)
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with `+` where files differ from it; None outside a checkout."""
+    here = Path(fss.__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed.stdout.strip() else "")

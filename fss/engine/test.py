@@ -1,0 +1,134 @@
+"""The reported numbers: run the protocol, write `result.json`, and draw the episodes on request."""
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from fss.backbones.frozen import checksum
+from fss.config import Config
+from fss.data.plan import plan_hash
+from fss.data.source import Source, open_source
+from fss.engine import distributed
+from fss.engine.evaluate import Evaluation, evaluate, feature_store
+from fss.engine.run import environment, open_folder, test_folder, train_folder, write_text
+from fss.engine.train import find_trained, load_few_shot, planner_for
+from fss.heads import head_options
+from fss.metrics import EpisodeScore, interval95
+from fss.report.overlay import EpisodePictures
+
+
+def test(
+    config: Config, device: torch.device, half: bool, path: Path | None = None, visualize: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Test a checkpoint on the novel classes of the fold.
+
+    Args:
+        path: a checkpoint; default: the one that training with the same settings left.
+        visualize: write one picture per episode, and a contact sheet.
+
+    Returns:
+        the run's folder and the content of its `result.json`.
+
+    Raises:
+        UserError: data or checkpoint missing or unfit, too few images of a class.
+    """
+    source = open_source(config.data, "val", config.output / "cache")
+    model, about = load_few_shot(config, source, half, path)
+    model = model.to(device, memory_format=torch.channels_last)
+    planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
+    plans = [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
+    folder = test_folder(config, _home(config, model.head.learns, path))
+    if distributed.is_main():
+        open_folder(folder, config)
+    distributed.barrier()
+    pictures = EpisodePictures(folder / "visualize", source, config.data.size) if visualize else None
+    store = feature_store(model, source, config, device)
+    out = evaluate(
+        model, store, plans, len(source.classes), config.test.batch, config.test.label_size,
+        on_episode=pictures.add if pictures else None,
+    )  # fmt: skip
+    result = {
+        "protocol": protocol(config, source, plan_hash(plans, source)),
+        "scores": scores(out, source),
+        "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
+        "checkpoint": {**about, "learned": model.head.learns, "test_shots": config.test.shots},
+        "frozen_sha256": frozen_checksum(model),
+        "precision": "bf16" if half else "fp32",
+        "config": config.model_dump(mode="json"),
+        "environment": environment(),
+    }
+    if distributed.is_main():
+        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    distributed.barrier()
+    if pictures and distributed.is_main():
+        pictures.contact_sheet()
+    return folder, result
+
+
+def _home(config: Config, learns: bool, path: Path | None) -> Path:
+    """The folder that the test's own goes into: the checkpoint's, or the training run's it would have had."""
+    if path is not None:
+        return path.parent
+    return find_trained(config).parent if learns else train_folder(config, config.test.shots)
+
+
+def frozen_checksum(model: torch.nn.Module) -> str:
+    """sha256 of the frozen network: equal in two results if and only if they stand on the same one."""
+    return checksum(torch.nn.ModuleList([model.backbone, *([model.neck] if model.neck is not None else [])]))  # type: ignore[list-item]
+
+
+def protocol(config: Config, source: Source, plan: str) -> dict[str, Any]:
+    """All that must agree before two numbers may be compared."""
+    data, t = config.data, config.test
+    return {
+        "data": data.name,
+        "fold": data.fold,
+        "folds": data.folds,
+        "scheme": data.scheme,
+        "shots": t.shots,
+        "runs": t.runs,
+        "episodes": t.episodes,
+        "seed": t.seed,
+        "sampling": "query list in order, class at random among those that count, supports without repeats",
+        "min_pixels": data.min_pixels,
+        "small_classes": data.small_classes,
+        "novel_in_training": "background",
+        "image_size": data.size,
+        "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
+        "selection": f"{t.checkpoint} checkpoint" + (", by novel classes on a plan of its own" if t.checkpoint == "best" else ""),
+        "list_sha256": source.checksum,
+        "published_list": source.published,
+        "plan_sha256": plan,
+    }
+
+
+def scores(out: Evaluation, source: Source) -> dict[str, Any]:
+    """Means over runs, in percent, with the 95% interval's half width, and the counts behind them."""
+    runs = [run.compute() for run in out.runs]
+    mious = [r.miou for r in runs]
+    pooled = EpisodeScore(len(source.classes))
+    for run in out.runs:
+        pooled.totals += run.totals
+    totals = pooled.compute().per_class
+    name = lambda c: source.classes[c - 1]  # noqa: E731
+    return {
+        "miou": round(mean(mious), 4),
+        "fb_iou": round(mean(r.fb_iou for r in runs), 4),
+        "interval": _rounded(interval95(mious)),
+        "runs": [{"miou": round(r.miou, 4), "fb_iou": round(r.fb_iou, 4)} for r in runs],
+        "per_class": {name(c): round(iou, 4) for c, iou in totals.items()},
+        "unseen_classes": [name(c) for c in source.novel if c not in totals],
+        "counts": {
+            name(c): {"intersection": pooled.totals[c, 0].tolist(), "union": pooled.totals[c, 1].tolist()}
+            for c in totals
+        },
+        "episodes_run": out.episodes,
+        "notes": dict(out.notes),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

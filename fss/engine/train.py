@@ -1,0 +1,184 @@
+"""Stage 2: a head learns from episodes of base classes, on a frozen network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fss.backbones.resnet import stage_channels
+from fss.config import Config
+from fss.data.episodes import EpisodeSet
+from fss.data.loading import load_batches
+from fss.data.plan import Draw, Planner
+from fss.data.source import Source, open_source
+from fss.engine import checkpoint, distributed
+from fss.engine.evaluate import evaluate, feature_store
+from fss.engine.features import Ready
+from fss.engine.fit import Fit, Losses
+from fss.engine.pretrain import about_base, empty_base, load_base
+from fss.engine.run import open_folder, train_folder
+from fss.episode import Episode, collate
+from fss.errors import UserError
+from fss.heads import HeadOutput, build_head, head_options
+from fss.model import FewShotModel, build_model
+from fss.ops import segmentation_loss
+
+# The validation plan takes this seed's place, so that it shares no episode stream with the reported one.
+VALIDATION_SEED = 1_000_003
+
+
+def about_few_shot(config: Config, base: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of stage 2 says of itself, from what its base says."""
+    head = {"head": config.head.type, "head_options": head_options(config.head.type, config.head.options)}
+    return {**base, "stage": "few-shot", **head, "shots": config.train.shots}
+
+
+def train(config: Config, device: torch.device, half: bool) -> Path:
+    """Train stage 2, or go on with it, or find it done; returns its folder.
+
+    Raises:
+        UserError: data or the base checkpoint is missing, or the folder holds another run.
+    """
+    cache = config.output / "cache"
+    base_side, val = (open_source(config.data, split, cache) for split in ("train", "val"))
+    base = load_base(config, base_side)
+    stem = "deep" if base.backbone.deep_stem else "plain"
+    model = build_model(config, base, half).to(device, memory_format=torch.channels_last)
+    folder = train_folder(config)
+    if not model.head.learns:
+        return folder
+    about = about_few_shot(config, about_base(config, stem, base_side))
+    fit = Fit(
+        model, config.train, config.train.episodes // config.train.batch, folder, about,
+        _validator(config, model, val, device), device, config.seed,
+    )  # fmt: skip
+    if fit.done:
+        return folder
+    planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
+    if distributed.is_main():
+        open_folder(folder, config)
+        print(f"stage 2: {config.head.type}, {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
+    chunks = _chunks(planner, config, fit.budget.step)
+    make = _cached if config.train.cache else _augmented
+    batches, step = make(config, model, base_side, chunks, device)
+    fit.run(batches, step, "stage 2")
+    return folder
+
+
+def planner_for(
+    config: Config, source: Source, classes: list[int], shots: int, seed: int, shuffle: bool = False
+) -> Planner:
+    """A planner over the images of `source` that count for `classes`."""
+    pools = source.pools(classes, config.data.min_pixels, shots + 1, config.data.small_classes)
+    return Planner(pools, shots, seed, shuffle)
+
+
+def _chunks(planner: Planner, config: Config, step: int) -> Iterator[list[Draw]]:
+    """Endless batches of draws of this process; run e is epoch e. The first is number `step`."""
+    batch, world = config.train.batch, distributed.world()
+    per_epoch = max(1, config.train.episodes // batch)
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        numbers = range(place * batch, (place + 1) * batch)
+        yield [planner.draw(epoch, i) for i in numbers[distributed.rank() :: world]]
+        step += 1
+
+
+def _augmented(
+    config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
+) -> tuple[Iterator[Episode], Any]:
+    """Episodes read and augmented afresh, encoded as they come."""
+    data = EpisodeSet(source, config.data.size, model.head.prepare)
+    network = distributed.parallel(model, device)
+
+    def step(episode: Episode) -> Losses:
+        e = episode.to(device)
+        output = network(e.query_image, e.support_images, e.support_masks, e.extras, e.query_mask)
+        assert e.query_mask is not None
+        return _losses(model, output, e.query_mask)
+
+    return load_batches(data, chunks, collate, config.data.workers), step
+
+
+def _cached(
+    config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
+) -> tuple[Iterator[Ready], Any]:
+    """Episodes of un-augmented images, whose frozen features are kept."""
+    store = feature_store(model, source, config, device, frozen_only=True)
+    head = distributed.parallel(model.head, device)
+
+    def step(ready: Ready) -> Losses:
+        query, support = ready.encoded(model.head)
+        output = head(query, support, ready.support_masks, ready.extras, ready.query_mask)
+        return _losses(model, output, ready.query_mask)
+
+    return store.episodes(chunks), step
+
+
+def _losses(model: FewShotModel, output: HeadOutput, mask: torch.Tensor) -> Losses:
+    return {"query": segmentation_loss(output.logits, mask, model.head.balanced_loss), **output.losses}
+
+
+def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Any:
+    """mIoU on novel classes of the test images, as published, over a plan of its own."""
+    shots, batch = config.train.shots, config.test.batch
+    planner = planner_for(config, val, val.novel, shots, VALIDATION_SEED + config.test.seed)
+    plan = planner.run(0, config.train.validation_episodes)
+    store = feature_store(model, val, config, device, frozen_only=True)
+
+    def validate() -> float:
+        out = evaluate(model, store, [plan], len(val.classes), batch, title="validating")
+        return out.runs[0].compute().miou
+
+    return validate
+
+
+def load_few_shot(config: Config, source: Source, half: bool, path: Path | None = None) -> tuple[FewShotModel, dict]:
+    """The model to test, and what its checkpoint says: a given file, the run's own, or the base alone.
+
+    A head with nothing to learn needs the base checkpoint only. Without a checkpoint for
+    `test.shots`, one trained with another number of shots is taken.
+
+    Raises:
+        UserError: there is none, or it is of another head, data set, fold, backbone or neck.
+    """
+    if path is None and not _learns(config):
+        base = load_base(config, source)
+        stem = "deep" if base.backbone.deep_stem else "plain"
+        return build_model(config, base, half), about_few_shot(config, about_base(config, stem, source))
+    path = path or find_trained(config)
+    content = checkpoint.read(path)
+    about = content["about"]
+    stem = about.get("stem") if config.backbone.stem == "auto" else config.backbone.stem
+    wanted = about_few_shot(config, about_base(config, stem, source))
+    checkpoint.require(content, {k: v for k, v in wanted.items() if k != "shots"}, path)
+    model = build_model(config, empty_base(config, about), half)
+    checkpoint.fill(model, content, path)
+    return model, about
+
+
+def _learns(config: Config) -> bool:
+    channels = {**stage_channels(config.backbone.layers), "neck": config.neck.channels}
+    return build_head(config.head.type, config.head.options, channels).learns
+
+
+def find_trained(config: Config) -> Path:
+    """The checkpoint of this head for `test.shots`, else for any number of shots.
+
+    Raises:
+        UserError: there is none; the message says how to train it.
+    """
+    name = f"{config.test.checkpoint}.pt"
+    own = train_folder(config, config.test.shots)
+    if (own / name).is_file():
+        return own / name
+    pattern = own.name.replace(f"_{config.test.shots}shot", "_*shot")
+    others = sorted(p for p in own.parent.glob(f"{pattern}/{name}"))
+    if not others:
+        layers, fold = config.backbone.layers, config.data.fold
+        raise UserError(
+            f"no checkpoint {own / name}. Train first: sh scripts/train.sh {config.data.name} {fold} [0] {layers} "
+            f"{config.test.shots} --head {config.head.type}, or name one with --checkpoint FILE"
+        )
+    return others[0]

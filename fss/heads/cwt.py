@@ -1,0 +1,156 @@
+"""Classifier weight transformer.
+
+Lu, He, Zhu, Zhang, Song, Xiang, "Simpler is Better: Few-shot Semantic Segmentation with Classifier
+Weight Transformer", ICCV 2021, https://arxiv.org/abs/2108.03032
+
+Encoder and decoder are frozen after base-class training. For each episode a two-class linear
+classifier is fitted to the support (the inner loop), then adapted to the query by attention.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.episode import IGNORE
+from fss.heads.base import Features, Head, HeadOutput
+from fss.ops import class_weights, interpolation_matrix
+
+
+class CWT(Head):
+    """CWT on the neck's features.
+
+    Args:
+        transformer: adapt the classifier to the query (section 3.3); without, the support's classifier
+            is used as it is and there is nothing to learn.
+        steps, lr: of the inner loop's plain gradient descent.
+        heads: of the attention; each is as wide as the features.
+        start: "published" initialises the output layer with Xavier's rule and normalises the row; with
+            "identity" an untrained transformer leaves the classifier as it is: output layer at zero, and
+            the row's own mean and length restored after the layer norm.
+    """
+
+    levels = ("neck",)
+    balanced_loss = True
+    needs_base = True
+
+    def __init__(
+        self,
+        channels: dict[str, int],
+        transformer: bool = True,
+        steps: int = 200,
+        lr: float = 0.1,
+        heads: int = 4,
+        attention_dropout: float = 0.1,
+        dropout: float = 0.5,
+        start: str = "published",
+    ) -> None:
+        super().__init__(channels)
+        self.width, self.steps, self.lr = channels["neck"], steps, lr
+        self.transformer: WeightTransformer | None = None
+        if transformer:
+            self.transformer = WeightTransformer(self.width, heads, attention_dropout, dropout, start)
+
+    def prepare(self, support_masks: Tensor, seed: int) -> dict[str, Tensor]:
+        """The classifier's first weights (2,C), uniform in +-1/sqrt(C), from the episode's seed."""
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.rand(2, self.width, generator=generator) * 2 - 1
+        return {"first_weight": weight / self.width**0.5}
+
+    def forward(
+        self,
+        query: Features,
+        support: Features,
+        support_masks: Tensor,
+        extras: dict[str, Tensor],
+        query_mask: Tensor | None = None,
+    ) -> HeadOutput:
+        """Section 3: fit to the support, adapt to the query, classify its pixels."""
+        with torch.autocast(support_masks.device.type, enabled=False):
+            weight = fit_classifier(
+                support["neck"].float(), support_masks, extras["first_weight"], self.steps, self.lr
+            )  # (B,2,C)
+            features = F.normalize(query["neck"].float(), dim=1)  # (B,C,h,w)
+            if self.transformer is not None:
+                weight = self.transformer(weight, features)
+            logits = torch.einsum("bnc,bchw->bnhw", weight, features)
+        return HeadOutput(logits, notes={"empty_support": ~(support_masks == 1).flatten(1).any(1)})
+
+
+@torch.no_grad()
+def fit_classifier(features: Tensor, masks: Tensor, weight: Tensor, steps: int = 200, lr: float = 0.1) -> Tensor:
+    """The inner loop: gradient descent on a bias-free two-class pixel classifier (section 3.2).
+
+    With two classes the softmax depends on the rows' difference alone and their gradients are opposite,
+    so the loop follows one logit map; upsampling is two matrix products, its gradient their transposes.
+
+    Args:
+        features: (B,K,C,h,w) float32, not normalised.
+        masks: (B,K,H,W), 0, 1 and 255; logits are resized to H,W, corners aligned.
+        weight: (B,2,C) first weights.
+
+    Returns:
+        (B,2,C) weights after `steps` updates by the mean loss, foreground weighted by
+        `ops.class_weights`.
+    """
+    b, k, c, h, w = features.shape
+    pixels = features.permute(0, 1, 3, 4, 2).reshape(b, k * h * w, c)  # (B,Khw,C)
+    up = interpolation_matrix(h, masks.shape[-2], features.device)  # (H,h)
+    across = interpolation_matrix(w, masks.shape[-1], features.device)  # (W,w)
+    target, share = (masks == 1).to(features.dtype), _pixel_shares(masks)  # (B,K,H,W)
+    total, difference = weight.sum(1), weight[:, 1] - weight[:, 0]  # (B,C)
+    for _ in range(steps):
+        logits = torch.bmm(pixels, difference[:, :, None]).view(b, k, h, w)
+        probability = (up @ logits @ across.T).sigmoid_()  # (B,K,H,W) of the foreground
+        error = up.T @ probability.sub_(target).mul_(share) @ across  # (B,K,h,w)
+        gradient = torch.bmm(error.view(b, 1, -1), pixels)[:, 0]  # (B,C) of row 1; of row 0 its negative
+        difference = difference - 2 * lr * gradient
+    return torch.stack([total - difference, total + difference], 1) / 2
+
+
+def _pixel_shares(masks: Tensor) -> Tensor:
+    """Each pixel's weight in the episode's weighted mean (B,K,H,W): 0 at 255, adding up to 1."""
+    ratio = class_weights(masks)[:, 1, None, None, None]
+    share = torch.where(masks == 1, ratio, 1.0) * (masks != IGNORE)
+    return share / share.sum((1, 2, 3), keepdim=True).clamp(min=1e-12)
+
+
+class WeightTransformer(nn.Module):
+    """W* = LayerNorm(W + Psi(softmax((W Wq)(F Wk)^T / sqrt(C)) (F Wv))), equation 4; Wq = Wk = Wv.
+
+    Only two rows ask, so no pixel is ever projected: the queries are carried back through the
+    projection to the features' space, and the attended mean feature forward through it. Parameter
+    names are those of the published weights.
+    """
+
+    def __init__(
+        self, width: int, heads: int = 4, attention_dropout: float = 0.1, dropout: float = 0.5, start: str = "published"
+    ) -> None:
+        super().__init__()
+        if start not in ("published", "identity"):
+            raise ValueError(f"start={start!r}; allowed: published, identity")
+        self.heads, self.restore = heads, start == "identity"
+        self.w_qkvs = nn.Linear(width, heads * width, bias=False)
+        self.fc = nn.Linear(heads * width, width)
+        self.layer_norm = nn.LayerNorm(width, eps=1e-5)
+        self.attention_dropout, self.dropout = nn.Dropout(attention_dropout), nn.Dropout(dropout)
+        nn.init.normal_(self.w_qkvs.weight, std=(2 / (width + width)) ** 0.5)
+        nn.init.xavier_normal_(self.fc.weight)
+        if self.restore:
+            nn.init.zeros_(self.fc.weight)
+            nn.init.zeros_(self.fc.bias)
+
+    def forward(self, weight: Tensor, features: Tensor) -> Tensor:
+        """Weights (B,2,C) and normalised query features (B,C,h,w) -> adapted weights (B,2,C)."""
+        b, n, c = weight.shape
+        project = self.w_qkvs.weight.view(self.heads, c, c)  # (heads,out,in)
+        pixels = features.flatten(2)  # (B,C,hw)
+        asked = torch.einsum("bnc,goc,god->bgnd", weight, project, project)  # (B,heads,2,C)
+        scores = asked.reshape(b, self.heads * n, c) @ pixels / c**0.5  # (B,heads*2,hw)
+        attention = self.attention_dropout(scores.softmax(-1))
+        seen = (attention @ pixels.mT).view(b, self.heads, n, c)  # mean features, unprojected
+        values = torch.einsum("bgnd,god->bngo", seen, project).reshape(b, n, self.heads * c)
+        rows = weight + self.dropout(self.fc(values))
+        if not self.restore:
+            return self.layer_norm(rows)
+        deviation, mean = torch.std_mean(weight, -1, correction=0, keepdim=True)
+        return self.layer_norm(rows) * deviation + mean

@@ -1,0 +1,57 @@
+"""Pure tensor functions that several parts share. Letters as in `fss.episode`."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fss.episode import IGNORE
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of (B,C,h,w) to (B,C,*size), corners aligned, as both methods publish it."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def interpolation_matrix(cells: int, pixels: int, device: torch.device | None = None) -> Tensor:
+    """The matrix (pixels, cells) of one axis of `resize`: resize(x) = Y @ x @ X^T, exactly."""
+    position = torch.linspace(0, cells - 1, pixels, device=device)  # in cells
+    grid = torch.arange(cells, device=device)
+    return (1 - (position[:, None] - grid).abs()).clamp(min=0)
+
+
+def binary_mask(labels: Tensor, class_id: Tensor) -> Tensor:
+    """Label maps (B,...,H,W) and classes (B,) -> 1 for the class, 255 kept, 0 for all else (int64)."""
+    class_id = class_id.view(-1, *[1] * (labels.dim() - 1))
+    mask = (labels == class_id).long()
+    return mask.masked_fill_(labels == IGNORE, IGNORE)
+
+
+def class_weights(masks: Tensor) -> Tensor:
+    """Weights (B,2) for background and foreground: 1 and (background / foreground pixels).
+
+    Masks (B,...) are counted over all but the first axis; 255 counts as neither. Where there is no
+    foreground pixel, its weight is 1.
+    """
+    flat = masks.flatten(1)
+    background, foreground = (flat == 0).sum(1).float(), (flat == 1).sum(1).float()
+    ratio = torch.where(foreground > 0, background / foreground.clamp(min=1), 1.0)
+    return torch.stack([torch.ones_like(ratio), ratio], 1)  # (B,2)
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool) -> Tensor:
+    """Cross-entropy of logits (B,2,h,w), resized to masks (B,H,W), 255 left out; mean over episodes.
+
+    With `balanced`, an episode's pixels are weighted by `class_weights` of its mask and divided by
+    the sum of those weights, so that every episode counts alike. An episode of 255 alone adds 0.
+    """
+    logits = resize(logits.float(), (masks.shape[-2], masks.shape[-1]))
+    target = masks.long()
+    loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # (B,H,W)
+    weight = (target != IGNORE).float()
+    if balanced:
+        per_class = class_weights(masks)  # (B,2)
+        weight *= torch.where(target == 1, per_class[:, 1, None, None], per_class[:, 0, None, None])
+    weight = weight.flatten(1)
+    return ((loss.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).mean()

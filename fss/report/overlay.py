@@ -1,0 +1,101 @@
+"""Pictures of episodes: support with its true mask | query with its true mask | query with the prediction."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from fss.data.files import read_image, read_mask
+from fss.data.plan import Draw
+from fss.data.source import Source
+from fss.data.transforms import fit, fit_mask, fitted_size
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)  # RGB: true masks, predictions
+_PANEL = 200  # least height of a panel, pixels
+_SHEET = (2, 6)  # rows and columns of one block of the contact sheet
+
+
+def blend(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """An image (H,W,3) uint8 with `mask` (H,W) bool coloured half and half."""
+    out = image.copy()
+    out[mask] = (image[mask] / 2 + np.array(colour) / 2).astype(np.uint8)
+    return out
+
+
+def row(panels: list[np.ndarray]) -> np.ndarray:
+    """Panels (H,W,3) side by side at one height, a white line between."""
+    height = max(_PANEL, *(p.shape[0] for p in panels))
+    sized = [cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height)) for p in panels]
+    line = np.full((height, 4, 3), 255, np.uint8)
+    return np.concatenate([x for p in sized for x in (p, line)][:-1], 1)
+
+
+class EpisodePictures:
+    """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
+
+    The folder is emptied first: pictures of two tests never mix.
+    """
+
+    def __init__(self, folder: Path, source: Source, size: int) -> None:
+        self.folder, self.source, self.size = folder, source, size
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+    def add(self, run: int, number: int, draw: Draw, prediction: Tensor, iou: float) -> None:
+        """Draw one episode; `prediction` (S,S) is 0 or 1 at network size."""
+        predicted = prediction.cpu().numpy() == 1
+        query, truth = self._prepared(draw.query, draw.class_id)
+        panels = [blend(image, mask, RED) for image, mask in (self._prepared(i, draw.class_id) for i in draw.supports)]
+        h, w = truth.shape
+        panels += [blend(query, truth, RED), blend(query, predicted[:h, :w], BLUE)]
+        name = self.source.classes[draw.class_id - 1].replace("/", "-").replace(" ", "-")
+        path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
+        _write(path, row(panels))
+
+    def _prepared(self, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and binary mask as the network sees them, without the canvas's padding."""
+        sample = self.source.samples[position]
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        h, w = fitted_size(*mask.shape, self.size)
+        fitted = fit(image, self.size)[:h, :w].round().astype(np.uint8)
+        return fitted, fit_mask(mask, self.size)[:h, :w] == class_id
+
+    def contact_sheet(self) -> Path:
+        """The dozen best, median and worst episodes on one page; returns its path."""
+        every = sorted(self.folder.glob("run*.jpg"), key=lambda p: float(p.stem.rpartition("iou")[2]))
+        dozen = _SHEET[0] * _SHEET[1]
+        middle = max(0, len(every) // 2 - dozen // 2)
+        blocks = [("best", every[::-1][:dozen]), ("median", every[middle:][:dozen]), ("worst", every[:dozen])]
+        page = np.concatenate([_block(title, paths) for title, paths in blocks], 0)
+        path = self.folder / "contact_sheet.jpg"
+        _write(path, page)
+        return path
+
+
+def _block(title: str, paths: list[Path]) -> np.ndarray:
+    """A titled grid of pictures, each with its IoU below."""
+    rows, columns = _SHEET
+    width, height = 300, 130
+    out = np.full((30 + rows * height, columns * width, 3), 255, np.uint8)
+    _text(out, title, (8, 22), 0.7)
+    for n, path in enumerate(paths):
+        image = read_image(path)
+        scale = min((width - 8) / image.shape[1], (height - 28) / image.shape[0])
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        top, left = 30 + n // columns * height, n % columns * width + 4
+        out[top : top + small.shape[0], left : left + small.shape[1]] = small
+        label = " ".join(path.stem.split("_")[2:]).replace("iou", " IoU ")
+        _text(out, label, (left, top + small.shape[0] + 14), 0.4)
+    return out
+
+
+def _text(image: np.ndarray, text: str, place: tuple[int, int], scale: float) -> None:
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    """JPEG through memory: OpenCV's own writer fails silently on names it cannot take."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    path.write_bytes(data.tobytes())

@@ -1,0 +1,74 @@
+"""CWT against the authors' numbers, and against its own plain formulation."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fss.heads.cwt import CWT, WeightTransformer, fit_classifier
+from fss.ops import class_weights, resize
+from tests.conftest import relative_error
+
+
+def plain_loss(weight, features, masks):
+    """The inner loop's loss as the paper writes it: weight (2,C), features (K,C,h,w), masks (K,H,W)."""
+    logits = resize(torch.einsum("nc,kchw->knhw", weight, features), masks.shape[-2:])
+    return F.cross_entropy(logits, masks.long(), class_weights(masks[None])[0], ignore_index=255)
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_inner_loop_matches_the_authors(fixture_numbers, shots):
+    data = fixture_numbers(f"cwt_inner_loop_{shots}shot")
+    features, masks = torch.tensor(data["support_features"]), torch.tensor(data["support_masks"])
+    first = torch.tensor(data["init_weight"])[None]
+    for steps in (1, 20, 200):
+        before = fit_classifier(features[None], masks[None], first, steps - 1)[0]
+        assert float(plain_loss(before, features, masks)) == pytest.approx(float(data[f"loss_at_step_{steps}"]), rel=1e-4)
+        after = fit_classifier(features[None], masks[None], first, steps)[0]
+        assert relative_error(after, data[f"weight_after_{steps}"]) < (1e-3 if steps == 200 else 1e-4)
+
+
+def test_episodes_in_a_batch_do_not_touch_each_other(fixture_numbers):
+    data = fixture_numbers("cwt_inner_loop_5shot")
+    features = torch.tensor(data["support_features"]).unsqueeze(1)  # five episodes of one shot
+    masks = torch.tensor(data["support_masks"]).unsqueeze(1)
+    first = torch.tensor(data["init_weight"]).expand(5, 2, -1)
+    together = fit_classifier(features, masks, first, 20)
+    alone = torch.cat([fit_classifier(features[i : i + 1], masks[i : i + 1], first[:1], 20) for i in range(5)])
+    assert relative_error(together, alone) < 1e-5
+
+
+def test_transformer_matches_the_authors(fixture_numbers):
+    data = fixture_numbers("cwt_transformer")
+    state = {k.removeprefix("state."): torch.tensor(v) for k, v in data.items() if k.startswith("state.")}
+    features = torch.tensor(data["query_features_l2_normalised"])
+    module = WeightTransformer(features.shape[1], int(data["heads"])).eval()
+    module.load_state_dict(state)
+    updated = module(torch.tensor(data["weights"]), features)
+    assert relative_error(updated.detach(), data["updated_weights"]) < 1e-4
+    logits = torch.einsum("bnc,bchw->bnhw", updated, features)
+    assert relative_error(logits.detach(), data["logits"]) < 1e-4
+
+
+def test_identity_start_leaves_the_classifier_as_it_is():
+    torch.manual_seed(0)
+    weight, features = torch.randn(3, 2, 16), F.normalize(torch.randn(3, 16, 5, 7), dim=1)
+    module = WeightTransformer(16, start="identity").eval()
+    assert relative_error(module(weight, features).detach(), weight) < 1e-4
+
+
+def test_empty_support_is_noted_and_harmless():
+    head = CWT({"neck": 8}, steps=3).eval()
+    masks = torch.zeros(2, 1, 17, 17, dtype=torch.uint8)
+    masks[1, 0, :5] = 1
+    extras = {k: v.expand(2, 2, -1) for k, v in head.prepare(masks[0], seed=1).items()}
+    maps = torch.rand(2, 8, 3, 3)
+    out = head({"neck": maps}, {"neck": maps[:, None]}, masks, extras)
+    assert out.notes["empty_support"].tolist() == [True, False]
+    assert out.logits.isfinite().all()
+
+
+def test_first_weight_is_a_function_of_the_seed():
+    head, masks = CWT({"neck": 512}), torch.zeros(1, 9, 9)
+    a, b, c = (head.prepare(masks, seed)["first_weight"] for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert a.abs().max() <= 512**-0.5 and a.std() == pytest.approx(512**-0.5 / 3**0.5, rel=0.1)
