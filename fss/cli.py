@@ -30,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _choose_gpus(options, arguments)
         return _run(options, settings)
     except UserError as error:
-        print("\n".join(f"fss: error: {line}" if i == 0 else f"  {line}" for i, line in enumerate(str(error).split("\n"))), file=sys.stderr)
+        print(
+            "\n".join(
+                f"fss: error: {line}" if i == 0 else f"  {line}"
+                for i, line in enumerate(str(error).split("\n"))
+            ),
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("\nfss: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -39,17 +45,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fss", description=fss.__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="fss",
+        description=fss.__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=("pretrain", "train", "test"), help="stage 1; stage 1 where needed, stage 2 and a test; a test")
-    parser.add_argument("--data", default="shapes", metavar="NAME", help="configs/data/NAME.yaml, or a YAML file (default: shapes)")
-    parser.add_argument("--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)")
+    parser.add_argument(
+        "verb",
+        choices=("pretrain", "train", "test"),
+        help="stage 1; stage 1 where needed, stage 2 and a test; a test",
+    )
+    parser.add_argument(
+        "--data",
+        default="shapes",
+        metavar="NAME",
+        help="configs/data/NAME.yaml, or a YAML file (default: shapes)",
+    )
+    parser.add_argument(
+        "--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)"
+    )
     parser.add_argument("--fold", metavar="N", help="the fold whose classes are held out")
     parser.add_argument("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101")
     parser.add_argument("--shots", metavar="K", help="support images per episode")
-    parser.add_argument("--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="test this one (default: what training left)")
-    parser.add_argument("--visualize", action="store_true", help="one picture per tested episode, and a contact sheet")
+    parser.add_argument(
+        "--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="test this one (default: what training left)"
+    )
+    parser.add_argument(
+        "--visualize", action="store_true", help="one picture per tested episode, and a contact sheet"
+    )
     parser.add_argument("--version", action="version", version=f"fss {fss.__version__}")
     return parser
 
@@ -90,7 +116,15 @@ def _choose_gpus(options: argparse.Namespace, arguments: list[str]) -> None:
         raise UserError(f"GPU {absent[0]} does not exist; this machine has {torch.cuda.device_count()}")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     if len(gpus) > 1:
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(gpus)}", "-m", "fss", *arguments]
+        launch = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={len(gpus)}",
+            "-m",
+            "fss",
+            *arguments,
+        ]
         os.execv(sys.executable, [sys.executable, *launch])
 
 

@@ -37,20 +37,24 @@ class DataConfig(_Section):
     size: int = Field(473, ge=17)  # S, pixels; 8n+1
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
     small_classes: Literal["error", "drop"] = "error"  # classes with fewer than K+1 counting images
-    workers: int = Field(4, ge=0)
+    workers: int | None = Field(None, ge=0)  # loader processes; default: up to 4, one a core
 
     @field_validator("size")
     @classmethod
     def _on_the_grid(cls, size: int) -> int:
         if size % 8 != 1:
             near = size // 8 * 8 + 1
-            raise ValueError(f"{size} is not 8n+1 (stride 8, aligned corners); the nearest are {near}, {near + 8}")
+            raise ValueError(
+                f"{size} is not 8n+1 (stride 8, aligned corners); the nearest are {near}, {near + 8}"
+            )
         return size
 
     @model_validator(mode="after")
     def _fold_in_range(self) -> "DataConfig":
         if not -1 <= self.fold < self.folds:
-            raise ValueError(f"fold {self.fold} does not exist; allowed: 0..{self.folds - 1}, or -1 for all classes")
+            raise ValueError(
+                f"fold {self.fold} does not exist; allowed: 0..{self.folds - 1}, or -1 for all classes"
+            )
         return self
 
     @property
@@ -117,6 +121,7 @@ class PretrainConfig(ScheduleConfig):
     lr: float = Field(2.5e-3, gt=0)
     decay: Literal["constant", "cosine", "poly"] = "cosine"
     validations: int = Field(20, ge=1)
+    crop: int | None = Field(None, ge=17)  # pixels; default: data.size
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     scale: tuple[float, float] = (0.5, 2.0)
     rotate: float = Field(10.0, ge=0, le=180)  # degrees, either way
@@ -138,7 +143,9 @@ class TrainConfig(ScheduleConfig):
     @model_validator(mode="after")
     def _cacheable(self) -> "TrainConfig":
         if self.cache and self.augment != "none":
-            raise ValueError("cache=true keeps features of un-augmented images; set train.augment=none with it")
+            raise ValueError(
+                "cache=true keeps features of un-augmented images; set train.augment=none with it"
+            )
         return self
 
 

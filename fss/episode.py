@@ -39,7 +39,9 @@ class Episode:
     def to(self, device: torch.device) -> "Episode":
         """The same episode with its tensors on `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()}
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()
+        }
         moved["extras"] = {k: v.to(device, non_blocking=True) for k, v in self.extras.items()}
         return Episode(**moved)
 

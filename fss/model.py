@@ -36,14 +36,17 @@ class FewShotModel(nn.Module):
     """A frozen backbone and neck, and a head that learns.
 
     Args:
-        half: compute the frozen part in bfloat16.
+        bf16: compute the frozen part in bfloat16.
     """
 
-    def __init__(self, backbone: ResNet, neck: PyramidPooling | None, head: Head, half: bool = False) -> None:
+    head: Head
+
+    def __init__(self, backbone: ResNet, neck: PyramidPooling | None, head: Head, bf16: bool = False) -> None:
         super().__init__()
         self.backbone = freeze(backbone)
         self.neck = freeze(neck) if neck is not None else None
-        self.head, self.half = head, half
+        self.head = head
+        self.bf16 = bf16
 
     def train(self, mode: bool = True) -> "FewShotModel":
         """Switch the head alone: a frozen network stays in evaluation mode."""
@@ -56,8 +59,8 @@ class FewShotModel(nn.Module):
         """Images (B,3,H,W) -> frozen features {level: (B,C,h,w)} at the head's levels."""
         wanted = set(self.head.levels) - {"neck"}
         if "neck" in self.head.levels and self.neck is not None:
-            wanted |= set(self.neck.levels)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
+            wanted.update(PyramidPooling.levels)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             features = self.backbone(images, wanted)
             if "neck" in self.head.levels and self.neck is not None:
                 features["neck"] = self.neck(features)
@@ -97,7 +100,9 @@ def build_backbone(config: BackboneConfig, weights: bool = True) -> ResNet:
     state = read_weights(found, config.layers)
     stem = "deep" if has_deep_stem(state) else "plain"
     if config.stem not in ("auto", stem):
-        raise UserError(f"{found} has the {stem} stem, backbone.stem={config.stem} wants the other; set backbone.stem=auto")
+        raise UserError(
+            f"{found} has the {stem} stem, not backbone.stem={config.stem}; set backbone.stem=auto"
+        )
     backbone = ResNet(config.layers, stem == "deep")
     load_strict(backbone, state, str(found))
     return backbone
@@ -108,11 +113,11 @@ def build_neck(config: NeckConfig, backbone: ResNet) -> PyramidPooling:
     return PyramidPooling(backbone.channels["stage4"], config.channels, dropout=config.dropout)
 
 
-def build_model(config: Config, base: BaseSegmenter, half: bool = False) -> FewShotModel:
+def build_model(config: Config, base: BaseSegmenter, bf16: bool = False) -> FewShotModel:
     """A few-shot model on the (trained) network of stage 1; its classifier is left behind."""
     channels = {**base.backbone.channels, "neck": base.neck.channels}
     head = build_head(config.head.type, config.head.options, channels)
-    return FewShotModel(base.backbone, base.neck, head, half)
+    return FewShotModel(base.backbone, base.neck, head, bf16)
 
 
 def build_base(config: Config, classes: int, weights: bool = True) -> BaseSegmenter:

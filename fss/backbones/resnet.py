@@ -108,7 +108,9 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def _stage(self, block: type, depth: int, planes: int, stride: int, dilation: int) -> nn.Sequential:
+    def _stage(
+        self, block: type[BasicBlock] | type[Bottleneck], depth: int, planes: int, stride: int, dilation: int
+    ) -> nn.Sequential:
         blocks = []
         for i in range(depth):
             blocks.append(block(self._inputs, planes, stride if i == 0 else 1, dilation))

@@ -15,7 +15,7 @@ _PLAIN = {"conv1": "layer0.0", "bn1": "layer0.1"}
 _DEEP = {**_PLAIN, "conv2": "layer0.3", "bn2": "layer0.4", "conv3": "layer0.6", "bn3": "layer0.7"}
 _HINT = """no weights for ResNet-{layers} ({stem}) in {folder}/. Do one of these:
   - deep stem, as published: put resnet{layers}_v2.pth into {folder}/ (see {folder}/README.md)
-  - plain stem: put torchvision's resnet{layers}-*.pth into {folder}/, or let it be fetched: backbone.weights=download
+  - plain stem: put torchvision's resnet{layers}-*.pth there, or have it fetched: backbone.weights=download
   - a file of your own: backbone.weights=FILE
   - on purpose without: backbone.weights=random (novel classes will be segmented badly)"""
 
@@ -37,7 +37,12 @@ def find_weights(spec: str, layers: int, stem: str, folder: Path = FOLDER) -> Pa
             raise UserError(f"backbone.weights={spec}: no such file (also allowed: auto, download, random)")
         return Path(spec)
     patterns = {"deep": f"resnet{layers}_v2.pth", "plain": f"resnet{layers}-*.pth"}
-    found = [p for kind, pattern in patterns.items() if stem in ("auto", kind) for p in sorted(folder.glob(pattern))]
+    found = [
+        p
+        for kind, pattern in patterns.items()
+        if stem in ("auto", kind)
+        for p in sorted(folder.glob(pattern))
+    ]
     if not found:
         what = "any stem" if stem == "auto" else f"{stem} stem"
         raise UserError(_HINT.format(layers=layers, stem=what, folder=folder))

@@ -67,7 +67,9 @@ class EpisodeSet(Loadable):
         class_id = torch.tensor([key.class_id])
         masks = binary_mask(torch.stack([m for _, m in pairs])[None], class_id)[0]
         extras = {k: v[None] for k, v in self.prepare(masks[1:], key.seed).items()}
-        return Episode(images[:1], masks[:1], images[None, 1:], masks[None, 1:], class_id, extras, {"draw": [key]})
+        return Episode(
+            images[:1], masks[:1], images[None, 1:], masks[None, 1:], class_id, extras, {"draw": [key]}
+        )
 
     def _picture(self, position: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         sample = self.source.samples[position]

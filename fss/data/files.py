@@ -8,6 +8,9 @@ from PIL import Image
 
 from fss.errors import UserError
 
+# As stored: a mask has no EXIF tag, so turning the image alone would part the two.
+_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
 
 def read_image(path: Path) -> np.ndarray:
     """An image as RGB uint8 (H,W,3).
@@ -16,10 +19,12 @@ def read_image(path: Path) -> np.ndarray:
         UserError: missing, unreadable, or a JPEG that breaks off (OpenCV would fill in grey).
     """
     data = _read(path, "image")
-    broken = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]
-    image = None if broken else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    broken = not data or (data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:])
+    image = None if broken else cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR)
     if image is None:
-        raise UserError(f"image {path} is damaged or of an unknown format; replace it or take it off the list")
+        raise UserError(
+            f"image {path} is damaged or of an unknown format; replace it or take it off the list"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -32,7 +37,9 @@ def read_mask(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as mask:
             if mask.mode not in ("L", "P", "1"):
-                raise UserError(f"mask {path} has mode {mask.mode}; wanted one 8-bit channel of labels (L or P)")
+                raise UserError(
+                    f"mask {path} has mode {mask.mode}; wanted one 8-bit channel of labels (L or P)"
+                )
             return np.asarray(mask).astype(np.uint8)
     except FileNotFoundError:
         raise UserError(f"mask {path} does not exist") from None

@@ -15,8 +15,12 @@ def read_classes(root: Path) -> tuple[str, ...]:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} is missing or no text: write one class name a line, line n for label n") from None
+        raise UserError(
+            f"{path} is missing or no text: write one class name a line, line n for label n"
+        ) from None
     twice = {n for n in names if names.count(n) > 1}
     if not names or twice or len(names) > 254:
-        raise UserError(f"{path} must hold 1 to 254 different names, got {len(names)} (twice: {sorted(twice)})")
+        raise UserError(
+            f"{path} must hold 1 to 254 different names, got {len(names)} (twice: {sorted(twice)})"
+        )
     return tuple(names)

@@ -62,11 +62,15 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
 def _count(sample: Sample, num_classes: int) -> np.ndarray:
     mask = read_mask(sample.mask)
     if mask.shape != (size := image_size(sample.image)):
-        raise UserError(f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}")
+        raise UserError(
+            f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
+        )
     found = np.bincount(mask.ravel(), minlength=256)
     wrong = [int(v) for v in np.flatnonzero(found) if num_classes < v != IGNORE]
     if wrong:
-        raise UserError(f"mask {sample.mask} has unknown labels {wrong}; allowed: 0..{num_classes} and {IGNORE}")
+        raise UserError(
+            f"mask {sample.mask} has unknown labels {wrong}; allowed: 0..{num_classes} and {IGNORE}"
+        )
     return found[: num_classes + 1]
 
 

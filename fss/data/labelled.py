@@ -48,7 +48,8 @@ class LabelledSet(Loadable):
     def _augment(
         self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        image, labels = random_view(image, labels, self.size, self.config.scale, self.config.rotate, random)
+        size = self.config.crop or self.size
+        image, labels = random_view(image, labels, size, self.config.scale, self.config.rotate, random)
         if self.config.vertical_flip:
             return flips(image, labels, random)
         if random.random() < 0.5:

@@ -3,6 +3,7 @@
 A key holds all that decides an item, random numbers included; datasets have no state.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -42,9 +43,15 @@ class _Collate:
 
 
 def load_batches(
-    dataset: Loadable, batches: Iterable[Sequence[Any]], collate: Callable[[list[Any]], Any], workers: int
+    dataset: Loadable,
+    batches: Iterable[Sequence[Any]],
+    collate: Callable[[list[Any]], Any],
+    workers: int | None,
 ) -> Iterator[Any]:
     """Yield the collated items of each batch of keys, in order.
+
+    Args:
+        workers: loader processes; None takes one a core, at most 4.
 
     Raises:
         UserError: as raised by the dataset, in the main process.
@@ -52,7 +59,7 @@ def load_batches(
     loader = DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of key lists will do
-        num_workers=workers,
+        num_workers=min(4, os.cpu_count() or 1) if workers is None else workers,
         collate_fn=_Collate(collate),
         pin_memory=torch.cuda.is_available(),
     )

@@ -13,8 +13,12 @@ from fss.data.shapes import draw_shapes
 from fss.data.voc import PASCAL_CLASSES, Sample, find_list, list_checksum, read_list
 from fss.errors import UserError
 
-_GET_PASCAL = "Put VOC 2012 (JPEGImages/, SegmentationClassAug/) into {root}, or set data.root to where it is."
-_GET_FOLDER = "Put your set there (JPEGImages/, SegmentationClass/, classes.txt), or set data.root to where it is."
+_GET_PASCAL = (
+    "Put VOC 2012 (JPEGImages/, SegmentationClassAug/) into {root}, or set data.root to where it is."
+)
+_GET_FOLDER = (
+    "Put your set there (JPEGImages/, SegmentationClass/, classes.txt), or set data.root to where it is."
+)
 _GET_LIST = "Write one `IMAGE MASK` a line, relative to the root (lists/README.md), or set data.{split}_list."
 
 
@@ -51,13 +55,15 @@ class Source:
         short = [f"{self.classes[c - 1]} ({c}): {len(p)}" for c, p in pools.items() if len(p) < least]
         if short and small == "error":
             raise UserError(
-                f"too few images for {least - 1} shots and a query; wanted {least} with at least {min_pixels} "
+                f"too few images for {least - 1} shots and a query; wanted {least} with {min_pixels} or more "
                 f"pixels of the class, found {', '.join(short)}. Ask for fewer shots, lower data.min_pixels, "
                 "or leave such classes out with data.small_classes=drop"
             )
         kept = {c: p for c, p in pools.items() if len(p) >= least}
         if not kept:
-            raise UserError(f"no class has {least} images with at least {min_pixels} pixels; lower data.min_pixels")
+            raise UserError(
+                f"no class has {least} images with at least {min_pixels} pixels; lower data.min_pixels"
+            )
         return kept
 
 

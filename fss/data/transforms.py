@@ -22,7 +22,7 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """Test resize of an image (H,W,3): float32 (S,S,3) 0..255, top left of a black canvas."""
-    h, w = fitted_size(*image.shape[:2], size)
+    h, w = fitted_size(image.shape[0], image.shape[1], size)
     canvas = np.zeros((size, size, 3), np.float32)
     canvas[:h, :w] = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
     return canvas
@@ -30,7 +30,7 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """Test resize of a mask (H,W): nearest, uint8 (S,S), top left of a canvas of 255."""
-    h, w = fitted_size(*mask.shape, size)
+    h, w = fitted_size(mask.shape[0], mask.shape[1], size)
     canvas = np.full((size, size), IGNORE, np.uint8)
     canvas[:h, :w] = cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST)
     return canvas
@@ -38,7 +38,7 @@ def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
 
 def normalise(image: np.ndarray) -> Tensor:
     """(H,W,3) of 0..255 -> float tensor (3,H,W), ImageNet's mean and deviation."""
-    scaled = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    scaled = (image.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 

@@ -73,7 +73,9 @@ def _mask_dir(root: Path) -> str:
     for name in names:
         if (root / name).is_dir():
             return name
-    raise UserError(f"{root} has neither {names[0]}/ nor {names[1]}/; put the masks there or set data.mask_dir")
+    raise UserError(
+        f"{root} has neither {names[0]}/ nor {names[1]}/; put the masks there or set data.mask_dir"
+    )
 
 
 def _sample(line: str, root: Path, masks: Path, where: str) -> Sample:

@@ -35,7 +35,7 @@ class Evaluation:
 def feature_store(
     model: FewShotModel, source: Source, config: Config, device: torch.device, frozen_only: bool = False
 ) -> FeatureStore:
-    """A store for a model's images. With `frozen_only` the head's `encode` is left to the user of the store."""
+    """A store for a model's images; with `frozen_only` the head's `encode` is left for later."""
     encode = model.extract if frozen_only else model.encode
     originals = not frozen_only and config.test.label_size == "original"
     pictures = PictureSet(source, config.data.size, originals)
@@ -64,6 +64,7 @@ def evaluate(
     out, whole = Evaluation(), store.encode == model.encode
     total = sum(len(plan) for plan in plans)
     bar = tqdm(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
+    size = (store.pictures.size, store.pictures.size)
     for run, plan in enumerate(plans):
         score = EpisodeScore(num_classes)
         shares = [(i, plan[i : i + batch]) for i in range(0, len(plan), batch)]
@@ -77,7 +78,7 @@ def evaluate(
                 score.update(ready.class_id[i : i + 1], inter, union)
                 if on_episode:
                     iou = 100 * float(inter[0, 1] / union[0, 1].clamp(min=1))
-                    at_network_size = resize(output.logits[i : i + 1], ready.query_mask.shape[-2:])[0].argmax(0)
+                    at_network_size = resize(output.logits[i : i + 1], size)[0].argmax(0)
                     on_episode(run, first + i, ready.draws[i], at_network_size, iou)
             bar.update(len(ready.draws) * distributed.world())
         score.all_reduce(store.device)

@@ -63,7 +63,7 @@ class FeatureStore:
 
     def __init__(
         self, pictures: PictureSet, encode: Callable[[Tensor], Features], prepare: Prepare,
-        device: torch.device, budget: float, workers: int,
+        device: torch.device, budget: float, workers: int | None,
     ) -> None:  # fmt: skip
         self.pictures, self.encode, self.prepare = pictures, encode, prepare
         self.device, self.budget, self.workers = device, budget, workers
@@ -101,7 +101,11 @@ class FeatureStore:
         if isinstance(picture, Exception):
             raise picture
         kept = self._encode(picture)
-        tensors = [*kept.features.values(), kept.labels, *([kept.original] if kept.original is not None else [])]
+        tensors = [
+            *kept.features.values(),
+            kept.labels,
+            *([kept.original] if kept.original is not None else []),
+        ]
         return int(self.budget // sum(t.nbytes for t in tensors))
 
     @torch.no_grad()
@@ -116,13 +120,18 @@ class FeatureStore:
         queries = [images[d.query] for d in draws]
         supports = [[images[i] for i in d.supports] for d in draws]
         class_id = torch.tensor([d.class_id for d in draws], device=self.device)
-        support_masks = binary_mask(torch.stack([torch.stack([s.labels for s in row]) for row in supports]), class_id)
+        support_masks = binary_mask(
+            torch.stack([torch.stack([s.labels for s in row]) for row in supports]), class_id
+        )
         extras = [self.prepare(masks, d.seed) for masks, d in zip(support_masks.cpu(), draws, strict=True)]
         levels = queries[0].features
         return Ready(
             draws=draws,
             query={k: torch.stack([q.features[k] for q in queries]) for k in levels},
-            support={k: torch.stack([torch.stack([s.features[k] for s in row]) for row in supports]) for k in levels},
+            support={
+                k: torch.stack([torch.stack([s.features[k] for s in row]) for row in supports])
+                for k in levels
+            },
             query_mask=binary_mask(torch.stack([q.labels for q in queries]), class_id),
             support_masks=support_masks,
             class_id=class_id,

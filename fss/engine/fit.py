@@ -1,6 +1,7 @@
 """The training loop that both stages share: batches in, checkpoints and curves out."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Fit:
         self.optimizer = build_optimizer(config, model.parameters())
         self.budget = Budget(config, steps_per_epoch)
         self.best, self.validated = -math.inf, 0
+        self.saved = time.monotonic()
         self.resume()
 
     def resume(self) -> None:
@@ -52,11 +54,15 @@ class Fit:
         content = checkpoint.read(path)
         checkpoint.require(content, self.about, path)
         settings = self.config.model_dump(mode="json")
-        differ = [f"{k}={content['settings'].get(k)} (now {v})" for k, v in settings.items() if content["settings"].get(k) != v]
+        differ = [
+            f"{k}={content['settings'].get(k)} (now {v})"
+            for k, v in settings.items()
+            if content["settings"].get(k) != v
+        ]
         if differ:
             raise UserError(
-                f"{self.folder} was trained with other settings: {', '.join(differ)}. Repeat those to use it, "
-                "name another folder (output=DIR), or delete it to train anew"
+                f"{self.folder} was trained with other settings: {', '.join(differ)}. "
+                "Repeat those to use it, name another folder (output=DIR), or delete it to train anew"
             )
         checkpoint.fill(self.model, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
@@ -89,6 +95,7 @@ class Fit:
                 continue
             losses = self._learn(next(batches), step, progress)
             self.budget.advance()
+            self._save_now_and_then()
             bar.n = round(100 * self.budget.progress, 1)
             bar.set_postfix_str(f"step {self.budget.step}, loss {losses['total']:.3f}", refresh=False)
             bar.update(0)
@@ -108,7 +115,7 @@ class Fit:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise UserError(
-                f"the loss is {float(total)} at step {self.budget.step}; the last good checkpoint is "
+                f"the loss is {float(total.detach())} at step {self.budget.step}; the last good checkpoint is "
                 f"{self.folder / 'last.pt'}. Lower the learning rate, or try precision=fp32"
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -133,6 +140,11 @@ class Fit:
         distributed.barrier()
         self.budget.start_clock()
 
+    def _save_now_and_then(self) -> None:
+        """Keep at most ten minutes of work at risk, however far apart the validations are."""
+        if distributed.is_main() and time.monotonic() - self.saved > _SAVE_EVERY:
+            self.save("last.pt")
+
     def save(self, name: str) -> None:
         """Write a checkpoint that training can go on from."""
         checkpoint.save(
@@ -140,6 +152,8 @@ class Fit:
             optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
             best=self.best, validated=self.validated,
         )  # fmt: skip
+        self.saved = time.monotonic()
 
 
+_SAVE_EVERY = 600  # seconds
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

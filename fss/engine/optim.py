@@ -42,7 +42,10 @@ class Budget:
         self.step, self.spent, self._since = self.step + 1, self.spent + now - self._since, now
 
     def __str__(self) -> str:
-        limits = [f"{self.steps} steps" if self.steps is not None else "", f"{self.seconds:g} s" if self.seconds else ""]
+        limits = [
+            f"{self.steps} steps" if self.steps is not None else "",
+            f"{self.seconds:g} s" if self.seconds else "",
+        ]
         return " or ".join(x for x in limits if x) or "nothing"
 
 
@@ -59,7 +62,7 @@ def build_optimizer(config: ScheduleConfig, parameters: Iterable[nn.Parameter]) 
     """SGD or AdamW over the parameters that learn."""
     learning = [p for p in parameters if p.requires_grad]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return torch.optim.SGD(
         learning, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
     )

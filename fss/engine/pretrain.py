@@ -74,7 +74,7 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     cache = config.output / "cache"
     train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
     folder = base_folder(config)
-    model = _fresh_or_empty(config, folder, len(train.base)).to(device, memory_format=torch.channels_last)
+    model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)
     about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train)
 
     data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
@@ -86,7 +86,9 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         return folder
     if distributed.is_main():
         open_folder(folder, config)
-        print(f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}")
+        print(
+            f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
+        )
     keys = epoch_batches(len(train.samples), batch * distributed.world(), config.seed, fit.budget.step)
     mine = (k[distributed.rank() :: distributed.world()] for k in keys)
     batches = load_batches(data, mine, stack, config.data.workers)
@@ -134,7 +136,9 @@ def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.
 
 
 @torch.inference_mode()
-def base_miou(model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool) -> float:
+def base_miou(
+    model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool
+) -> float:
     """Mean IoU over the base classes seen in a split, counts summed over all its images.
 
     Images get the test resize; novel classes are background, and so is what is predicted on them.

@@ -37,7 +37,7 @@ def test(
     """
     source = open_source(config.data, "val", config.output / "cache")
     model, about = load_few_shot(config, source, half, path)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
     plans = [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
     folder = test_folder(config, _home(config, model.head.learns, path))
@@ -98,7 +98,8 @@ def protocol(config: Config, source: Source, plan: str) -> dict[str, Any]:
         "novel_in_training": "background",
         "image_size": data.size,
         "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
-        "selection": f"{t.checkpoint} checkpoint" + (", by novel classes on a plan of its own" if t.checkpoint == "best" else ""),
+        "selection": f"{t.checkpoint} checkpoint"
+        + (", by novel classes on a plan of its own" if t.checkpoint == "best" else ""),
         "list_sha256": source.checksum,
         "published_list": source.published,
         "plan_sha256": plan,

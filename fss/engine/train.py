@@ -44,7 +44,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path:
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "val"))
     base = load_base(config, base_side)
     stem = "deep" if base.backbone.deep_stem else "plain"
-    model = build_model(config, base, half).to(device, memory_format=torch.channels_last)
+    model = build_model(config, base, half).to(device).to(memory_format=torch.channels_last)
     folder = train_folder(config)
     if not model.head.learns:
         return folder
@@ -134,7 +134,9 @@ def _validator(config: Config, model: FewShotModel, val: Source, device: torch.d
     return validate
 
 
-def load_few_shot(config: Config, source: Source, half: bool, path: Path | None = None) -> tuple[FewShotModel, dict]:
+def load_few_shot(
+    config: Config, source: Source, half: bool, path: Path | None = None
+) -> tuple[FewShotModel, dict]:
     """The model to test, and what its checkpoint says: a given file, the run's own, or the base alone.
 
     A head with nothing to learn needs the base checkpoint only. Without a checkpoint for
@@ -178,7 +180,8 @@ def find_trained(config: Config) -> Path:
     if not others:
         layers, fold = config.backbone.layers, config.data.fold
         raise UserError(
-            f"no checkpoint {own / name}. Train first: sh scripts/train.sh {config.data.name} {fold} [0] {layers} "
-            f"{config.test.shots} --head {config.head.type}, or name one with --checkpoint FILE"
+            f"no checkpoint {own / name}. Train first: "
+            f"sh scripts/train.sh {config.data.name} {fold} [0] {layers} {config.test.shots} "
+            f"--head {config.head.type}, or name one with --checkpoint FILE"
         )
     return others[0]

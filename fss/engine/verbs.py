@@ -1,5 +1,6 @@
 """What the command line's verbs do, start to end, each a few calls long."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,4 +49,4 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-VERBS = {"pretrain": run_pretrain, "train": run_train, "test": run_test}
+VERBS: dict[str, Callable[..., None]] = {"pretrain": run_pretrain, "train": run_train, "test": run_test}

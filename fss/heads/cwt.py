@@ -77,7 +77,9 @@ class CWT(Head):
 
 
 @torch.no_grad()
-def fit_classifier(features: Tensor, masks: Tensor, weight: Tensor, steps: int = 200, lr: float = 0.1) -> Tensor:
+def fit_classifier(
+    features: Tensor, masks: Tensor, weight: Tensor, steps: int = 200, lr: float = 0.1
+) -> Tensor:
     """The inner loop: gradient descent on a bias-free two-class pixel classifier (section 3.2).
 
     With two classes the softmax depends on the rows' difference alone and their gradients are opposite,
@@ -123,7 +125,12 @@ class WeightTransformer(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int = 4, attention_dropout: float = 0.1, dropout: float = 0.5, start: str = "published"
+        self,
+        width: int,
+        heads: int = 4,
+        attention_dropout: float = 0.1,
+        dropout: float = 0.5,
+        start: str = "published",
     ) -> None:
         super().__init__()
         if start not in ("published", "identity"):

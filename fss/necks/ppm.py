@@ -23,7 +23,11 @@ class PyramidPooling(nn.Module):
     levels = ("stage4",)
 
     def __init__(
-        self, in_channels: int, channels: int = 512, bins: tuple[int, ...] = (1, 2, 3, 6), dropout: float = 0.1
+        self,
+        in_channels: int,
+        channels: int = 512,
+        bins: tuple[int, ...] = (1, 2, 3, 6),
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.channels = channels

@@ -47,7 +47,10 @@ class EpisodePictures:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size."""
         predicted = prediction.cpu().numpy() == 1
         query, truth = self._prepared(draw.query, draw.class_id)
-        panels = [blend(image, mask, RED) for image, mask in (self._prepared(i, draw.class_id) for i in draw.supports)]
+        panels = [
+            blend(image, mask, RED)
+            for image, mask in (self._prepared(i, draw.class_id) for i in draw.supports)
+        ]
         h, w = truth.shape
         panels += [blend(query, truth, RED), blend(query, predicted[:h, :w], BLUE)]
         name = self.source.classes[draw.class_id - 1].replace("/", "-").replace(" ", "-")
@@ -58,7 +61,7 @@ class EpisodePictures:
         """Image and binary mask as the network sees them, without the canvas's padding."""
         sample = self.source.samples[position]
         image, mask = read_image(sample.image), read_mask(sample.mask)
-        h, w = fitted_size(*mask.shape, self.size)
+        h, w = fitted_size(mask.shape[0], mask.shape[1], self.size)
         fitted = fit(image, self.size)[:h, :w].round().astype(np.uint8)
         return fitted, fit_mask(mask, self.size)[:h, :w] == class_id
 

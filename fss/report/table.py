@@ -11,17 +11,21 @@ def console_table(result: dict[str, Any]) -> str:
     interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
     trained = result["checkpoint"]["shots"] if result["checkpoint"]["learned"] else None
     lines = [
-        f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, tested with {protocol['shots']} shot(s)"
-        + (f", trained with {trained}" if trained else ", nothing to train"),
+        f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, "
+        f"tested with {protocol['shots']} shot(s), "
+        + (f"trained with {trained}" if trained else "nothing to train"),
         rule,
         *(f"{name:<{width}}  {iou:6.2f}" for name, iou in scores["per_class"].items()),
         *(f"{name:<{width}}     never seen" for name in scores["unseen_classes"]),
         rule,
-        f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   (95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
+        f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   "
+        f"(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
         f"{'FB-IoU':<{width}}  {scores['fb_iou']:6.2f}",
         f"labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
     ]
-    lines += [f"{count} episodes: {note.replace('_', ' ')}" for note, count in scores["notes"].items() if count]
+    lines += [
+        f"{count} episodes: {note.replace('_', ' ')}" for note, count in scores["notes"].items() if count
+    ]
     if protocol["published_list"] is False:
         lines.append("note: the list of test images is not the published one")
     return "\n".join(lines)

@@ -22,7 +22,9 @@ def test_inner_loop_matches_the_authors(fixture_numbers, shots):
     first = torch.tensor(data["init_weight"])[None]
     for steps in (1, 20, 200):
         before = fit_classifier(features[None], masks[None], first, steps - 1)[0]
-        assert float(plain_loss(before, features, masks)) == pytest.approx(float(data[f"loss_at_step_{steps}"]), rel=1e-4)
+        assert float(plain_loss(before, features, masks)) == pytest.approx(
+            float(data[f"loss_at_step_{steps}"]), rel=1e-4
+        )
         after = fit_classifier(features[None], masks[None], first, steps)[0]
         assert relative_error(after, data[f"weight_after_{steps}"]) < (1e-3 if steps == 200 else 1e-4)
 
@@ -33,7 +35,9 @@ def test_episodes_in_a_batch_do_not_touch_each_other(fixture_numbers):
     masks = torch.tensor(data["support_masks"]).unsqueeze(1)
     first = torch.tensor(data["init_weight"]).expand(5, 2, -1)
     together = fit_classifier(features, masks, first, 20)
-    alone = torch.cat([fit_classifier(features[i : i + 1], masks[i : i + 1], first[:1], 20) for i in range(5)])
+    alone = torch.cat(
+        [fit_classifier(features[i : i + 1], masks[i : i + 1], first[:1], 20) for i in range(5)]
+    )
     assert relative_error(together, alone) < 1e-5
 
 

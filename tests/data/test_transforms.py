@@ -1,0 +1,52 @@
+"""The published test resize against the authors' numbers; augmentations keep their word."""
+
+import numpy as np
+import pytest
+
+from fss.data.transforms import fit, fit_mask, fitted_size, flips, normalise, random_view
+from tests.conftest import relative_error
+
+
+@pytest.mark.parametrize("name", ["eval_resize_37x50", "eval_resize_61x44"])
+def test_resize_matches_the_authors(fixture_numbers, name):
+    data = fixture_numbers(name)
+    size = int(data["size"])
+    assert relative_error(fit(data["image"], size), data["out_image"]) < 1e-4
+    assert np.array_equal(fit_mask(data["label"], size), data["out_label"])
+
+
+def test_order_of_operations_in_the_size():
+    assert fitted_size(375, 500, 473) == (352, 472)
+    assert fitted_size(500, 375, 473) == (472, 352)
+    # Every size up to 700 px: the formula in words, with the multiplication where the protocol has it.
+    for b in range(1, 700):
+        assert fitted_size(700, b, 473)[1] == max(int(b * (473 / 700)) // 8 * 8, 8)
+
+
+def test_normalise_is_imagenets():
+    white = normalise(np.full((1, 1, 3), 255, np.uint8)).flatten().tolist()
+    assert white == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+
+
+def test_flips_move_image_and_mask_together():
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    mask = image[:, :, 0].copy()
+    seen = set()
+    for seed in range(40):
+        i, m = flips(image, mask, np.random.default_rng(seed))
+        assert np.array_equal(i[:, :, 0], m)
+        seen.add(m.tobytes())
+    assert len(seen) == 4
+
+
+def test_random_view_keeps_image_and_mask_aligned_and_pads():
+    image = np.zeros((40, 60, 3), np.uint8)
+    mask = np.zeros((40, 60), np.uint8)
+    image[10:30, 20:50], mask[10:30, 20:50] = 200, 7
+    for seed in range(10):
+        view, labels = random_view(image, mask, 81, (0.8, 1.25), 15, np.random.default_rng(seed))
+        assert view.shape == (81, 81, 3) and labels.shape == (81, 81)
+        assert set(np.unique(labels)) <= {0, 7, 255}
+        agree = (view[..., 0] > 100) == (labels == 7)
+        assert agree[labels != 255].mean() > 0.97  # all but interpolated edges
+        assert (labels == 255).any() and (labels == 7).any()

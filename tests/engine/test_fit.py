@@ -1,0 +1,93 @@
+"""Budget, learning rate, checkpoints, and going on after a stop."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fss.config import ScheduleConfig
+from fss.engine import checkpoint
+from fss.engine.fit import Fit
+from fss.engine.optim import Budget, learning_rate
+from fss.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def fit(folder, **settings):
+    torch.manual_seed(0)
+    config = ScheduleConfig(**{"epochs": 2, "lr": 0.1, "validations": 4, "decay": "cosine", **settings})
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+    return Fit(model, config, 10, folder, {"stage": "toy"}, lambda: 1.0, CPU, seed=5)
+
+
+def batches(start):
+    while True:
+        yield torch.full((4, 3), start % 7 / 7)
+        start += 1
+
+
+def train(f, stop_after=None):
+    def step(batch):
+        if stop_after is not None and f.budget.step >= stop_after:
+            raise InterruptedError
+        return {"loss": (f.model(batch) - 1).square().mean()}
+
+    f.run(batches(f.budget.step), step, "toy")
+
+
+def test_resumed_training_equals_uninterrupted_training(tmp_path):
+    whole = fit(tmp_path / "whole")
+    train(whole)
+    with pytest.raises(InterruptedError):
+        train(fit(tmp_path / "cut"), stop_after=13)
+    again = fit(tmp_path / "cut")
+    assert again.budget.step == 10  # the last validation
+    train(again)
+    a, b = (checkpoint.read(tmp_path / n / "last.pt")["model"] for n in ("whole", "cut"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert fit(tmp_path / "cut").done
+
+
+def test_budget_ends_by_steps_or_seconds():
+    budget = Budget(ScheduleConfig(epochs=2, seconds=1000), steps_per_epoch=5)
+    for expected in range(1, 11):
+        budget.advance()
+        assert budget.progress == pytest.approx(expected / 10)
+    budget.spent = 5000
+    assert budget.progress == 1
+    assert Budget(ScheduleConfig(epochs=None, seconds=0), 5).progress == 1
+
+
+def test_learning_rates():
+    cosine = ScheduleConfig(epochs=1, lr=2.0, decay="cosine", warmup=0.2)
+    assert [learning_rate(cosine, p) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([1.0, 2.0, 1.0, 0.0])
+    poly = ScheduleConfig(epochs=1, lr=2.0, decay="poly")
+    assert learning_rate(poly, 0.5) == pytest.approx(2 * 0.5**0.9)
+
+
+def test_infinite_loss_stops_with_the_last_good_checkpoint(tmp_path):
+    f = fit(tmp_path)
+    with pytest.raises(UserError, match=r"loss is nan at step 0.*last\.pt"):
+        f.run(batches(0), lambda b: {"loss": f.model(b).sum() * math.nan}, "toy")
+
+
+def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"stage": "a"}, nn.Linear(1, 1))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoint.save(path, {"stage": "b"}, nn.Linear(1, 1))
+    assert checkpoint.read(path)["about"] == {"stage": "a"}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_foreign_checkpoint_is_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="no checkpoint of fss"):
+        checkpoint.read(tmp_path / "x.pt")

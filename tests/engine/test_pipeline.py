@@ -1,0 +1,241 @@
+"""The whole way, in small: both stages and the test, on a folder set and on a tree in PASCAL's layout."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fss.backbones.frozen import checksum
+from fss.cli import main
+from fss.engine import checkpoint
+from tests.make import TINY, make_folder, make_voc
+
+PLAN = "plan_sha256"
+
+
+def run(verb, root, output, *settings, data="folder"):
+    return main(
+        [verb, "--data", data, "--shots", "1", f"data.root={root}", f"output={output}", *TINY, *settings]
+    )
+
+
+def result(output, pattern="*") -> dict:
+    (path,) = Path(output).glob(f"*/fold*/{pattern}/test_*/result.json")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder set with four classes, trained and tested on fold 0."""
+    place = tmp_path_factory.mktemp("trained")
+    root, output = make_folder(place / "my set"), place / "results"
+    assert run("train", root, output) == 0
+    return root, output
+
+
+def test_result_says_what_was_measured(trained):
+    got = result(trained[1])
+    assert got["scores"]["per_class"].keys() == {"kind 1"}
+    assert 0 <= got["scores"]["miou"] <= 100 and got["scores"]["interval"] is not None
+    assert got["scores"]["episodes_run"] == 12
+    assert got["protocol"]["episodes"] == 6 and got["protocol"]["runs"] == 2
+    assert len(got["protocol"][PLAN]) == len(got["frozen_sha256"]) == 64
+    assert got["checkpoint"]["shots"] == got["checkpoint"]["test_shots"] == 1
+    counts = got["scores"]["counts"]["kind 1"]
+    iou = 100 * counts["intersection"][1] / counts["union"][1]
+    assert iou == pytest.approx(got["scores"]["per_class"]["kind 1"], abs=1e-3)
+
+
+def test_run_folder_holds_all_that_is_promised(trained):
+    (folder,) = trained[1].glob("folder/fold0/cwt*")
+    names = {p.name for p in folder.iterdir()}
+    assert {"last.pt", "best.pt", "config.yaml", "environment.json", "tensorboard"} <= names
+    assert list((folder / "tensorboard").iterdir())
+    assert not list(trained[1].rglob("*.part"))
+
+
+def test_frozen_network_is_bit_identical_after_stage_2(trained):
+    base = torch.load(next(trained[1].glob("folder/fold0/base*/best.pt")), weights_only=True)["model"]
+    after = torch.load(next(trained[1].glob("folder/fold0/cwt*/last.pt")), weights_only=True)["model"]
+    frozen = {k: v for k, v in after.items() if not k.startswith("head.")}
+    assert frozen and all(torch.equal(v, base[k]) for k, v in frozen.items())
+    assert any("running_mean" in k for k in frozen) and any("num_batches_tracked" in k for k in frozen)
+
+
+def test_counts_do_not_depend_on_workers_or_batch(trained, tmp_path):
+    root, output = trained
+    found = next(output.glob("folder/fold0/cwt*/best.pt"))
+    seen = []
+    for n, settings in enumerate(
+        (["data.workers=0"], ["data.workers=2"], ["data.workers=4", "test.batch=3"], ["cache_gib=0"])
+    ):
+        home = tmp_path / str(n)
+        home.mkdir()
+        (home / "best.pt").write_bytes(found.read_bytes())
+        assert main([
+            "test", "--data", "folder", "--checkpoint", str(home / "best.pt"), f"data.root={root}",
+            f"output={home}", *TINY, *settings,
+        ]) == 0  # fmt: skip
+        got = json.loads(next(home.glob("test_*/result.json")).read_text())
+        seen.append((got["protocol"][PLAN], got["scores"]["counts"]))
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+
+
+def test_training_again_finds_everything_done(trained, capsys):
+    before = {p: p.stat().st_mtime_ns for p in trained[1].rglob("*.pt")}
+    assert run("train", *trained) == 0
+    assert {p: p.stat().st_mtime_ns for p in trained[1].rglob("*.pt")} == before
+    assert "base network found" in capsys.readouterr().out
+
+
+def test_other_settings_in_the_same_folder_are_refused(trained, capsys):
+    assert run("train", *trained, "train.lr=0.5") == 2
+    assert "lr=0.001 (now 0.5)" in capsys.readouterr().err
+
+
+def test_pictures_one_per_episode_and_a_sheet(trained):
+    assert (
+        main(
+            [
+                "test",
+                "--data",
+                "folder",
+                "--visualize",
+                f"data.root={trained[0]}",
+                f"output={trained[1]}",
+                *TINY,
+            ]
+        )
+        == 0
+    )
+    (folder,) = trained[1].rglob("visualize")
+    assert len(list(folder.glob("run*_iou*.jpg"))) == 12
+    assert (folder / "contact_sheet.jpg").stat().st_size > 1000
+
+
+def test_five_shots_on_a_one_shot_checkpoint_say_both(trained, tmp_path, capsys):
+    args = [
+        "test",
+        "--data",
+        "folder",
+        "--shots",
+        "2",
+        f"data.root={trained[0]}",
+        f"output={trained[1]}",
+        *TINY,
+    ]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert "tested with 2 shot(s), trained with 1" in out
+
+
+def test_original_label_size_is_another_protocol(trained):
+    assert run("test", *trained, "test.label_size=original") == 0
+    (path,) = trained[1].glob("folder/fold0/*/test_1shot*_original_*/result.json")
+    got = json.loads(path.read_text())
+    assert got["protocol"]["label_size"] == "original"
+    union = got["scores"]["counts"]["kind 1"]["union"]
+    assert union[0] > 12 * 1000  # 48 x 64 pixels an episode, where the canvas has 32 x 48
+
+
+def test_plain_inner_loop_needs_no_stage_2(trained):
+    assert run("test", *trained, "head.transformer=false") == 0
+    got = result(trained[1], "cwt,*transformer=False*")
+    assert got["head"]["transformer"] is False and got["checkpoint"]["learned"] is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.fold=1"], "no checkpoint"),
+        (["head.heads=2", "--checkpoint", "BEST"], "head_options is .*wanted"),
+        (["data.fold=1", "--checkpoint", "BEST"], "fold is 0, wanted 1"),
+        (["backbone.layers=34", "--checkpoint", "BEST"], "layers is 18, wanted 34"),
+        (["data.size=57", "--checkpoint", "BEST"], "size is 49, wanted 57"),
+        (["--checkpoint", "BASE"], "stage is base, wanted few-shot"),
+        (["--checkpoint", "nowhere.pt"], "no file nowhere.pt"),
+        (["--checkpoint", "CUT"], "truncated"),
+        (["head.stepz=3"], "takes no 'stepz', did you mean steps"),
+        (["test.shots=50"], "too few images for 50 shots.*kind 1"),
+    ],
+)
+def test_wrong_inputs_end_with_code_2_and_a_reason(trained, tmp_path, capsys, settings, message):
+    files = {"BEST": next(trained[1].glob("folder/fold0/cwt*/best.pt")), "CUT": tmp_path / "cut.pt"}
+    files["BASE"] = next(trained[1].glob("folder/fold0/base*/best.pt"))
+    files["CUT"].write_bytes(files["BEST"].read_bytes()[:5000])
+    assert run("test", *trained, *(str(files.get(s, s)) for s in settings)) == 2
+    import re
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_pascal_tree_with_palettes_trains_and_tests(tmp_path):
+    root = tmp_path / "VOC2012"
+    names = make_voc(root, 20, 60, masks="SegmentationClassAug")
+    line = "JPEGImages/{0}.jpg SegmentationClassAug/{0}.png\n".format
+    for split, part in (("train", names[:40]), ("val", names[40:])):
+        (root / f"{split}.txt").write_text("".join(map(line, part)))
+    lists = ["data.train_list=train.txt", "data.val_list=val.txt"]
+    assert run("train", root, tmp_path / "results", *lists, data="pascal") == 0
+    got = result(tmp_path / "results")
+    assert got["scores"]["per_class"].keys() == {"aeroplane", "bicycle", "bird", "boat", "bottle"}
+    assert got["protocol"]["published_list"] is False
+
+
+def test_pascal_without_data_or_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "pascal", "--gpus", "cpu"]) == 2
+    assert "no data folder data/pascal" in capsys.readouterr().err
+    make_voc(tmp_path / "data/pascal", 20, 40)
+    lists = tmp_path / "data/pascal/ImageSets/Segmentation"
+    (lists / "all.txt").write_text("\n".join(f"2007_{n:06d}" for n in range(40)))
+    options = [
+        "data.train_list=ImageSets/Segmentation/all.txt",
+        "data.val_list=ImageSets/Segmentation/all.txt",
+    ]
+    assert main(["train", "--data", "pascal", "--gpus", "cpu"]) == 2
+    assert "no list lists/pascal/train.txt" in capsys.readouterr().err
+    assert main(["train", "--data", "pascal", "--gpus", "cpu", *options]) == 2
+    assert "no weights for ResNet-50" in capsys.readouterr().err
+    assert not list(Path("results").rglob("*.pt"))
+
+
+def test_error_in_a_loader_worker_is_one_clean_line(trained, tmp_path, capsys):
+    root = make_folder(tmp_path / "set")
+    assert run("pretrain", root, tmp_path / "out") == 0
+    broken = root / "JPEGImages/2007_000016.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    assert run("test", root, tmp_path / "out", "head.transformer=false", "data.workers=2") == 2
+    err = capsys.readouterr().err
+    assert "2007_000016.jpg is damaged" in err and "Traceback" not in err
+
+
+def test_stage_1_learns(tmp_path):
+    root, output = make_folder(tmp_path / "set"), tmp_path / "out"
+    longer = [
+        "pretrain.epochs=15",
+        "pretrain.optimizer=adamw",
+        "pretrain.lr=0.002",
+        "pretrain.vertical_flip=false",
+    ]
+    assert run("pretrain", root, output, *longer, "pretrain.scale=[1,1]", "pretrain.rotate=0") == 0
+    (path,) = output.glob("folder/fold0/base*/best.pt")
+    assert checkpoint.read(path)["best"] > 40  # colours tell the classes; guessing gives about 10
+
+
+def test_zero_budget_sets_the_norms_statistics_only(tmp_path):
+    root, output = make_folder(tmp_path / "set"), tmp_path / "out"
+    assert run("pretrain", root, output, "pretrain.epochs=0") == 0
+    (path,) = output.glob("folder/fold0/base*_untrained/best.pt")
+    state = checkpoint.read(path)["model"]
+    assert not np.allclose(state["backbone.layer0.1.running_mean"], 0)
+    assert torch.equal(state["backbone.layer1.0.bn2.weight"], torch.full((64,), 0.2))
+
+
+def test_checksum_sees_a_single_bit():
+    net = torch.nn.BatchNorm2d(2)
+    before = checksum(net)
+    net.running_mean[0] += 1e-7
+    assert checksum(net) != before

@@ -1,0 +1,55 @@
+"""The schema: what is merged, and how mistakes are answered."""
+
+import pytest
+
+from fss.config import Config, load_config, validate
+from fss.errors import UserError
+
+
+def test_later_differences_win():
+    config = load_config("shapes", "cwt", ["test.episodes=7", "data.root=/a b/c", "head.steps=20"])
+    assert (config.test.episodes, str(config.data.root), config.data.size) == (7, "/a b/c", 97)
+    assert config.head.type == "cwt" and config.head.options == {"steps": 20}
+    assert config.train.nesterov and config.train.momentum == 0.9  # defaults of the schema
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.sise=97", "unknown key data.sise, did you mean size?"),
+        ("dta.size=97", "unknown key dta, did you mean data?"),
+        ("data.size=100", r"data.size: 100 is not 8n\+1.*97, 105"),
+        ("data.fold=4", r"fold 4 does not exist; allowed: 0..3"),
+        ("test.runs=0", "test.runs: .*greater than or equal to 1"),
+        ("train.augment=flips", "set train.augment=none"),
+        ("backbone.layers=20", "backbone.layers: .*18, 34, 50 or 101"),
+        ("test.episodes", "'test.episodes' is not key=value"),
+        ("train.seconds=null", "neither epochs nor seconds"),
+    ],
+)
+def test_mistakes_name_key_and_allowed_values(override, message):
+    with pytest.raises(UserError, match=message):
+        load_config("shapes", "cwt", [override])
+
+
+def test_unknown_recipes_list_those_that_exist():
+    with pytest.raises(UserError, match="unknown data 'pascall', did you mean pascal"):
+        load_config("pascall", "cwt")
+    with pytest.raises(UserError, match="there are: cwt"):
+        load_config("shapes", "nothing-like-it")
+
+
+def test_broken_yaml_is_named(tmp_path):
+    for text in ("data: [", "just words"):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"mine\.yaml"):
+            load_config(str(path), "cwt")
+
+
+def test_resolved_copy_comes_back_equal(tmp_path):
+    config = load_config("pascal", "cwt", ["test.shots=5"])
+    import yaml
+
+    assert validate(yaml.safe_load(config.to_yaml())) == config
+    assert isinstance(config, Config)

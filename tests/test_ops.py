@@ -1,0 +1,41 @@
+"""Pure functions against numbers made by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fss.ops import binary_mask, class_weights, interpolation_matrix, resize, segmentation_loss
+
+
+@pytest.mark.parametrize(("cells", "pixels"), [(13, 97), (1, 5), (5, 5), (7, 3)])
+def test_interpolation_matrix_is_resize(cells, pixels):
+    x = torch.randn(2, 3, cells, cells)
+    matrix = interpolation_matrix(cells, pixels)
+    assert torch.allclose(matrix @ x @ matrix.T, resize(x, (pixels, pixels)), atol=1e-5)
+
+
+def test_binary_mask_keeps_255():
+    labels = torch.tensor([[[0, 3, 255]], [[3, 7, 7]]], dtype=torch.uint8)
+    assert binary_mask(labels, torch.tensor([3, 7])).tolist() == [[[0, 1, 255]], [[0, 1, 1]]]
+
+
+def test_class_weights_without_foreground_are_one():
+    masks = torch.tensor([[[0, 0, 0, 1, 255]], [[0, 0, 0, 0, 255]]])
+    assert class_weights(masks).tolist() == [[1.0, 3.0], [1.0, 1.0]]
+
+
+def test_balanced_loss_is_the_weighted_mean_of_each_episode():
+    logits, masks = torch.randn(2, 2, 4, 4), torch.randint(0, 2, (2, 9, 9))
+    masks[0, 0] = 255
+    single = [
+        F.cross_entropy(
+            resize(logits[i : i + 1], (9, 9)), masks[i : i + 1], class_weights(masks)[i], ignore_index=255
+        )
+        for i in range(2)
+    ]
+    assert segmentation_loss(logits, masks, balanced=True) == pytest.approx(float(sum(single) / 2), rel=1e-5)
+
+
+def test_all_ignored_adds_nothing():
+    loss = segmentation_loss(torch.randn(1, 2, 3, 3), torch.full((1, 9, 9), 255), balanced=True)
+    assert float(loss) == 0.0
