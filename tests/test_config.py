@@ -1,6 +1,7 @@
 """The schema: what is merged, and how mistakes are answered."""
 
 import pytest
+import yaml
 
 from fss.config import Config, load_config, validate
 from fss.errors import UserError
@@ -49,7 +50,5 @@ def test_broken_yaml_is_named(tmp_path):
 
 def test_resolved_copy_comes_back_equal(tmp_path):
     config = load_config("pascal", "cwt", ["test.shots=5"])
-    import yaml
-
     assert validate(yaml.safe_load(config.to_yaml())) == config
     assert isinstance(config, Config)

@@ -115,8 +115,8 @@ class Fit:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise UserError(
-                f"the loss is {float(total.detach())} at step {self.budget.step}; the last good checkpoint is "
-                f"{self.folder / 'last.pt'}. Lower the learning rate, or try precision=fp32"
+                f"the loss is {float(total.detach())} at step {self.budget.step}; the last good "
+                f"checkpoint is {self.folder / 'last.pt'}. Lower the learning rate, or try precision=fp32"
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

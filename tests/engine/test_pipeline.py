@@ -1,6 +1,10 @@
 """The whole way, in small: both stages and the test, on a folder set and on a tree in PASCAL's layout."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -166,8 +170,6 @@ def test_wrong_inputs_end_with_code_2_and_a_reason(trained, tmp_path, capsys, se
     files["BASE"] = next(trained[1].glob("folder/fold0/base*/best.pt"))
     files["CUT"].write_bytes(files["BEST"].read_bytes()[:5000])
     assert run("test", *trained, *(str(files.get(s, s)) for s in settings)) == 2
-    import re
-
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -239,3 +241,28 @@ def test_checksum_sees_a_single_bit():
     before = checksum(net)
     net.running_mean[0] += 1e-7
     assert checksum(net) != before
+
+
+def test_two_processes_count_the_same(trained, tmp_path):
+    root, output = trained
+    args = ["--data", "folder", f"data.root={root}", *TINY, "test.episodes=7", "test.batch=2"]
+    assert main(["test", *args, f"output={output}"]) == 0
+    one = json.loads(next(output.glob("folder/fold0/cwt*/test_1shot_2x7_*/result.json")).read_text())
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "fss",
+        "test",
+    ]
+    copy = tmp_path / "best.pt"
+    copy.write_bytes(next(output.glob("folder/fold0/cwt*/best.pt")).read_bytes())
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    settings = [*args, "--checkpoint", str(copy), f"output={tmp_path}"]
+    done = subprocess.run([*launch, *settings], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    two = json.loads(next(tmp_path.glob("test_*/result.json")).read_text())
+    assert two["scores"] == one["scores"] and two["protocol"] == one["protocol"]
