@@ -24,13 +24,13 @@ class CWT(Head):
             is used as it is and there is nothing to learn.
         steps, lr: of the inner loop's plain gradient descent.
         heads: of the attention; each is as wide as the features.
-        start: "published" initialises the output layer with Xavier's rule and normalises the row; with
-            "identity" an untrained transformer leaves the classifier as it is: output layer at zero, and
-            the row's own mean and length restored after the layer norm.
+        start: "published", or "identity": an untrained transformer leaves the prediction as it is (see
+            `WeightTransformer`).
+        balanced: weight the foreground in the query loss by background / foreground pixels, as published.
+            That asks for recall; without, the prediction's size is learned too, which mIoU rewards.
     """
 
     levels = ("neck",)
-    balanced_loss = True
     needs_base = True
 
     def __init__(
@@ -43,9 +43,11 @@ class CWT(Head):
         attention_dropout: float = 0.1,
         dropout: float = 0.5,
         start: str = "published",
+        balanced: bool = True,
     ) -> None:
         super().__init__(channels)
         self.width, self.steps, self.lr = channels["neck"], steps, lr
+        self.balanced_loss = balanced
         self.transformer: WeightTransformer | None = None
         if transformer:
             self.transformer = WeightTransformer(self.width, heads, attention_dropout, dropout, start)
@@ -122,6 +124,12 @@ class WeightTransformer(nn.Module):
     Only two rows ask, so no pixel is ever projected: the queries are carried back through the
     projection to the features' space, and the attended mean feature forward through it. Parameter
     names are those of the published weights.
+
+    The published start is far from the support's classifier: the layer norm takes each row's mean and
+    length away, which shifts a classifier that has no bias, and the attention is close to uniform, so
+    that both rows see the same. With `start="identity"` (ours), the norm keeps the rows' means and
+    relative lengths, the output layer starts at zero, and the projection starts large enough for the
+    rows to look at different pixels. The parameters are the same.
     """
 
     def __init__(
@@ -131,6 +139,7 @@ class WeightTransformer(nn.Module):
         attention_dropout: float = 0.1,
         dropout: float = 0.5,
         start: str = "published",
+        balanced: bool = True,
     ) -> None:
         super().__init__()
         if start not in ("published", "identity"):
@@ -143,6 +152,7 @@ class WeightTransformer(nn.Module):
         nn.init.normal_(self.w_qkvs.weight, std=(2 / (width + width)) ** 0.5)
         nn.init.xavier_normal_(self.fc.weight)
         if self.restore:
+            nn.init.normal_(self.w_qkvs.weight, std=(_SHARPNESS / width**0.5) ** 0.5)
             nn.init.zeros_(self.fc.weight)
             nn.init.zeros_(self.fc.bias)
 
@@ -159,5 +169,9 @@ class WeightTransformer(nn.Module):
         rows = weight + self.dropout(self.fc(values))
         if not self.restore:
             return self.layer_norm(rows)
-        deviation, mean = torch.std_mean(weight, -1, correction=0, keepdim=True)
-        return self.layer_norm(rows) * deviation + mean
+        deviation, mean = torch.std_mean(weight, -1, correction=0, keepdim=True)  # (B,2,1)
+        length = deviation.mean(1, keepdim=True)  # one for both rows, so that the argmax stays
+        return (self.layer_norm(rows) * deviation + mean) / length
+
+
+_SHARPNESS = 30.0  # with "identity", the attention's scores start as about this times row . feature
