@@ -29,14 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown option {unknown[0]}; see `fss {options.verb} --help`")
         _choose_gpus(options, arguments)
         return _run(options, settings)
-    except UserError as error:
-        print(
-            "\n".join(
-                f"fss: error: {line}" if i == 0 else f"  {line}"
-                for i, line in enumerate(str(error).split("\n"))
-            ),
-            file=sys.stderr,
-        )
+    except (UserError, OSError) as error:  # OSError: no permission, no space
+        print(f"fss: error: {error}".replace("\n", "\n  "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nfss: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -1,8 +1,5 @@
 """The only wiring: backbone + neck + classifier (stage 1), backbone + neck + head (episodes)."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -124,9 +121,3 @@ def build_base(config: Config, classes: int, weights: bool = True) -> BaseSegmen
     """The network of stage 1 for `classes` base classes + background."""
     backbone = build_backbone(config.backbone, weights)
     return BaseSegmenter(backbone, build_neck(config.neck, backbone), classes + 1)
-
-
-def describe_weights(config: BackboneConfig) -> dict[str, Any]:
-    """Where the backbone came from, for results: kind, and the file's name where there is one."""
-    found = find_weights(config.weights, config.layers, config.stem)
-    return {"weights": found.name if isinstance(found, Path) else found, "layers": config.layers}

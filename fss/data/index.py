@@ -1,6 +1,7 @@
 """Image -> classes: how many pixels each label has in each mask, counted once and kept."""
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,10 +45,9 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
     path = cache / f"index-{_key(samples, num_classes)}.npz" if cache else None
     pixels = np.zeros((len(samples), num_classes + 1), np.int32)
     stale = np.ones(len(samples), bool)
-    if path and path.is_file():
-        with np.load(path) as kept:
-            stale = (kept["stamps"] != stamps).any(1)
-            pixels[~stale] = kept["pixels"][~stale]
+    if path and (kept := _kept(path)):
+        stale = (kept["stamps"] != stamps).any(1)
+        pixels[~stale] = kept["pixels"][~stale]
     todo = np.flatnonzero(stale)
     if len(todo):
         with ThreadPoolExecutor() as pool:
@@ -82,6 +82,15 @@ def _stamp(sample: Sample) -> tuple[int, int, int, int]:
 def _key(samples: Sequence[Sample], num_classes: int) -> str:
     text = "\n".join([str(num_classes), *(str(s.mask.absolute()) for s in samples)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _kept(path: Path) -> dict[str, np.ndarray] | None:
+    """The cache's arrays; None where it is not there, or damaged and so made anew."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return dict(kept)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _save(path: Path, stamps: np.ndarray, pixels: np.ndarray) -> None:

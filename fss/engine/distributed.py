@@ -84,6 +84,11 @@ def agree(value: float, device: torch.device) -> float:
     return float(shared)
 
 
+def global_batch(batch: int) -> int:
+    """`batch`, raised to the next multiple of the number of processes: each takes an equal share."""
+    return -(-batch // world()) * world()
+
+
 def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     """`module` with its gradients averaged over processes; norms' statistics too, on CUDA."""
     if world() == 1:

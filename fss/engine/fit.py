@@ -17,6 +17,7 @@ from fss.engine.optim import Budget, build_optimizer, learning_rate
 from fss.errors import UserError
 
 Losses = dict[str, Tensor]
+Validate = Callable[[SummaryWriter | None, int], float]
 
 
 class Fit:
@@ -26,13 +27,13 @@ class Fit:
         model: saved whole; its parameters with gradients learn.
         about: what the checkpoint says of itself.
         settings: of the schedule; a run can only be continued with the same.
-        validate: () -> percent, higher is better.
+        validate: (writer or None, step) -> percent, higher is better.
         seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
     """
 
     def __init__(
         self, model: nn.Module, config: ScheduleConfig, steps_per_epoch: int, folder: Path,
-        about: dict[str, Any], validate: Callable[[], float], device: torch.device, seed: int,
+        about: dict[str, Any], validate: Validate, device: torch.device, seed: int,
     ) -> None:  # fmt: skip
         self.model, self.config, self.folder, self.about = model, config, folder, about
         self.validate, self.device, self.seed = validate, device, seed
@@ -53,6 +54,7 @@ class Fit:
             return
         content = checkpoint.read(path)
         checkpoint.require(content, self.about, path)
+        self.about = content["about"]  # may tell more than is required
         settings = self.config.model_dump(mode="json")
         differ = [
             f"{k}={content['settings'].get(k)} (now {v})"
@@ -127,7 +129,7 @@ class Fit:
         # A step can jump over several marks; one look serves them all.
         self.validated = int(progress * self.config.validations + 1e-9)
         self.model.eval()
-        score = self.validate()
+        score = self.validate(writer, self.budget.step)
         self.model.train()
         better, self.best = score > self.best, max(score, self.best)
         if writer:

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from fss.backbones.weights import find_weights
 from fss.config import Config
 from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
 from fss.data.loading import load_batches
@@ -22,7 +24,7 @@ from fss.ops import resize
 
 
 def about_base(config: Config, stem: str, source: Source) -> dict[str, Any]:
-    """What a base checkpoint says of itself; equal if and only if one can stand for the other."""
+    """What a base checkpoint must say of itself to be the one that is wanted."""
     return {
         "stage": "base",
         "data": config.data.name,
@@ -35,13 +37,23 @@ def about_base(config: Config, stem: str, source: Source) -> dict[str, Any]:
     }
 
 
-def load_base(config: Config, source: Source, path: Path | None = None) -> BaseSegmenter:
-    """The network of stage 1 from its best checkpoint.
+def _origin(config: Config, source: Source) -> dict[str, Any]:
+    """What a base checkpoint also tells, for results: where its weights and its training list come from."""
+    found = find_weights(config.backbone.weights, config.backbone.layers, config.backbone.stem)
+    return {
+        "backbone_weights": found.name if isinstance(found, Path) else found,
+        "train_list_sha256": source.checksum,
+        "published_train_list": source.published,
+    }
+
+
+def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, Any]]:
+    """The network of stage 1 from its best checkpoint, and what that says of itself.
 
     Raises:
         UserError: it is missing, or of another data set, fold, backbone or neck.
     """
-    path = path or base_folder(config) / "best.pt"
+    path = base_folder(config) / "best.pt"
     if not path.is_file():
         raise UserError(f"no base checkpoint {path}; run `fss pretrain` with the same settings first")
     content = checkpoint.read(path)
@@ -50,7 +62,7 @@ def load_base(config: Config, source: Source, path: Path | None = None) -> BaseS
     checkpoint.require(content, wanted, path)
     model = empty_base(config, content["about"])
     checkpoint.fill(model, content, path)
-    return model
+    return model, content["about"]
 
 
 def empty_base(config: Config, about: dict[str, Any]) -> BaseSegmenter:
@@ -78,10 +90,15 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train)
 
     data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
-    batch = max(1, config.pretrain.batch // distributed.world())
-    per_epoch = max(1, len(train.samples) // (batch * distributed.world()))
-    validator = lambda: 100 * base_miou(model, val, config, device, half)  # noqa: E731
-    fit = Fit(model, config.pretrain, per_epoch, folder, about, validator, device, config.seed)
+    batch = distributed.global_batch(min(config.pretrain.batch, len(train.samples)))
+    per_epoch = max(1, len(train.samples) // batch)
+
+    def validate(writer: SummaryWriter | None, step: int) -> float:
+        return 100 * base_miou(model, val, config, device, half)
+
+    if not (folder / "last.pt").is_file():
+        about |= _origin(config, train)
+    fit = Fit(model, config.pretrain, per_epoch, folder, about, validate, device, config.seed)
     if fit.done:
         return folder
     if distributed.is_main():
@@ -89,7 +106,7 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         print(
             f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
         )
-    keys = epoch_batches(len(train.samples), batch * distributed.world(), config.seed, fit.budget.step)
+    keys = epoch_batches(len(train.samples), batch, config.seed, fit.budget.step)
     mine = (k[distributed.rank() :: distributed.world()] for k in keys)
     batches = load_batches(data, mine, stack, config.data.workers)
     if fit.budget.progress >= 1 and fit.budget.step == 0:

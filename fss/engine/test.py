@@ -41,10 +41,12 @@ def test(
     planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
     plans = [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
     folder = test_folder(config, _home(config, model.head.learns, path))
+    pictures = EpisodePictures(folder / "visualize", source, config.data.size) if visualize else None
     if distributed.is_main():
         open_folder(folder, config)
+        if pictures:
+            pictures.clear()
     distributed.barrier()
-    pictures = EpisodePictures(folder / "visualize", source, config.data.size) if visualize else None
     store = feature_store(model, source, config, device)
     out = evaluate(
         model, store, plans, len(source.classes), config.test.batch, config.test.label_size,

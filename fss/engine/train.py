@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from fss.backbones.resnet import stage_channels
 from fss.config import Config
@@ -15,17 +17,19 @@ from fss.data.source import Source, open_source
 from fss.engine import checkpoint, distributed
 from fss.engine.evaluate import evaluate, feature_store
 from fss.engine.features import Ready
-from fss.engine.fit import Fit, Losses
+from fss.engine.fit import Fit, Losses, Validate
 from fss.engine.pretrain import about_base, empty_base, load_base
 from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
 from fss.errors import UserError
-from fss.heads import HeadOutput, build_head, head_options
+from fss.heads import Head, HeadOutput, build_head, head_options
 from fss.model import FewShotModel, build_model
 from fss.ops import segmentation_loss
+from fss.report.overlay import episode_row
 
 # The validation plan takes this seed's place, so that it shares no episode stream with the reported one.
 VALIDATION_SEED = 1_000_003
+_SHOWN = 4  # validation episodes drawn for TensorBoard
 
 
 def about_few_shot(config: Config, base: dict[str, Any]) -> dict[str, Any]:
@@ -42,13 +46,12 @@ def train(config: Config, device: torch.device, half: bool) -> Path:
     """
     cache = config.output / "cache"
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "val"))
-    base = load_base(config, base_side)
-    stem = "deep" if base.backbone.deep_stem else "plain"
+    base, base_about = load_base(config, base_side)
     model = build_model(config, base, half).to(device).to(memory_format=torch.channels_last)
     folder = train_folder(config)
     if not model.head.learns:
         return folder
-    about = about_few_shot(config, about_base(config, stem, base_side))
+    about = about_few_shot(config, base_about)
     fit = Fit(
         model, config.train, config.train.episodes // config.train.batch, folder, about,
         _validator(config, model, val, device), device, config.seed,
@@ -74,14 +77,17 @@ def planner_for(
     return Planner(pools, shots, seed, shuffle)
 
 
+def _steps_per_epoch(config: Config) -> int:
+    return max(1, config.train.episodes // distributed.global_batch(config.train.batch))
+
+
 def _chunks(planner: Planner, config: Config, step: int) -> Iterator[list[Draw]]:
     """Endless batches of draws of this process; run e is epoch e. The first is number `step`."""
-    batch, world = config.train.batch, distributed.world()
-    per_epoch = max(1, config.train.episodes // batch)
+    batch = distributed.global_batch(config.train.batch)
     while True:
-        epoch, place = divmod(step, per_epoch)
+        epoch, place = divmod(step, _steps_per_epoch(config))
         numbers = range(place * batch, (place + 1) * batch)
-        yield [planner.draw(epoch, i) for i in numbers[distributed.rank() :: world]]
+        yield [planner.draw(epoch, i) for i in numbers[distributed.rank() :: distributed.world()]]
         step += 1
 
 
@@ -106,29 +112,44 @@ def _cached(
 ) -> tuple[Iterator[Ready], Any]:
     """Episodes of un-augmented images, whose frozen features are kept."""
     store = feature_store(model, source, config, device, frozen_only=True)
-    head = distributed.parallel(model.head, device)
+    network = distributed.parallel(_FromFeatures(model.head), device)
 
     def step(ready: Ready) -> Losses:
-        query, support = ready.encoded(model.head)
-        output = head(query, support, ready.support_masks, ready.extras, ready.query_mask)
-        return _losses(model, output, ready.query_mask)
+        return _losses(model, network(ready), ready.query_mask)
 
     return store.episodes(chunks), step
+
+
+class _FromFeatures(nn.Module):
+    """A head on frozen features; its `encode` inside `forward`, so that its gradients are averaged too."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, ready: Ready) -> HeadOutput:
+        query, support = ready.encoded(self.head)
+        return self.head(query, support, ready.support_masks, ready.extras, ready.query_mask)
 
 
 def _losses(model: FewShotModel, output: HeadOutput, mask: torch.Tensor) -> Losses:
     return {"query": segmentation_loss(output.logits, mask, model.head.balanced_loss), **output.losses}
 
 
-def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Any:
+def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Validate:
     """mIoU on novel classes of the test images, as published, over a plan of its own."""
     shots, batch = config.train.shots, config.test.batch
     planner = planner_for(config, val, val.novel, shots, VALIDATION_SEED + config.test.seed)
     plan = planner.run(0, config.train.validation_episodes)
     store = feature_store(model, val, config, device, frozen_only=True)
 
-    def validate() -> float:
-        out = evaluate(model, store, [plan], len(val.classes), batch, title="validating")
+    def validate(writer: SummaryWriter | None, step: int) -> float:
+        def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, iou: float) -> None:
+            if writer and number < _SHOWN:
+                picture = episode_row(val, config.data.size, draw, prediction)
+                writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
+
+        out = evaluate(model, store, [plan], len(val.classes), batch, on_episode=show, title="validating")
         return out.runs[0].compute().miou
 
     return validate
@@ -146,9 +167,8 @@ def load_few_shot(
         UserError: there is none, or it is of another head, data set, fold, backbone or neck.
     """
     if path is None and not _learns(config):
-        base = load_base(config, source)
-        stem = "deep" if base.backbone.deep_stem else "plain"
-        return build_model(config, base, half), about_few_shot(config, about_base(config, stem, source))
+        base, base_about = load_base(config, source)
+        return build_model(config, base, half), about_few_shot(config, base_about)
     path = path or find_trained(config)
     content = checkpoint.read(path)
     about = content["about"]

@@ -1,7 +1,6 @@
 """What a head is: the contract that trainer, evaluator and model rely on, and all they know of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -80,7 +79,3 @@ class Head(nn.Module):
     def learns(self) -> bool:
         """Whether there is anything to learn in stage 2."""
         return any(True for _ in self.parameters())
-
-    def describe(self) -> dict[str, Any]:
-        """Facts about the method that a result should state."""
-        return {}

@@ -1,6 +1,5 @@
 """Pictures of episodes: support with its true mask | query with its true mask | query with the prediction."""
 
-import shutil
 from pathlib import Path
 
 import cv2
@@ -32,38 +31,44 @@ def row(panels: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([x for p in sized for x in (p, line)][:-1], 1)
 
 
+def episode_row(source: Source, size: int, draw: Draw, prediction: Tensor) -> np.ndarray:
+    """Supports with true masks | query with true mask | query with prediction (S,S), as RGB (H,W,3) uint8."""
+    pairs = [_prepared(source, size, i, draw.class_id) for i in (*draw.supports, draw.query)]
+    query, truth = pairs[-1]
+    predicted = prediction.cpu().numpy()[: truth.shape[0], : truth.shape[1]] == 1
+    return row([*(blend(image, mask, RED) for image, mask in pairs), blend(query, predicted, BLUE)])
+
+
+def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and binary mask as the network sees them, without the canvas's padding."""
+    sample = source.samples[position]
+    image, mask = read_image(sample.image), read_mask(sample.mask)
+    h, w = fitted_size(mask.shape[0], mask.shape[1], size)
+    fitted = fit(image, size)[:h, :w].round().astype(np.uint8)
+    return fitted, fit_mask(mask, size)[:h, :w] == class_id
+
+
 class EpisodePictures:
     """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
 
-    The folder is emptied first: pictures of two tests never mix.
+    Args:
+        folder: exists; pictures of an earlier test are removed with `clear` so that two never mix.
     """
 
     def __init__(self, folder: Path, source: Source, size: int) -> None:
         self.folder, self.source, self.size = folder, source, size
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+
+    def clear(self) -> None:
+        """Make the folder, and empty it of pictures."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*.jpg"):
+            path.unlink()
 
     def add(self, run: int, number: int, draw: Draw, prediction: Tensor, iou: float) -> None:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size."""
-        predicted = prediction.cpu().numpy() == 1
-        query, truth = self._prepared(draw.query, draw.class_id)
-        panels = [
-            blend(image, mask, RED)
-            for image, mask in (self._prepared(i, draw.class_id) for i in draw.supports)
-        ]
-        h, w = truth.shape
-        panels += [blend(query, truth, RED), blend(query, predicted[:h, :w], BLUE)]
         name = self.source.classes[draw.class_id - 1].replace("/", "-").replace(" ", "-")
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
-        _write(path, row(panels))
-
-    def _prepared(self, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image and binary mask as the network sees them, without the canvas's padding."""
-        sample = self.source.samples[position]
-        image, mask = read_image(sample.image), read_mask(sample.mask)
-        h, w = fitted_size(mask.shape[0], mask.shape[1], self.size)
-        fitted = fit(image, self.size)[:h, :w].round().astype(np.uint8)
-        return fitted, fit_mask(mask, self.size)[:h, :w] == class_id
+        _write(path, episode_row(self.source, self.size, draw, prediction))
 
     def contact_sheet(self) -> Path:
         """The dozen best, median and worst episodes on one page; returns its path."""
