@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)"
     )
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further recipe, configs/NAME.yaml or a YAML file",
+    )
     parser.add_argument("--fold", metavar="N", help="the fold whose classes are held out")
     parser.add_argument("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101")
     parser.add_argument("--shots", metavar="K", help="support images per episode")
@@ -129,7 +136,7 @@ def _run(options: argparse.Namespace, settings: list[str]) -> int:
     named |= {f"{section}.shots": options.shots for section in ("train", "test")}
     named["device"] = getattr(options, "device", None)
     overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
-    config = load_config(options.data, options.head, [*overrides, *settings])
+    config = load_config(options.data, options.head, [*overrides, *settings], options.config)
 
     from fss.engine import distributed, verbs
 

@@ -1,8 +1,8 @@
 """The one schema of everything a run can be told, with defaults and ranges.
 
 A configuration is made from differences, later ones winning: the defaults here, `configs/head/HEAD.yaml`,
-`configs/data/DATA.yaml`, `configs/DATA_HEAD.yaml` where there is one, then `key=value` from the command
-line. An unknown key is an error that names the nearest one.
+`configs/data/DATA.yaml`, `configs/DATA_HEAD.yaml` where there is one, recipes named with `--config`, then
+`key=value` from the command line. An unknown key is an error that names the nearest one.
 """
 
 import difflib
@@ -203,14 +203,17 @@ def find_recipe(kind: str, name: str) -> Path:
         if path.is_file():
             return path
     names = sorted({p.stem for path in found for p in path.parent.glob("*.yaml")})
-    raise UserError(f"unknown {kind} {name!r}{_nearest(name, names)}; there are: {', '.join(names)}")
+    raise UserError(
+        f"unknown {kind or 'recipe'} {name!r}{_nearest(name, names)}; there are: {', '.join(names)}"
+    )
 
 
-def load_config(data: str, head: str, overrides: Sequence[str] = ()) -> Config:
+def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequence[str] = ()) -> Config:
     """Build the configuration for a data set and a head, both by name or YAML path.
 
     Args:
         overrides: `section.key=value` strings, values in YAML.
+        extra: further recipes `configs/NAME.yaml`, or YAML paths, laid over those of data and head.
 
     Raises:
         UserError: an unknown recipe or key, a value out of range, a file that is no YAML mapping.
@@ -218,6 +221,7 @@ def load_config(data: str, head: str, overrides: Sequence[str] = ()) -> Config:
     files = [find_recipe("head", head), find_recipe("data", data)]
     both = [folder / f"{files[1].stem}_{files[0].stem}.yaml" for folder in config_folders()]
     files += [path for path in both if path.is_file()][:1]
+    files += [find_recipe("", name) for name in extra]
     tree: dict[str, Any] = {}
     for path in files:
         merge(tree, read_yaml(path))

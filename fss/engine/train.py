@@ -53,7 +53,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path:
         return folder
     about = about_few_shot(config, base_about)
     fit = Fit(
-        model, config.train, config.train.episodes // config.train.batch, folder, about,
+        model, config.train, _steps_per_epoch(config), folder, about,
         _validator(config, model, val, device), device, config.seed,
     )  # fmt: skip
     if fit.done:
