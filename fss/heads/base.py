@@ -28,12 +28,10 @@ class Head(nn.Module):
     Attributes:
         levels: feature maps it needs, of "stage1".."stage4" and "neck"; nothing deeper is computed.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
-        needs_base: whether its frozen network must first learn the base classes (stage 1).
     """
 
     levels: tuple[str, ...] = ("neck",)
     balanced_loss = False
-    needs_base = False
 
     def __init__(self, channels: dict[str, int]) -> None:
         """Take `channels`: level -> C, for all levels of the network."""

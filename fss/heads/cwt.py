@@ -31,7 +31,6 @@ class CWT(Head):
     """
 
     levels = ("neck",)
-    needs_base = True
 
     def __init__(
         self,
