@@ -27,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = [s for s in settings if s.startswith("-")]
         if unknown:
             raise UserError(f"unknown option {unknown[0]}; see `fss {options.verb} --help`")
-        _choose_gpus(options, arguments)
-        return _run(options, settings)
+        return _run(options, settings, arguments)
     except (UserError, OSError) as error:  # OSError: no permission, no space
         print(f"fss: error: {error}".replace("\n", "\n  "), file=sys.stderr)
         return 2
@@ -98,51 +97,53 @@ def parse_gpus(text: str) -> list[int] | None:
     return numbers
 
 
-def _choose_gpus(options: argparse.Namespace, arguments: list[str]) -> None:
-    """Show this process the GPUs that were named; with several, become torchrun with one process each."""
-    if options.gpus is None or "LOCAL_RANK" in os.environ:
-        return
+def _choose_gpus(options: argparse.Namespace, arguments: list[str]) -> str | None:
+    """The device that `--gpus` names; None where it names none. Several GPUs: become torchrun."""
+    if options.gpus is None:
+        return None
     gpus = parse_gpus(options.gpus)
     if gpus is None:
-        options.device = "cpu"
-        return
+        return "cpu"
     import torch
 
-    if not torch.cuda.is_available():
+    count = torch.cuda.device_count()
+    if count == 0:
         print(f"no CUDA here: GPUs {options.gpus} are not used, running on the CPU", flush=True)
-        options.device = "cpu"
-        return
-    absent = [n for n in gpus if n >= torch.cuda.device_count()]
+        return "cpu"
+    absent = [n for n in gpus if n >= count]
     if absent:
-        raise UserError(f"GPU {absent[0]} does not exist; this machine has {torch.cuda.device_count()}")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    if len(gpus) > 1:
-        launch = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={len(gpus)}",
-            "-m",
-            "fss",
-            *arguments,
-        ]
-        os.execv(sys.executable, [sys.executable, *launch])
+        raise UserError(f"GPU {absent[0]} does not exist; this machine shows {count}, numbered from 0")
+    if len(gpus) == 1:
+        return f"cuda:{gpus[0]}"
+    if "LOCAL_RANK" not in os.environ:
+        _become_torchrun(gpus, arguments)
+    return "cuda"
 
 
-def _run(options: argparse.Namespace, settings: list[str]) -> int:
+def _become_torchrun(gpus: list[int], arguments: list[str]) -> None:
+    """Start one process per GPU in this one's place; numbers are those of the GPUs shown to it."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = shown.split(",") if shown else [str(n) for n in range(max(gpus) + 1)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[n] for n in gpus)
+    processes = f"--nproc_per_node={len(gpus)}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", processes, "-m", "fss"]
+    os.execv(sys.executable, [*torchrun, *arguments])
+
+
+def _run(options: argparse.Namespace, settings: list[str], arguments: list[str]) -> int:
     from fss.config import load_config
 
     named = {"data.fold": options.fold, "backbone.layers": options.layers}
     named |= {f"{section}.shots": options.shots for section in ("train", "test")}
-    named["device"] = getattr(options, "device", None)
     overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
     config = load_config(options.data, options.head, [*overrides, *settings], options.config)
+    device_name = _choose_gpus(options, arguments) or config.device
 
     from fss.engine import distributed, verbs
 
-    device = distributed.start(config.device)
+    device = distributed.start(device_name)
     try:
-        verbs.VERBS[options.verb](config, device, checkpoint=options.checkpoint, visualize=options.visualize)
+        verbs.VERBS[options.verb](config, device, options.checkpoint, options.visualize)
     finally:
         distributed.stop()
     return 0

@@ -20,6 +20,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+def _grid(size: int) -> int:
+    if size % 8 != 1:
+        near = size // 8 * 8 + 1
+        raise ValueError(f"{size} is not 8n+1 (stride 8, aligned corners); nearest: {near}, {near + 8}")
+    return size
+
+
 class DataConfig(_Section):
     """Where the images are, which classes are held out, and how images are prepared."""
 
@@ -42,12 +49,7 @@ class DataConfig(_Section):
     @field_validator("size")
     @classmethod
     def _on_the_grid(cls, size: int) -> int:
-        if size % 8 != 1:
-            near = size // 8 * 8 + 1
-            raise ValueError(
-                f"{size} is not 8n+1 (stride 8, aligned corners); the nearest are {near}, {near + 8}"
-            )
-        return size
+        return _grid(size)
 
     @model_validator(mode="after")
     def _fold_in_range(self) -> "DataConfig":
@@ -117,7 +119,7 @@ class PretrainConfig(ScheduleConfig):
     """Stage 1, the base-class segmentation network. Defaults as in the line of work around CWT."""
 
     epochs: float | None = Field(100, ge=0)
-    batch: int = Field(12, ge=1)
+    batch: int = Field(12, ge=2)  # pyramid pooling norms a single pixel, which one image alone cannot give
     lr: float = Field(2.5e-3, gt=0)
     decay: Literal["constant", "cosine", "poly"] = "cosine"
     validations: int = Field(20, ge=1)
@@ -126,6 +128,14 @@ class PretrainConfig(ScheduleConfig):
     scale: tuple[float, float] = (0.5, 2.0)
     rotate: float = Field(10.0, ge=0, le=180)  # degrees, either way
     vertical_flip: bool = True
+
+    @model_validator(mode="after")
+    def _views(self) -> "PretrainConfig":
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must be [low, high] with 0 < low <= high")
+        if self.crop is not None:
+            _grid(self.crop)
+        return self
 
 
 class TrainConfig(ScheduleConfig):
@@ -174,8 +184,9 @@ class Config(_Section):
     seed: int = Field(2021, ge=0)
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the frozen network and of stage 1
-    cache_gib: float = Field(4.0, ge=0)  # host memory for cached features
+    cache_gib: float = Field(4.0, ge=0)  # memory for cached features, on the device that computes them
     output: Path = Path("results")
+    tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of stage 2's folder: two settings side by side
 
     def to_yaml(self) -> str:
         """The resolved copy that is saved with every run."""

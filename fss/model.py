@@ -38,10 +38,10 @@ class FewShotModel(nn.Module):
 
     head: Head
 
-    def __init__(self, backbone: ResNet, neck: PyramidPooling | None, head: Head, bf16: bool = False) -> None:
+    def __init__(self, backbone: ResNet, neck: PyramidPooling, head: Head, bf16: bool = False) -> None:
         super().__init__()
         self.backbone = freeze(backbone)
-        self.neck = freeze(neck) if neck is not None else None
+        self.neck = freeze(neck)
         self.head = head
         self.bf16 = bf16
 
@@ -55,11 +55,11 @@ class FewShotModel(nn.Module):
     def extract(self, images: Tensor) -> Features:
         """Images (B,3,H,W) -> frozen features {level: (B,C,h,w)} at the head's levels."""
         wanted = set(self.head.levels) - {"neck"}
-        if "neck" in self.head.levels and self.neck is not None:
+        if "neck" in self.head.levels:
             wanted.update(PyramidPooling.levels)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             features = self.backbone(images, wanted)
-            if "neck" in self.head.levels and self.neck is not None:
+            if "neck" in self.head.levels:
                 features["neck"] = self.neck(features)
         return {level: features[level] for level in self.head.levels}
 

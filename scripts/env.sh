@@ -4,10 +4,11 @@
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 parts='fss torch torchvision cv2 pydantic yaml tensorboard tqdm'
 
-# Asked from / so that a checkout in the working folder does not pass for an installation.
+# The working folder is taken off the path, so that a checkout does not pass for an installation.
 has() {
-    (cd / && "$@" -c '
+    ("$@" -c '
 import importlib.util, sys
+sys.path[:] = [p for p in sys.path if p]
 sys.exit(any(importlib.util.find_spec(name) is None for name in sys.argv[1:]))' $modules) 2>/dev/null
 }
 
@@ -36,7 +37,10 @@ make_venv() {
     fi
     FSS_PYTHON="$here/.venv/bin/python"
     echo "setting up $here/.venv with $("$base" --version) (once; PyTorch makes it a few GB and minutes)"
-    [ -x "$FSS_PYTHON" ] || "$base" -m venv "$here/.venv"
+    if ! "$FSS_PYTHON" -m pip --version >/dev/null 2>&1 && ! "$base" -m venv --clear "$here/.venv"; then
+        echo "cannot make $here/.venv; on Debian: apt install python3-venv" >&2
+        exit 2
+    fi
     if ! "$FSS_PYTHON" -m pip install --quiet --disable-pip-version-check -e "$here$extras"; then
         echo "installation failed; mend what pip says above and run the same command again" >&2
         exit 2

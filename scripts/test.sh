@@ -1,5 +1,5 @@
 #!/bin/sh
-# Test: sh scripts/test.sh DATA SHOTS GPUS LAYERS FOLD [--visualize] [--head NAME] [key=value ...]
+# Test: sh scripts/test.sh DATA SHOTS GPUS LAYERS FOLD [--visualize] [--head NAME] [--config NAME] [key=value ...]
 #   sh scripts/test.sh shapes 1 [0] 50 0 --visualize
 set -eu
 if [ $# -lt 5 ]; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train and test: sh scripts/train.sh DATA FOLD GPUS LAYERS SHOTS [--head NAME] [key=value ...]
+# Train and test: sh scripts/train.sh DATA FOLD GPUS LAYERS SHOTS [--head NAME] [--config NAME] [key=value ...]
 #   sh scripts/train.sh shapes 0 [0] 50 1
 #   sh scripts/train.sh pascal 0 0,1 101 5 --head cwt
 set -eu

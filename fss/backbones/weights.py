@@ -58,7 +58,7 @@ def read_weights(found: Path | str, layers: int) -> dict[str, Tensor]:
     enum = models.get_model_weights(f"resnet{layers}")
     try:
         state = enum["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no network, or another checksum
         raise UserError(
             f"backbone.weights=download: torchvision could not fetch ResNet-{layers} ({error}). "
             f"Fetch resnet{layers}-*.pth elsewhere and put it into {FOLDER}/."

@@ -1,7 +1,9 @@
 """Image -> classes: how many pixels each label has in each mask, counted once and kept."""
 
 import hashlib
+import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,13 +90,13 @@ def _kept(path: Path) -> dict[str, np.ndarray] | None:
     """The cache's arrays; None where it is not there, or damaged and so made anew."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return dict(kept)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return {name: kept[name] for name in ("stamps", "pixels")}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
 
 def _save(path: Path, stamps: np.ndarray, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".tmp.npz")
+    half = path.with_suffix(f".{os.getpid()}.npz")
     np.savez_compressed(half, stamps=stamps, pixels=pixels)
     half.replace(path)

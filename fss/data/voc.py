@@ -35,13 +35,12 @@ def read_list(path: Path, root: Path, mask_dir: str | None = None) -> list[Sampl
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
-    masks = root / (mask_dir or _mask_dir(root))
     seen: dict[str, int] = {}
     samples = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        sample = _sample(line.strip(), root, masks, f"{path} line {number}")
+        sample = _sample(line.strip(), root, mask_dir, f"{path} line {number}")
         if sample.name in seen:
             raise UserError(f"{path} line {number}: {sample.name} stands in line {seen[sample.name]} already")
         seen[sample.name] = number
@@ -78,13 +77,14 @@ def _mask_dir(root: Path) -> str:
     )
 
 
-def _sample(line: str, root: Path, masks: Path, where: str) -> Sample:
+def _sample(line: str, root: Path, mask_dir: str | None, where: str) -> Sample:
     pair = _TWO_PATHS.match(line)
     if pair:
         image, mask = root / pair[1].lstrip("/"), root / pair[2].lstrip("/")
         name = image.stem
     else:
-        name, mask = line, masks / f"{line}.png"
+        line = line.lstrip("/")
+        name, mask = line, root / (mask_dir or _mask_dir(root)) / f"{line}.png"
         found = [root / "JPEGImages" / f"{line}{t}" for t in _IMAGE_TYPES]
         image = next((p for p in found if p.is_file()), found[0])
     for kind, path in (("image", image), ("mask", mask)):

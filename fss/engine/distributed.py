@@ -1,6 +1,7 @@
 """One process per device, started by torchrun. With one process every function here is a no-op."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -73,6 +74,15 @@ def sum_over_processes(value: Tensor) -> Tensor:
     if world() > 1:
         dist.all_reduce(value)
     return value
+
+
+def gather(value: Any) -> list[Any]:
+    """`value` of every process, in each."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def agree(value: float, device: torch.device) -> float:

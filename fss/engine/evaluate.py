@@ -78,14 +78,16 @@ def evaluate(
                 score.update(ready.class_id[i : i + 1], inter, union)
                 if on_episode:
                     iou = 100 * float(inter[0, 1] / union[0, 1].clamp(min=1))
-                    at_network_size = resize(output.logits[i : i + 1], size)[0].argmax(0)
-                    on_episode(run, first + i, ready.draws[i], at_network_size, iou)
+                    drawn = prediction
+                    if label_size != "network":
+                        drawn = resize(output.logits[i : i + 1], size)[0].argmax(0)
+                    on_episode(run, first + i, ready.draws[i], drawn, iou)
+            out.episodes += len(ready.draws)
             bar.update(len(ready.draws) * distributed.world())
         score.all_reduce(store.device)
         out.runs.append(score)
     bar.close()
-    out.episodes = total
-    out.notes = _sum_notes(out.notes, store.device)
+    out.episodes, out.notes = _over_processes(out)
     return out
 
 
@@ -107,7 +109,7 @@ def square(mask: Tensor) -> Tensor:
     return out
 
 
-def _sum_notes(notes: Counter[str], device: torch.device) -> Counter[str]:
-    names = sorted(notes)
-    values = torch.tensor([notes[n] for n in names], dtype=torch.int64, device=device)
-    return Counter(dict(zip(names, distributed.sum_over_processes(values).tolist(), strict=True)))
+def _over_processes(out: Evaluation) -> tuple[int, Counter[str]]:
+    """Episodes run and notes taken, summed over all processes."""
+    parts = distributed.gather((out.episodes, dict(out.notes)))
+    return sum(n for n, _ in parts), sum((Counter(notes) for _, notes in parts), Counter())

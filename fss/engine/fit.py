@@ -1,6 +1,7 @@
 """The training loop that both stages share: batches in, checkpoints and curves out."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,18 +26,19 @@ class Fit:
 
     Args:
         model: saved whole; its parameters with gradients learn.
-        about: what the checkpoint says of itself.
-        settings: of the schedule; a run can only be continued with the same.
+        config: the schedule; a run can only be continued with the same.
+        about: what the checkpoint says of itself; a run can only be continued with the same.
+        facts: what it also tells, for results.
         validate: (writer or None, step) -> percent, higher is better.
         seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
     """
 
     def __init__(
         self, model: nn.Module, config: ScheduleConfig, steps_per_epoch: int, folder: Path,
-        about: dict[str, Any], validate: Validate, device: torch.device, seed: int,
+        about: dict[str, Any], facts: dict[str, Any], validate: Validate, device: torch.device, seed: int,
     ) -> None:  # fmt: skip
         self.model, self.config, self.folder, self.about = model, config, folder, about
-        self.validate, self.device, self.seed = validate, device, seed
+        self.facts, self.validate, self.device, self.seed = facts, validate, device, seed
         self.optimizer = build_optimizer(config, model.parameters())
         self.budget = Budget(config, steps_per_epoch)
         self.best, self.validated = -math.inf, 0
@@ -54,7 +56,7 @@ class Fit:
             return
         content = checkpoint.read(path)
         checkpoint.require(content, self.about, path)
-        self.about = content["about"]  # may tell more than is required
+        self.facts = content["facts"]
         settings = self.config.model_dump(mode="json")
         differ = [
             f"{k}={content['settings'].get(k)} (now {v})"
@@ -64,7 +66,7 @@ class Fit:
         if differ:
             raise UserError(
                 f"{self.folder} was trained with other settings: {', '.join(differ)}. "
-                "Repeat those to use it, name another folder (output=DIR), or delete it to train anew"
+                f"Repeat those to use it, {_OTHERWISE[self.about['stage']]}, or delete it to train anew"
             )
         checkpoint.fill(self.model, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
@@ -90,8 +92,24 @@ class Fit:
         bar = tqdm(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
         self.model.train()
         self.budget.start_clock()
+        try:
+            with _Signals() as signals:
+                self._loop(batches, step, bar, writer, signals)
+        finally:
+            bar.close()
+            if writer:
+                writer.close()
+
+    def _loop(
+        self, batches: Iterator[Any], step: Callable[[Any], Losses], bar: Any,
+        writer: SummaryWriter | None, signals: "_Signals",
+    ) -> None:  # fmt: skip
         while not self.done:
-            progress = distributed.agree(self.budget.progress, self.device)
+            progress = distributed.agree(math.inf if signals.came else self.budget.progress, self.device)
+            if progress == math.inf:  # all processes stop before the same step
+                if distributed.is_main():
+                    self.save("last.pt")
+                raise KeyboardInterrupt
             if progress >= (self.validated + 1) / self.config.validations:
                 self._validate(progress, writer)
                 continue
@@ -105,9 +123,6 @@ class Fit:
                 for name, value in losses.items():
                     writer.add_scalar(f"loss/{name}", value, self.budget.step)
                 writer.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.budget.step)
-        bar.close()
-        if writer:
-            writer.close()
 
     def _learn(self, batch: Any, step: Callable[[Any], Losses], progress: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:
@@ -131,14 +146,16 @@ class Fit:
         self.model.eval()
         score = self.validate(writer, self.budget.step)
         self.model.train()
-        better, self.best = score > self.best, max(score, self.best)
+        better = not self.best >= score  # not a number counts as worst
+        self.best = score if better else self.best
         if writer:
             writer.add_scalar("validation/miou", score, self.budget.step)
         if distributed.is_main():
             tqdm.write(f"  step {self.budget.step}: validation mIoU {score:.2f}")
-            self.save("last.pt")
+            # Best first: whoever finds `last.pt` complete must find `best.pt` too.
             if better or not (self.folder / "best.pt").is_file():
                 self.save("best.pt")
+            self.save("last.pt")
         distributed.barrier()
         self.budget.start_clock()
 
@@ -151,11 +168,32 @@ class Fit:
         """Write a checkpoint that training can go on from."""
         checkpoint.save(
             self.folder / name, self.about, self.model, settings=self.config.model_dump(mode="json"),
+            facts={**self.facts, "steps": self.budget.step, "seconds": round(self.budget.spent, 1)},
             optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
             best=self.best, validated=self.validated,
         )  # fmt: skip
         self.saved = time.monotonic()
 
 
+class _Signals:
+    """While entered, Ctrl-C and SIGTERM ask for a stop between two steps; a second one stops at once."""
+
+    came = False
+
+    def __enter__(self) -> "_Signals":
+        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+_OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": "give this one a name (tag=NAME)"}
 _SAVE_EVERY = 600  # seconds
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fss.backbones.weights import find_weights
+from fss.backbones.frozen import checksum
 from fss.config import Config
 from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
 from fss.data.loading import load_batches
@@ -37,18 +37,13 @@ def about_base(config: Config, stem: str, source: Source) -> dict[str, Any]:
     }
 
 
-def _origin(config: Config, source: Source) -> dict[str, Any]:
-    """What a base checkpoint also tells, for results: where its weights and its training list come from."""
-    found = find_weights(config.backbone.weights, config.backbone.layers, config.backbone.stem)
-    return {
-        "backbone_weights": found.name if isinstance(found, Path) else found,
-        "train_list_sha256": source.checksum,
-        "published_train_list": source.published,
-    }
+def _training(config: Config, source: Source) -> dict[str, Any]:
+    """What must be the same to go on with stage 1, beside `about_base`."""
+    return {"seed": config.seed, "weights": config.backbone.weights, "train_list_sha256": source.checksum}
 
 
 def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, Any]]:
-    """The network of stage 1 from its best checkpoint, and what that says of itself.
+    """The network of stage 1 from its best checkpoint, and the checkpoint's `about` and `facts` in one.
 
     Raises:
         UserError: it is missing, or of another data set, fold, backbone or neck.
@@ -57,12 +52,16 @@ def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, 
     if not path.is_file():
         raise UserError(f"no base checkpoint {path}; run `fss pretrain` with the same settings first")
     content = checkpoint.read(path)
-    stem = content["about"].get("stem")
-    wanted = about_base(config, stem if config.backbone.stem == "auto" else config.backbone.stem, source)
-    checkpoint.require(content, wanted, path)
+    checkpoint.require(content, about_base(config, wanted_stem(config, content), source), path)
     model = empty_base(config, content["about"])
     checkpoint.fill(model, content, path)
-    return model, content["about"]
+    return model, {**content["about"], **content["facts"], "base_miou": content["best"]}
+
+
+def wanted_stem(config: Config, content: dict[str, Any]) -> str:
+    """The stem that is asked for; with `auto`, the one a checkpoint has."""
+    own = config.backbone.stem
+    return str(content["about"].get("stem")) if own == "auto" else own
 
 
 def empty_base(config: Config, about: dict[str, Any]) -> BaseSegmenter:
@@ -81,11 +80,15 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     Raises:
         UserError: data or backbone weights are missing, or the folder holds another run.
     """
-    if config.data.fold < 0:
-        raise UserError("data.fold=-1 has no base classes to train on; choose a fold from 0 on")
+    if config.data.fold < 0 or config.data.folds < 2:
+        raise UserError(
+            f"data.fold={config.data.fold} of {config.data.folds} has no base classes to train on; "
+            "take two folds or more, and a fold from 0 on"
+        )
     cache = config.output / "cache"
     train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
     folder = base_folder(config)
+    torch.manual_seed(config.seed)
     model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)
     about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train)
 
@@ -96,13 +99,19 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     def validate(writer: SummaryWriter | None, step: int) -> float:
         return 100 * base_miou(model, val, config, device, half)
 
-    if not (folder / "last.pt").is_file():
-        about |= _origin(config, train)
-    fit = Fit(model, config.pretrain, per_epoch, folder, about, validate, device, config.seed)
+    facts = {
+        "backbone_sha256": checksum(model.backbone),
+        "published_train_list": train.published,
+        "precision": "bf16" if half else "fp32",
+        "batch": batch,
+        "processes": distributed.world(),
+    }
+    about |= _training(config, train)
+    fit = Fit(model, config.pretrain, per_epoch, folder, about, facts, validate, device, config.seed)
     if fit.done:
         return folder
     if distributed.is_main():
-        open_folder(folder, config)
+        open_folder(folder, config, device)
         print(
             f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
         )

@@ -27,14 +27,16 @@ def base_folder(config: Config) -> Path:
 
 def train_folder(config: Config, shots: int | None = None) -> Path:
     """Where stage 2 lies: one per head, its options, network and training shots."""
-    return fold_folder(config) / f"{_head(config)}_{_network(config)}_{shots or config.train.shots}shot"
+    tag = f"_{config.tag}" if config.tag else ""
+    name = f"{_head(config)}_{_network(config)}_{shots or config.train.shots}shot{tag}"
+    return fold_folder(config) / name
 
 
-def test_folder(config: Config, trained: Path) -> Path:
-    """Where a test of the checkpoint in `trained` lies: one per protocol."""
+def test_folder(config: Config, home: Path, kind: str) -> Path:
+    """Where a test lies: one per protocol and kind of checkpoint, in the folder of what is tested."""
     t = config.test
     size = "" if t.label_size == "network" else f"_{t.label_size}"
-    return trained / f"test_{t.shots}shot_{t.runs}x{t.episodes}_seed{t.seed}{size}_{t.checkpoint}"
+    return home / f"test_{t.shots}shot_{t.runs}x{t.episodes}_seed{t.seed}{size}_{kind}"
 
 
 def _network(config: Config) -> str:
@@ -49,7 +51,7 @@ def _head(config: Config) -> str:
     return ",".join([config.head.type.rpartition(":")[2], *(f"{k}={v}" for k, v in options.items())])
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine and commit, for results and run folders."""
     return {
         "fss": fss.__version__,
@@ -57,18 +59,18 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
     }
 
 
-def open_folder(folder: Path, config: Config) -> None:
+def open_folder(folder: Path, config: Config, device: torch.device) -> None:
     """Make a run's folder and write the resolved configuration and the environment into it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", config.to_yaml())
-    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    write_text(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

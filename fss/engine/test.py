@@ -13,8 +13,9 @@ from fss.data.plan import plan_hash
 from fss.data.source import Source, open_source
 from fss.engine import distributed
 from fss.engine.evaluate import Evaluation, evaluate, feature_store
-from fss.engine.run import environment, open_folder, test_folder, train_folder, write_text
-from fss.engine.train import find_trained, load_few_shot, planner_for
+from fss.engine.run import environment, open_folder, test_folder, write_text
+from fss.engine.train import planner_for
+from fss.engine.trained import load_trained
 from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
 from fss.report.overlay import EpisodePictures
@@ -36,14 +37,14 @@ def test(
         UserError: data or checkpoint missing or unfit, too few images of a class.
     """
     source = open_source(config.data, "val", config.output / "cache")
-    model, about = load_few_shot(config, source, half, path)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    trained = load_trained(config, source, half, path)
+    model = trained.model.to(device).to(memory_format=torch.channels_last)
     planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
     plans = [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
-    folder = test_folder(config, _home(config, model.head.learns, path))
+    folder = test_folder(config, trained.home, trained.kind)
     pictures = EpisodePictures(folder / "visualize", source, config.data.size) if visualize else None
     if distributed.is_main():
-        open_folder(folder, config)
+        open_folder(folder, config, device)
         if pictures:
             pictures.clear()
     distributed.barrier()
@@ -53,14 +54,15 @@ def test(
         on_episode=pictures.add if pictures else None,
     )  # fmt: skip
     result = {
-        "protocol": protocol(config, source, plan_hash(plans, source)),
+        "protocol": protocol(config, source, plan_hash(plans, source), trained.kind),
         "scores": scores(out, source),
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
-        "checkpoint": {**about, "learned": model.head.learns, "test_shots": config.test.shots},
-        "frozen_sha256": frozen_checksum(model),
+        "checkpoint": trained.told,
+        "shots": {"train": trained.shots, "test": config.test.shots},
+        "frozen_sha256": checksum(torch.nn.ModuleList([model.backbone, model.neck])),
         "precision": "bf16" if half else "fp32",
         "config": config.model_dump(mode="json"),
-        "environment": environment(),
+        "environment": environment(device),
     }
     if distributed.is_main():
         write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
@@ -70,19 +72,15 @@ def test(
     return folder, result
 
 
-def _home(config: Config, learns: bool, path: Path | None) -> Path:
-    """The folder that the test's own goes into: the checkpoint's, or the training run's it would have had."""
-    if path is not None:
-        return path.parent
-    return find_trained(config).parent if learns else train_folder(config, config.test.shots)
+_SELECTION = {
+    "best": "best checkpoint by novel classes, on a plan of its own",
+    "last": "last checkpoint",
+    "file": "a given file",
+    "base": "nothing to select",
+}
 
 
-def frozen_checksum(model: torch.nn.Module) -> str:
-    """sha256 of the frozen network: equal in two results if and only if they stand on the same one."""
-    return checksum(torch.nn.ModuleList([model.backbone, *([model.neck] if model.neck is not None else [])]))  # type: ignore[list-item]
-
-
-def protocol(config: Config, source: Source, plan: str) -> dict[str, Any]:
+def protocol(config: Config, source: Source, plan: str, kind: str) -> dict[str, Any]:
     """All that must agree before two numbers may be compared."""
     data, t = config.data, config.test
     return {
@@ -100,8 +98,7 @@ def protocol(config: Config, source: Source, plan: str) -> dict[str, Any]:
         "novel_in_training": "background",
         "image_size": data.size,
         "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
-        "selection": f"{t.checkpoint} checkpoint"
-        + (", by novel classes on a plan of its own" if t.checkpoint == "best" else ""),
+        "selection": _SELECTION[kind],
         "list_sha256": source.checksum,
         "published_list": source.published,
         "plan_sha256": plan,

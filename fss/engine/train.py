@@ -8,21 +8,19 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from fss.backbones.resnet import stage_channels
 from fss.config import Config
 from fss.data.episodes import EpisodeSet
 from fss.data.loading import load_batches
 from fss.data.plan import Draw, Planner
 from fss.data.source import Source, open_source
-from fss.engine import checkpoint, distributed
+from fss.engine import distributed
 from fss.engine.evaluate import evaluate, feature_store
 from fss.engine.features import Ready
 from fss.engine.fit import Fit, Losses, Validate
-from fss.engine.pretrain import about_base, empty_base, load_base
+from fss.engine.pretrain import about_base, load_base
 from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
-from fss.errors import UserError
-from fss.heads import Head, HeadOutput, build_head, head_options
+from fss.heads import Head, HeadOutput, head_options
 from fss.model import FewShotModel, build_model
 from fss.ops import segmentation_loss
 from fss.report.overlay import episode_row
@@ -32,39 +30,49 @@ VALIDATION_SEED = 1_000_003
 _SHOWN = 4  # validation episodes drawn for TensorBoard
 
 
-def about_few_shot(config: Config, base: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of stage 2 says of itself, from what its base says."""
+def about_few_shot(config: Config, source: Source, stem: str) -> dict[str, Any]:
+    """What a checkpoint of stage 2 must say of itself to be the one that is wanted."""
     head = {"head": config.head.type, "head_options": head_options(config.head.type, config.head.options)}
-    return {**base, "stage": "few-shot", **head, "shots": config.train.shots}
+    return {**about_base(config, stem, source), "stage": "few-shot", **head}
 
 
-def train(config: Config, device: torch.device, half: bool) -> Path:
-    """Train stage 2, or go on with it, or find it done; returns its folder.
+def train(config: Config, device: torch.device, half: bool) -> Path | None:
+    """Train stage 2, or go on with it, or find it done; returns its folder, None if there is nothing to learn.
 
     Raises:
         UserError: data or the base checkpoint is missing, or the folder holds another run.
     """
     cache = config.output / "cache"
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "val"))
-    base, base_about = load_base(config, base_side)
+    base, told = load_base(config, base_side)
+    torch.manual_seed(config.seed + 1)
     model = build_model(config, base, half).to(device).to(memory_format=torch.channels_last)
-    folder = train_folder(config)
     if not model.head.learns:
-        return folder
-    about = about_few_shot(config, base_about)
+        return None
+    folder = train_folder(config)
+    limits = {
+        "seed": config.seed,
+        "min_pixels": config.data.min_pixels,
+        "small_classes": config.data.small_classes,
+    }
+    about = {**about_few_shot(config, base_side, told["stem"]), "shots": config.train.shots, **limits}
+    facts = {
+        "base": told,
+        "batch": distributed.global_batch(config.train.batch),
+        "processes": distributed.world(),
+    }
     fit = Fit(
-        model, config.train, _steps_per_epoch(config), folder, about,
+        model, config.train, _steps_per_epoch(config), folder, about, facts,
         _validator(config, model, val, device), device, config.seed,
     )  # fmt: skip
     if fit.done:
         return folder
     planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
     if distributed.is_main():
-        open_folder(folder, config)
+        open_folder(folder, config, device)
         print(f"stage 2: {config.head.type}, {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
-    chunks = _chunks(planner, config, fit.budget.step)
     make = _cached if config.train.cache else _augmented
-    batches, step = make(config, model, base_side, chunks, device)
+    batches, step = make(config, model, base_side, _chunks(planner, config, fit.budget.step), device)
     fit.run(batches, step, "stage 2")
     return folder
 
@@ -153,55 +161,3 @@ def _validator(config: Config, model: FewShotModel, val: Source, device: torch.d
         return out.runs[0].compute().miou
 
     return validate
-
-
-def load_few_shot(
-    config: Config, source: Source, half: bool, path: Path | None = None
-) -> tuple[FewShotModel, dict]:
-    """The model to test, and what its checkpoint says: a given file, the run's own, or the base alone.
-
-    A head with nothing to learn needs the base checkpoint only. Without a checkpoint for
-    `test.shots`, one trained with another number of shots is taken.
-
-    Raises:
-        UserError: there is none, or it is of another head, data set, fold, backbone or neck.
-    """
-    if path is None and not _learns(config):
-        base, base_about = load_base(config, source)
-        return build_model(config, base, half), about_few_shot(config, base_about)
-    path = path or find_trained(config)
-    content = checkpoint.read(path)
-    about = content["about"]
-    stem = about.get("stem") if config.backbone.stem == "auto" else config.backbone.stem
-    wanted = about_few_shot(config, about_base(config, stem, source))
-    checkpoint.require(content, {k: v for k, v in wanted.items() if k != "shots"}, path)
-    model = build_model(config, empty_base(config, about), half)
-    checkpoint.fill(model, content, path)
-    return model, about
-
-
-def _learns(config: Config) -> bool:
-    channels = {**stage_channels(config.backbone.layers), "neck": config.neck.channels}
-    return build_head(config.head.type, config.head.options, channels).learns
-
-
-def find_trained(config: Config) -> Path:
-    """The checkpoint of this head for `test.shots`, else for any number of shots.
-
-    Raises:
-        UserError: there is none; the message says how to train it.
-    """
-    name = f"{config.test.checkpoint}.pt"
-    own = train_folder(config, config.test.shots)
-    if (own / name).is_file():
-        return own / name
-    pattern = own.name.replace(f"_{config.test.shots}shot", "_*shot")
-    others = sorted(p for p in own.parent.glob(f"{pattern}/{name}"))
-    if not others:
-        layers, fold = config.backbone.layers, config.data.fold
-        raise UserError(
-            f"no checkpoint {own / name}. Train first: "
-            f"sh scripts/train.sh {config.data.name} {fold} [0] {layers} {config.test.shots} "
-            f"--head {config.head.type}, or name one with --checkpoint FILE"
-        )
-    return others[0]

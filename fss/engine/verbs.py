@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fss.config import Config
-from fss.engine import checkpoint, distributed
+from fss.engine import distributed
+from fss.engine.checkpoint import read
 from fss.engine.precision import wants_half
 from fss.engine.pretrain import pretrain
 from fss.engine.run import base_folder
@@ -17,23 +17,30 @@ from fss.errors import UserError
 from fss.report.table import console_table
 
 
-def run_pretrain(config: Config, device: torch.device, **_: Any) -> None:
+def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, visualize: bool) -> None:
     """Stage 1."""
-    folder = pretrain(config, device, wants_half(config.precision, device))
-    _say(f"stage 1: base-class mIoU {checkpoint.read(folder / 'best.pt')['best']:.2f} -> {folder}")
+    if checkpoint or visualize:
+        raise UserError("--checkpoint and --visualize belong to `fss test`")
+    _base(config, device)
 
 
-def run_train(config: Config, device: torch.device, checkpoint: Path | None, **options: Any) -> None:
+def run_train(config: Config, device: torch.device, checkpoint: Path | None, visualize: bool) -> None:
     """Stage 1 where it is missing, stage 2, and a test of what came out."""
-    if checkpoint is not None:
+    if checkpoint:
         raise UserError("--checkpoint belongs to `fss test`; training takes up its own folder by itself")
-    half = wants_half(config.precision, device)
-    there = (base_folder(config) / "best.pt").is_file()
+    there = (base_folder(config) / "last.pt").is_file()
     _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")
-    run_pretrain(config, device)
-    folder = train(config, device, half)
-    _say(f"stage 2: done -> {folder}")
-    run_test(config, device, checkpoint=None, **options)
+    _base(config, device)
+    folder = train(config, device, wants_half(config.precision, device))
+    _say(f"stage 2: done -> {folder}" if folder else "stage 2: this head has nothing to learn")
+    best = folder / f"{config.test.checkpoint}.pt" if folder else None
+    run_test(config, device, best, visualize)
+
+
+def _base(config: Config, device: torch.device) -> None:
+    folder = pretrain(config, device, wants_half(config.precision, device))
+    best = read(folder / "best.pt")["best"]
+    _say(f"stage 1: base-class mIoU {best:.2f} -> {folder}")
 
 
 def run_test(config: Config, device: torch.device, checkpoint: Path | None, visualize: bool) -> None:

@@ -3,7 +3,9 @@
 import difflib
 import importlib
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from fss.errors import UserError
 from fss.heads.base import Features, Head, HeadOutput
@@ -35,18 +37,32 @@ def find_head(name: str) -> type[Head]:
 
 
 def head_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All keyword arguments of a head, defaults filled in; checked against its signature.
+    """All keyword arguments of a head, defaults filled in; checked against its signature and annotations.
 
     Raises:
-        UserError: a keyword that the head does not take.
+        UserError: a keyword that the head does not take, one that it needs, or a value of another type.
     """
-    signature = inspect.signature(find_head(name))
-    known = {k: p.default for k, p in signature.parameters.items() if k != "channels"}
+    head = find_head(name)
+    types = get_type_hints(head.__init__)
+    signature = inspect.signature(head).parameters
+    known = {k: p for k, p in signature.items() if k != "channels" and p.kind is not p.VAR_KEYWORD}
     for key in options.keys() - known.keys():
         close = difflib.get_close_matches(key, known, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
         raise UserError(f"head {name!r} takes no {key!r}{hint}; allowed: {', '.join(known)}")
-    return {**known, **options}
+    missing = [k for k, p in known.items() if p.default is p.empty and k not in options]
+    if missing:
+        raise UserError(f"head {name!r} needs {', '.join(missing)}; set head.{missing[0]}=...")
+    given = {k: _checked(name, k, v, types.get(k, Any)) for k, v in options.items()}
+    return {k: given.get(k, p.default) for k, p in known.items()}
+
+
+def _checked(head: str, key: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated type; YAML reads 1e-3 as a string, which a float annotation turns back."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"head {head!r}: {key}={value!r}: {error.errors()[0]['msg']}") from None
 
 
 def build_head(name: str, options: dict[str, Any], channels: dict[str, int]) -> Head:

@@ -7,6 +7,8 @@ Encoder and decoder are frozen after base-class training. For each episode a two
 classifier is fitted to the support (the inner loop), then adapted to the query by attention.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class CWT(Head):
         heads: int = 4,
         attention_dropout: float = 0.1,
         dropout: float = 0.5,
-        start: str = "published",
+        start: Literal["published", "identity"] = "published",
         balanced: bool = True,
     ) -> None:
         super().__init__(channels)
@@ -138,7 +140,6 @@ class WeightTransformer(nn.Module):
         attention_dropout: float = 0.1,
         dropout: float = 0.5,
         start: str = "published",
-        balanced: bool = True,
     ) -> None:
         super().__init__()
         if start not in ("published", "identity"):

@@ -9,7 +9,7 @@ def console_table(result: dict[str, Any]) -> str:
     width = max(12, *(len(name) for name in scores["per_class"]))
     rule = "-" * (width + 24)
     interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
-    trained = result["checkpoint"]["shots"] if result["checkpoint"]["learned"] else None
+    trained = result["shots"]["train"]
     lines = [
         f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, "
         f"tested with {protocol['shots']} shot(s), "

@@ -19,7 +19,7 @@ def fit(folder, **settings):
     torch.manual_seed(0)
     config = ScheduleConfig(**{"epochs": 2, "lr": 0.1, "validations": 4, "decay": "cosine", **settings})
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.Linear(3, 1))
-    return Fit(model, config, 10, folder, {"stage": "toy"}, lambda writer, step: 1.0, CPU, seed=5)
+    return Fit(model, config, 10, folder, {"stage": "base"}, {}, lambda writer, step: 1.0, CPU, seed=5)
 
 
 def batches(start):

@@ -40,13 +40,14 @@ def trained(tmp_path_factory):
 
 
 def test_result_says_what_was_measured(trained):
-    got = result(trained[1])
+    got = result(trained[1], "cwt*")
     assert got["scores"]["per_class"].keys() == {"kind 1"}
     assert 0 <= got["scores"]["miou"] <= 100 and got["scores"]["interval"] is not None
     assert got["scores"]["episodes_run"] == 12
     assert got["protocol"]["episodes"] == 6 and got["protocol"]["runs"] == 2
     assert len(got["protocol"][PLAN]) == len(got["frozen_sha256"]) == 64
-    assert got["checkpoint"]["shots"] == got["checkpoint"]["test_shots"] == 1
+    assert got["shots"] == {"train": 1, "test": 1}
+    assert got["checkpoint"]["steps"] == 3 and got["checkpoint"]["base"]["base_miou"] >= 0
     counts = got["scores"]["counts"]["kind 1"]
     iou = 100 * counts["intersection"][1] / counts["union"][1]
     assert iou == pytest.approx(got["scores"]["per_class"]["kind 1"], abs=1e-3)
@@ -80,9 +81,9 @@ def test_counts_do_not_depend_on_workers_or_batch(trained, tmp_path):
         (home / "best.pt").write_bytes(found.read_bytes())
         assert main([
             "test", "--data", "folder", "--checkpoint", str(home / "best.pt"), f"data.root={root}",
-            f"output={home}", *TINY, *settings,
+            f"output={output}", *TINY, *settings,
         ]) == 0  # fmt: skip
-        got = json.loads(next(home.glob("test_*/result.json")).read_text())
+        got = json.loads(next(output.glob("folder/fold0/given_best_*/test_*/result.json")).read_text())
         seen.append((got["protocol"][PLAN], got["scores"]["counts"]))
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
@@ -147,7 +148,7 @@ def test_original_label_size_is_another_protocol(trained):
 def test_plain_inner_loop_needs_no_stage_2(trained):
     assert run("test", *trained, "head.transformer=false") == 0
     got = result(trained[1], "cwt,*transformer=False*")
-    assert got["head"]["transformer"] is False and got["checkpoint"]["learned"] is False
+    assert got["head"]["transformer"] is False and got["shots"]["train"] is None
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,24 @@ def test_stage_1_learns(tmp_path):
     assert run("pretrain", root, output, *longer, "pretrain.scale=[1,1]", "pretrain.rotate=0") == 0
     (path,) = output.glob("folder/fold0/base*/best.pt")
     assert checkpoint.read(path)["best"] > 40  # colours tell the classes; guessing gives about 10
+
+
+def test_first_weights_come_from_the_seed(tmp_path):
+    root = make_folder(tmp_path / "set")
+    sums = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("pretrain", root, tmp_path / name, "pretrain.epochs=0", f"seed={seed}") == 0
+        (path,) = (tmp_path / name).glob("folder/fold0/base*/best.pt")
+        sums.append(checkpoint.read(path)["facts"]["backbone_sha256"])
+    assert sums[0] == sums[1] != sums[2]
+
+
+def test_every_class_can_be_tested_with_a_named_checkpoint(trained, capsys):
+    best = str(next(trained[1].glob("folder/fold0/cwt*/best.pt")))
+    assert run("test", *trained, "data.fold=-1") == 2
+    assert "--checkpoint" in capsys.readouterr().err
+    assert run("test", *trained, "data.fold=-1", "--checkpoint", best, "tag=all") == 0
+    assert "kind 4" in capsys.readouterr().out
 
 
 def test_zero_budget_sets_the_norms_statistics_only(tmp_path):
