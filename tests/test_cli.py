@@ -42,7 +42,7 @@ def test_wrong_gpus(text):
         (["test", "--data", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["test", "--config", "cwt_cpuu"], "unknown recipe 'cwt_cpuu', did you mean cwt_cpu"),
         (["test", "--data", "folder", "--gpus", "cpu", "data.root=nowhere"], "no data folder nowhere"),
-        (["pretrain", "--data", "folder", "data.fold=-1", "device=cpu"], "fold=-1 has no base classes"),
+        (["pretrain", "--data", "folder", "data.fold=-1", "device=cpu"], "fold=-1 of 4 has no base classes"),
     ],
 )
 def test_mistakes_end_with_code_2(arguments, message, capsys, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def about_few_shot(config: Config, source: Source, stem: str) -> dict[str, Any]:
 
 
 def train(config: Config, device: torch.device, half: bool) -> Path | None:
-    """Train stage 2, or go on with it, or find it done; returns its folder, None if there is nothing to learn.
+    """Train stage 2, or go on with it, or find it done; returns its folder, None with nothing to learn.
 
     Raises:
         UserError: data or the base checkpoint is missing, or the folder holds another run.
@@ -50,12 +50,13 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     if not model.head.learns:
         return None
     folder = train_folder(config)
-    limits = {
+    about = {
+        **about_few_shot(config, base_side, told["stem"]),
+        "shots": config.train.shots,
         "seed": config.seed,
         "min_pixels": config.data.min_pixels,
         "small_classes": config.data.small_classes,
     }
-    about = {**about_few_shot(config, base_side, told["stem"]), "shots": config.train.shots, **limits}
     facts = {
         "base": told,
         "batch": distributed.global_batch(config.train.batch),

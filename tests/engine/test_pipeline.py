@@ -225,7 +225,7 @@ def test_stage_1_learns(tmp_path):
     ]
     assert run("pretrain", root, output, *longer, "pretrain.scale=[1,1]", "pretrain.rotate=0") == 0
     (path,) = output.glob("folder/fold0/base*/best.pt")
-    assert checkpoint.read(path)["best"] > 40  # colours tell the classes; guessing gives about 10
+    assert checkpoint.read(path)["best"] > 25  # colours tell the classes; guessing gives about 10
 
 
 def test_first_weights_come_from_the_seed(tmp_path):
