@@ -186,6 +186,7 @@ class Config(_Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the frozen network and of stage 1
     cache_gib: float = Field(4.0, ge=0)  # memory for cached features, on the device that computes them
     output: Path = Path("results")
+    variant: str = ""  # head options set beside the recipes, for folder names; filled in by itself
     tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of stage 2's folder: two settings side by side
 
     def to_yaml(self) -> str:
@@ -236,9 +237,12 @@ def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequ
     tree: dict[str, Any] = {}
     for path in files:
         merge(tree, read_yaml(path))
+    recipe = dict(tree["head"]) if isinstance(tree.get("head"), dict) else {}
     for text in overrides:
         merge(tree, _parse_override(text))
-    return validate(tree)
+    config = validate(tree)
+    changed = {k: v for k, v in config.head.options.items() if recipe.get(k) != v}
+    return config.model_copy(update={"variant": ",".join(f"{k}={changed[k]}" for k in sorted(changed))})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

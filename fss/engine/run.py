@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torchvision
 
 import fss
 from fss.config import Config
-from fss.heads import head_options
 
 
 def fold_folder(config: Config) -> Path:
@@ -28,7 +28,8 @@ def base_folder(config: Config) -> Path:
 def train_folder(config: Config, shots: int | None = None) -> Path:
     """Where stage 2 lies: one per head, its options, network and training shots."""
     tag = f"_{config.tag}" if config.tag else ""
-    name = f"{_head(config)}_{_network(config)}_{shots or config.train.shots}shot{tag}"
+    variant = re.sub(r"[^\w=.,+-]", "_", _head(config))
+    name = f"{variant}_{_network(config)}_{shots or config.train.shots}shot{tag}"
     return fold_folder(config) / name
 
 
@@ -46,9 +47,8 @@ def _network(config: Config) -> str:
 
 
 def _head(config: Config) -> str:
-    defaults = head_options(config.head.type, {})
-    options = {k: v for k, v in sorted(config.head.options.items()) if v != defaults.get(k)}
-    return ",".join([config.head.type.rpartition(":")[2], *(f"{k}={v}" for k, v in options.items())])
+    name = config.head.type.rpartition(":")[2]
+    return f"{name},{config.variant}" if config.variant else name
 
 
 def environment(device: torch.device) -> dict[str, Any]:
