@@ -94,7 +94,8 @@ def _block(title: str, paths: list[Path]) -> np.ndarray:
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         top, left = 30 + n // columns * height, n % columns * width + 4
         out[top : top + small.shape[0], left : left + small.shape[1]] = small
-        label = " ".join(path.stem.split("_")[2:]).replace("iou", " IoU ")
+        name, _, iou = path.stem.split("_", 2)[2].rpartition("_iou")
+        label = f"{name.replace('_', ' ')}  IoU {float(iou):.1f}"
         _text(out, label, (left, top + small.shape[0] + 14), 0.4)
     return out
 
