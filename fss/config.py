@@ -6,6 +6,7 @@ A configuration is made from differences, later ones winning: the defaults here,
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from fss.errors import UserError
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 def _grid(size: int) -> int:
@@ -77,14 +78,14 @@ class NeckConfig(_Section):
     """The frozen network's decoder, between backbone and classifier."""
 
     type: Literal["ppm"] = "ppm"
-    channels: int = Field(512, ge=8)
+    channels: int = Field(512, ge=8, le=8192)
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class HeadConfig(BaseModel):
     """A head by name or import path; all other keys are its constructor's keyword arguments."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     type: str = "cwt"
 
     @property
@@ -103,7 +104,7 @@ class ScheduleConfig(_Section):
     lr: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, le=1)
     decay: Literal["constant", "cosine", "poly"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1)  # share of the budget
     validations: int = Field(1, ge=1)  # spread evenly over the budget, the last at its end
@@ -112,6 +113,8 @@ class ScheduleConfig(_Section):
     def _bounded(self) -> "ScheduleConfig":
         if self.epochs is None and self.seconds is None:
             raise ValueError("neither epochs nor seconds is set, so training would never end; set one")
+        if self.nesterov and self.momentum == 0 and self.optimizer == "sgd":
+            raise ValueError("nesterov needs a momentum above 0; set it, or nesterov=false")
         return self
 
 
@@ -165,7 +168,7 @@ class TestConfig(_Section):
     episodes: int = Field(1000, ge=1)
     runs: int = Field(5, ge=1)
     shots: int = Field(1, ge=1)
-    seed: int = Field(2021, ge=0)
+    seed: int = Field(2021, ge=0, lt=2**31)
     label_size: Literal["network", "original"] = "network"
     batch: int = Field(8, ge=1)  # episodes at once; changes no number
     checkpoint: Literal["best", "last"] = "best"
@@ -181,7 +184,7 @@ class Config(_Section):
     pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
-    seed: int = Field(2021, ge=0)
+    seed: int = Field(2021, ge=0, lt=2**31)
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the frozen network and of stage 1
     cache_gib: float = Field(4.0, ge=0)  # memory for cached features, on the device that computes them
@@ -236,10 +239,10 @@ def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequ
     files += [find_recipe("", name) for name in extra]
     tree: dict[str, Any] = {}
     for path in files:
-        merge(tree, read_yaml(path))
+        merge(tree, read_yaml(path), str(path))
     recipe = dict(tree["head"]) if isinstance(tree.get("head"), dict) else {}
     for text in overrides:
-        merge(tree, _parse_override(text))
+        merge(tree, _parse_override(text), text)
     config = validate(tree)
     changed = {k: v for k, v in config.head.options.items() if recipe.get(k) != v}
     return config.model_copy(update={"variant": ",".join(f"{k}={changed[k]}" for k in sorted(changed))})
@@ -249,23 +252,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file; `UserError` names the file where it is none."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a mapping (section: ...), got {type(tree).__name__}")
     return tree
 
 
-def merge(tree: dict[str, Any], difference: Mapping[str, Any]) -> None:
-    """Lay nested `difference` over `tree` in place. A head of another type starts afresh."""
+def merge(tree: dict[str, Any], difference: Mapping[str, Any], source: str) -> None:
+    """Lay nested `difference` over `tree` in place. A head of another type starts afresh.
+
+    Raises:
+        UserError: a section that is no mapping, which would drop all that was said of it; names `source`.
+    """
     for key, value in difference.items():
-        old = tree.get(key)
-        if isinstance(value, Mapping) and isinstance(old, dict):
+        section = Config.model_fields.get(key)
+        if section is None or not isinstance(section.default, BaseModel):
+            tree[key] = value
+        elif value is None:  # a section's name with nothing below it
+            continue
+        elif not isinstance(value, Mapping):
+            raise UserError(f"{source}: {key} must be a section ({key}: {{name: value}}), got {value!r}")
+        else:
+            old = tree.setdefault(key, {})
             if key == "head" and value.get("type", old.get("type")) != old.get("type"):
                 old.clear()
-            merge(old, value)
-        else:
-            tree[key] = dict(value) if isinstance(value, Mapping) else value
+            old.update(value)
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -276,14 +288,19 @@ def validate(tree: Mapping[str, Any]) -> Config:
         raise UserError("\n".join(_explain(e) for e in error.errors())) from None
 
 
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"{text!r} is not key=value, such as data.size=473")
     try:
         tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         tree = value  # a path or name with YAML's own signs in it
+    if isinstance(tree, str) and _EXPONENT.fullmatch(tree):
+        tree = float(tree)  # YAML 1.1 takes 1e-3, without a point, for a string
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return tree

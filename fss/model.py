@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fss.backbones.frozen import freeze
+from fss.backbones.frozen import checksum, freeze
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read_weights
 from fss.config import BackboneConfig, Config, NeckConfig
@@ -81,6 +81,11 @@ class FewShotModel(nn.Module):
         mine = {level: x[:b] for level, x in every.items()}
         theirs = {level: x[b:].unflatten(0, (b, k)) for level, x in every.items()}
         return self.head(mine, theirs, support_masks, extras, query_mask)
+
+
+def frozen_checksum(model: FewShotModel) -> str:
+    """sha256 of the frozen network: equal in two results if and only if they stand on the same one."""
+    return checksum(nn.ModuleList([model.backbone, model.neck]))
 
 
 def build_backbone(config: BackboneConfig, weights: bool = True) -> ResNet:

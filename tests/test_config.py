@@ -24,6 +24,13 @@ def test_later_differences_win():
         ("test.runs=0", "test.runs: .*greater than or equal to 1"),
         ("train.augment=flips", "set train.augment=none"),
         ("backbone.layers=20", "backbone.layers: .*18, 34, 50 or 101"),
+        ("data=5", "data=5: data must be a section"),
+        ("head=cwt", "head=cwt: head must be a section"),
+        ("seed=99999999999", "seed: .*less than"),
+        ("train.epochs=.inf", "finite number"),
+        ("train.momentum=0", "nesterov needs a momentum"),
+        ("pretrain.scale=[2,1]", "0 < low <= high"),
+        ("seed=2001-99-99", "seed: .*integer"),
         ("test.episodes", "'test.episodes' is not key=value"),
         ("train.seconds=null", "neither epochs nor seconds"),
     ],
@@ -52,3 +59,22 @@ def test_resolved_copy_comes_back_equal(tmp_path):
     config = load_config("pascal", "cwt", ["test.shots=5"])
     assert validate(yaml.safe_load(config.to_yaml())) == config
     assert isinstance(config, Config)
+
+
+def test_exponents_without_a_point_are_numbers():
+    assert load_config("shapes", "cwt", ["head.lr=1e-1", "train.lr=2e-3"]).head.options["lr"] == 0.1
+
+
+def test_empty_section_changes_nothing(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\ntest:\n  runs: 3\n")
+    config = load_config("shapes", "cwt", extra=[str(path)])
+    assert config.data.size == 97 and config.test.runs == 3
+
+
+def test_folders_are_named_after_options_beside_the_recipes():
+    assert load_config("shapes", "cwt").variant == ""
+    assert (
+        load_config("shapes", "cwt", ["head.transformer=false", "head.balanced=false"]).variant
+        == "transformer=False"
+    )

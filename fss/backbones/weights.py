@@ -86,8 +86,11 @@ def read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = re.split(r"[.\n]", str(error), maxsplit=1)[0]
-        raise UserError(f"{path} is truncated, or no checkpoint that can be read safely ({reason})") from None
+        reason = re.split(r"[.\n]", str(error), maxsplit=1)[0] or type(error).__name__
+        raise UserError(
+            f"{path} is truncated, or no checkpoint that can be read safely ({reason}). "
+            "Replace it, or delete it to make it anew"
+        ) from None
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

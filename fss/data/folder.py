@@ -13,12 +13,16 @@ def read_classes(root: Path) -> tuple[str, ...]:
     """
     path = root / "classes.txt"
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError):
         raise UserError(
             f"{path} is missing or no text: write one class name a line, line n for label n"
         ) from None
     twice = {n for n in names if names.count(n) > 1}
+    if "" in names or any(not name.isprintable() for name in names):
+        raise UserError(
+            f"{path}: a blank or unprintable line before the last; line n names label n, so none may be"
+        )
     if not names or twice or len(names) > 254:
         raise UserError(
             f"{path} must hold 1 to 254 different names, got {len(names)} (twice: {sorted(twice)})"

@@ -47,7 +47,8 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
     path = cache / f"index-{_key(samples, num_classes)}.npz" if cache else None
     pixels = np.zeros((len(samples), num_classes + 1), np.int32)
     stale = np.ones(len(samples), bool)
-    if path and (kept := _kept(path)):
+    kept = _kept(path) if path else None
+    if kept and kept["stamps"].shape == stamps.shape and kept["pixels"].shape == pixels.shape:
         stale = (kept["stamps"] != stamps).any(1)
         pixels[~stale] = kept["pixels"][~stale]
     todo = np.flatnonzero(stale)
@@ -91,7 +92,7 @@ def _kept(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             return {name: kept[name] for name in ("stamps", "pixels")}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
 

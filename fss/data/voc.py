@@ -32,7 +32,7 @@ def read_list(path: Path, root: Path, mask_dir: str | None = None) -> list[Sampl
             the message names list and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
     seen: dict[str, int] = {}
@@ -88,7 +88,7 @@ def _sample(line: str, root: Path, mask_dir: str | None, where: str) -> Sample:
         found = [root / "JPEGImages" / f"{line}{t}" for t in _IMAGE_TYPES]
         image = next((p for p in found if p.is_file()), found[0])
     for kind, path in (("image", image), ("mask", mask)):
-        if ".." in path.relative_to(root).parts:
+        if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
             raise UserError(f"{where}: {kind} {path} lies outside {root}")
         if not path.is_file():
             raise UserError(f"{where}: {kind} {path} does not exist")

@@ -13,6 +13,12 @@ from fss.errors import UserError
 FORMAT = 1
 
 
+_FIELDS = {
+    "format": int, "about": dict, "facts": dict, "settings": dict, "model": dict, "optimizer": dict,
+    "step": int, "spent": float, "best": float, "validated": int,
+}  # fmt: skip
+
+
 def save(path: Path, about: dict[str, Any], model: nn.Module, **state: Any) -> None:
     """Write a checkpoint in one go: whoever reads `path` finds the old one or the new one, whole.
 
@@ -41,8 +47,8 @@ def read(path: Path) -> dict[str, Any]:
         UserError: missing, truncated, or not written by this project.
     """
     content = read_torch(path)
-    if not isinstance(content, dict) or {"format", "about", "model"} - content.keys():
-        raise UserError(f"{path} is no checkpoint of fss")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), t) for k, t in _FIELDS.items()):
+        raise UserError(f"{path} is no checkpoint of fss, or a damaged one; delete it to train anew")
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}, this version reads {FORMAT}; train it anew")
     return content

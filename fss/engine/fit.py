@@ -51,9 +51,14 @@ class Fit:
         Raises:
             UserError: the checkpoint there was trained with other settings.
         """
-        path = self.folder / "last.pt"
-        if not path.is_file():
+        path, best = self.folder / "last.pt", self.folder / "best.pt"
+        if not path.is_file() and not best.is_file():
             return
+        if not path.is_file() or not best.is_file():
+            gone = best if path.is_file() else path
+            raise UserError(
+                f"{gone} is missing beside the other; put it back, or delete {self.folder} to train anew"
+            )
         content = checkpoint.read(path)
         checkpoint.require(content, self.about, path)
         self.facts = content["facts"]
@@ -108,7 +113,7 @@ class Fit:
             progress = distributed.agree(math.inf if signals.came else self.budget.progress, self.device)
             if progress == math.inf:  # all processes stop before the same step
                 if distributed.is_main():
-                    self.save("last.pt")
+                    self._save_both()
                 raise KeyboardInterrupt
             if progress >= (self.validated + 1) / self.config.validations:
                 self._validate(progress, writer)
@@ -132,8 +137,9 @@ class Fit:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise UserError(
-                f"the loss is {float(total.detach())} at step {self.budget.step}; the last good "
-                f"checkpoint is {self.folder / 'last.pt'}. Lower the learning rate, or try precision=fp32"
+                f"the loss is {float(total.detach())} at step {self.budget.step}; "
+                f"the last good checkpoint, if it got so far, is {self.folder / 'last.pt'}. "
+                "Lower the learning rate, or try precision=fp32"
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -162,7 +168,13 @@ class Fit:
     def _save_now_and_then(self) -> None:
         """Keep at most ten minutes of work at risk, however far apart the validations are."""
         if distributed.is_main() and time.monotonic() - self.saved > _SAVE_EVERY:
-            self.save("last.pt")
+            self._save_both()
+
+    def _save_both(self) -> None:
+        """Between validations: `last.pt`, and a first `best.pt`, since one never stands without the other."""
+        if not (self.folder / "best.pt").is_file():
+            self.save("best.pt")
+        self.save("last.pt")
 
     def save(self, name: str) -> None:
         """Write a checkpoint that training can go on from."""

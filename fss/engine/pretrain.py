@@ -87,6 +87,10 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         )
     cache = config.output / "cache"
     train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
+    if len(train.samples) < 2:
+        raise UserError(
+            f"{config.data.train_list} lists one image; batch norms need two or more to learn from"
+        )
     folder = base_folder(config)
     torch.manual_seed(config.seed)
     model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)

@@ -76,8 +76,11 @@ def open_folder(folder: Path, config: Config, device: torch.device) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file in one go, so that no reader finds half of it."""
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    half.write_text(text, encoding="utf-8")
-    half.replace(path)
+    try:
+        half.write_text(text, encoding="utf-8")
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def _commit() -> str | None:

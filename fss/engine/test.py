@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from fss.backbones.frozen import checksum
 from fss.config import Config
 from fss.data.plan import plan_hash
 from fss.data.source import Source, open_source
@@ -18,6 +17,7 @@ from fss.engine.train import planner_for
 from fss.engine.trained import load_trained
 from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
+from fss.model import frozen_checksum
 from fss.report.overlay import EpisodePictures
 
 
@@ -59,7 +59,7 @@ def test(
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
         "shots": {"train": trained.shots, "test": config.test.shots},
-        "frozen_sha256": checksum(torch.nn.ModuleList([model.backbone, model.neck])),
+        "frozen_sha256": frozen_checksum(model),
         "precision": "bf16" if half else "fp32",
         "config": config.model_dump(mode="json"),
         "environment": environment(device),

@@ -21,7 +21,7 @@ from fss.engine.pretrain import about_base, load_base
 from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
 from fss.heads import Head, HeadOutput, head_options
-from fss.model import FewShotModel, build_model
+from fss.model import FewShotModel, build_model, frozen_checksum
 from fss.ops import segmentation_loss
 from fss.report.overlay import episode_row
 
@@ -56,6 +56,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
         "seed": config.seed,
         "min_pixels": config.data.min_pixels,
         "small_classes": config.data.small_classes,
+        "frozen_sha256": frozen_checksum(model),
     }
     facts = {
         "base": told,

@@ -31,8 +31,10 @@ def find_head(name: str) -> type[Head]:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # a user's file can fail in any way
         raise UserError(f"head {name!r}: cannot import {path} ({type(error).__name__}: {error})") from error
-    if not (inspect.isclass(found) and issubclass(found, Head)):
-        raise UserError(f"head {name!r}: {path} is not a subclass of fss.heads.Head")
+    if not (inspect.isclass(found) and issubclass(found, Head) and found.forward is not Head.forward):
+        raise UserError(
+            f"head {name!r}: {path} is not a subclass of fss.heads.Head with a forward of its own"
+        )
     return found
 
 

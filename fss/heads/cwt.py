@@ -7,6 +7,7 @@ Encoder and decoder are frozen after base-class training. For each episode a two
 classifier is fitted to the support (the inner loop), then adapted to the query by attention.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -47,6 +48,10 @@ class CWT(Head):
         balanced: bool = True,
     ) -> None:
         super().__init__(channels)
+        if steps < 0 or heads < 1 or not 0 < lr < math.inf:
+            raise ValueError(
+                f"steps={steps}, heads={heads}, lr={lr}; allowed: steps >= 0, heads >= 1, lr > 0"
+            )
         self.width, self.steps, self.lr = channels["neck"], steps, lr
         self.balanced_loss = balanced
         self.transformer: WeightTransformer | None = None

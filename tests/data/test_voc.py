@@ -2,6 +2,7 @@
 
 import pytest
 
+from fss.data.folder import read_classes
 from fss.data.voc import list_checksum, read_list
 from fss.errors import UserError
 from tests.make import make_voc
@@ -52,3 +53,13 @@ def test_augmented_masks_come_first(root):
 def test_mistakes_are_named(root, text, message):
     with pytest.raises(UserError, match=message):
         read_list(write(root, text), root)
+
+
+def test_classes_file(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_bytes("\ufeffcar\r\nred bus\r\n\r\n".encode())
+    assert read_classes(tmp_path) == ("car", "red bus")
+    for text in ("", "a\n\nb\n", "a\na\n"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"classes\.txt"):
+            read_classes(tmp_path)

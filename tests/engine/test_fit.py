@@ -1,6 +1,8 @@
 """Budget, learning rate, checkpoints, and going on after a stop."""
 
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -73,16 +75,29 @@ def test_infinite_loss_stops_with_the_last_good_checkpoint(tmp_path):
         f.run(batches(0), lambda b: {"loss": f.model(b).sum() * math.nan}, "toy")
 
 
+def write(path, stage):
+    state = {
+        "facts": {},
+        "settings": {},
+        "optimizer": {},
+        "step": 0,
+        "spent": 0.0,
+        "best": 0.0,
+        "validated": 0,
+    }
+    checkpoint.save(path, {"stage": stage}, nn.Linear(1, 1), **state)
+
+
 def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
-    checkpoint.save(path, {"stage": "a"}, nn.Linear(1, 1))
+    write(path, "a")
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match="No space left"):
-        checkpoint.save(path, {"stage": "b"}, nn.Linear(1, 1))
+        write(path, "b")
     assert checkpoint.read(path)["about"] == {"stage": "a"}
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
@@ -91,3 +106,29 @@ def test_foreign_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="no checkpoint of fss"):
         checkpoint.read(tmp_path / "x.pt")
+
+
+def test_one_checkpoint_without_the_other_is_refused(tmp_path):
+    train(fit(tmp_path))
+    (tmp_path / "best.pt").unlink()
+    with pytest.raises(UserError, match=r"best\.pt is missing"):
+        fit(tmp_path)
+
+
+def test_sigterm_stops_between_steps_and_the_rest_equals_an_uninterrupted_run(tmp_path):
+    whole = fit(tmp_path / "whole")
+    train(whole)
+    cut = fit(tmp_path / "cut")
+
+    def step(batch):
+        if cut.budget.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": (cut.model(batch) - 1).square().mean()}
+
+    with pytest.raises(KeyboardInterrupt):
+        cut.run(batches(0), step, "toy")
+    again = fit(tmp_path / "cut")
+    assert again.budget.step == 8  # the step during which the signal came was finished
+    train(again)
+    a, b = (checkpoint.read(tmp_path / n / "last.pt")["model"] for n in ("whole", "cut"))
+    assert all(torch.equal(a[k], b[k]) for k in a)

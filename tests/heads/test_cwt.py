@@ -73,6 +73,12 @@ def test_empty_support_is_noted_and_harmless():
     assert out.logits.isfinite().all()
 
 
+@pytest.mark.parametrize("option", [{"steps": -5}, {"heads": 0}, {"lr": -1.0}])
+def test_nonsense_options_are_refused(option):
+    with pytest.raises(ValueError, match="allowed"):
+        CWT({"neck": 8}, **option)
+
+
 def test_first_weight_is_a_function_of_the_seed():
     head, masks = CWT({"neck": 512}), torch.zeros(1, 9, 9)
     a, b, c = (head.prepare(masks, seed)["first_weight"] for seed in (1, 1, 2))
