@@ -71,15 +71,8 @@ def empty_base(config: Config, about: dict[str, Any]) -> BaseSegmenter:
     return build_base(network, len(about["base_classes"]), weights=False)
 
 
-def pretrain(config: Config, device: torch.device, half: bool) -> Path:
-    """Train stage 1, or go on with it, or find it done; returns its folder.
-
-    A budget of zero leaves the network random and only sets its norms' statistics: the baseline that
-    tells what base-class training is worth.
-
-    Raises:
-        UserError: data or backbone weights are missing, or the folder holds another run.
-    """
+def _open(config: Config) -> tuple[Source, Source]:
+    """The training and the test split, fit for stage 1."""
     if config.data.fold < 0 or config.data.folds < 2:
         raise UserError(
             f"data.fold={config.data.fold} of {config.data.folds} has no base classes to train on; "
@@ -91,6 +84,19 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         raise UserError(
             f"{config.data.train_list} lists one image; batch norms need two or more to learn from"
         )
+    return train, val
+
+
+def pretrain(config: Config, device: torch.device, half: bool) -> Path:
+    """Train stage 1, or go on with it, or find it done; returns its folder.
+
+    A budget of zero leaves the network random and only sets its norms' statistics: the baseline that
+    tells what base-class training is worth.
+
+    Raises:
+        UserError: data or backbone weights are missing, or the folder holds another run.
+    """
+    train, val = _open(config)
     folder = base_folder(config)
     torch.manual_seed(config.seed)
     model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)
