@@ -1,4 +1,4 @@
-"""What is wrong with data or settings, met on the command line: code 2, the culprit named, nothing written."""
+"""What is wrong with data or settings, met on the command line: code 2, and the culprit is named."""
 
 import re
 
