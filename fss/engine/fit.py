@@ -2,8 +2,10 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +85,15 @@ class Fit:
         """Whether the budget is used up and its end validated."""
         return self.validated >= self.config.validations
 
-    def run(self, batches: Iterator[Any], step: Callable[[Any], Losses], title: str) -> None:
+    def run(
+        self, batches: Iterator[Any], step: Callable[[Any], Losses], title: str, look_first: bool = False
+    ) -> None:
         """Train to the end of the budget.
 
         Args:
             batches: endless, beginning with number `budget.step`.
             step: batch -> losses, which are summed.
+            look_first: validate before the first step too, so that training can only gain on its start.
 
         Raises:
             UserError: the loss is not finite.
@@ -98,7 +103,9 @@ class Fit:
         self.model.train()
         self.budget.start_clock()
         try:
-            with _Signals() as signals:
+            with _alone_in(self.folder), _Signals() as signals:
+                if look_first and self.budget.step == 0 and self.best == -math.inf:
+                    self._validate(0.0, writer)
                 self._loop(batches, step, bar, writer, signals)
         finally:
             bar.close()
@@ -185,6 +192,24 @@ class Fit:
             best=self.best, validated=self.validated,
         )  # fmt: skip
         self.saved = time.monotonic()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder while training, so that two runs cannot overwrite each other."""
+    if not distributed.is_main() or sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{folder} is in use by another training; wait for it, or set tag= or output="
+            ) from None
+        yield
 
 
 class _Signals:

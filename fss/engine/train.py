@@ -75,7 +75,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
         print(f"stage 2: {config.head.type}, {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
     make = _cached if config.train.cache else _augmented
     batches, step = make(config, model, base_side, _chunks(planner, config, fit.budget.step), device)
-    fit.run(batches, step, "stage 2")
+    fit.run(batches, step, "stage 2", look_first=True)
     return folder
 
 

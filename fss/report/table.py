@@ -21,6 +21,7 @@ def console_table(result: dict[str, Any]) -> str:
         f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   "
         f"(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
         f"{'FB-IoU':<{width}}  {scores['fb_iou']:6.2f}",
+        f"checkpoint of step {result['checkpoint']['steps']}, "
         f"labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
     ]
     lines += [

@@ -108,6 +108,20 @@ def test_foreign_checkpoint_is_refused(tmp_path):
         checkpoint.read(tmp_path / "x.pt")
 
 
+def test_two_trainings_cannot_share_a_folder(tmp_path):
+    first, second = fit(tmp_path), fit(tmp_path)
+
+    def step(batch):
+        with pytest.raises(UserError, match="in use by another training"):
+            train(second)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        first.run(batches(0), step, "toy")
+    train(second)
+    assert second.done
+
+
 def test_one_checkpoint_without_the_other_is_refused(tmp_path):
     train(fit(tmp_path))
     (tmp_path / "best.pt").unlink()
