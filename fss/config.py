@@ -107,9 +107,8 @@ class ScheduleConfig(_Section):
     weight_decay: float = Field(1e-4, ge=0, le=1)
     decay: Literal["constant", "cosine", "poly"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1)  # share of the budget
-    validations: int = Field(
-        1, ge=1
-    )  # spread evenly over the budget, the last at its end; stage 2 begins with one more
+    # Spread evenly over the budget, the last at its end; stage 2 begins with one more.
+    validations: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _bounded(self) -> "ScheduleConfig":
