@@ -63,7 +63,10 @@ def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None
     about = content["about"]
     differ = [f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if about.get(k) != v]
     if differ:
-        raise UserError(f"{path} is another kind of checkpoint: {'; '.join(differ)}")
+        raise UserError(
+            f"{path} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, name another, "
+            "or delete its folder to train anew"
+        )
 
 
 def fill(model: nn.Module, content: dict[str, Any], path: Path) -> None:
