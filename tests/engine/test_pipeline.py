@@ -264,6 +264,18 @@ def test_checksum_sees_a_single_bit():
     assert checksum(net) != before
 
 
+def test_training_from_cached_features(trained):
+    settings = ["train.cache=true", "train.augment=none", "tag=cached", "test.checkpoint=last"]
+    assert run("train", *trained, *settings) == 0
+    (folder,) = trained[1].glob("folder/fold0/cwt*_cached")
+    start, end = (checkpoint.read(folder / f"{name}.pt") for name in ("best", "last"))
+    assert end["facts"]["steps"] == 3
+    head = [k for k in end["model"] if k.startswith("head.")]
+    fresh = checkpoint.read(next(trained[1].glob("folder/fold0/cwt*_1shot/last.pt")))["model"]
+    assert any(not torch.equal(end["model"][k], fresh[k]) for k in head)  # other images, other weights
+    assert all(torch.equal(v, start["model"][k]) for k, v in end["model"].items() if k not in head)
+
+
 def test_two_processes_train(tmp_path):
     """Both stages under torchrun with gloo; the global batch, not the process's, decides the steps."""
     root, output = make_folder(tmp_path / "set"), tmp_path / "out"
