@@ -4,30 +4,43 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import fss
 from fss.errors import UserError
 
-_EXAMPLES = """examples:
-  fss train --data shapes --fold 0 --layers 50 --shots 1
-  fss test --data pascal --fold 0 --shots 5 --head cwt --visualize
-  fss pretrain --data folder data.root=my_photos data.size=321
+_SETTINGS = "settings: any key of the configuration as section.key=value, such as test.episodes=200"
+_PUBLISHED = """kinds:
+  backbone   ImageNet ResNet-50/101, deep or plain stem        one file
+  cwt-base   PSPNet of base classes, CWT's first stage         one file
+  cwt        that and the classifier weight transformer        two files
+  asgnet     the whole ASGNet, pyramid or ASPP                 one file
 
-settings: any key of the configuration as section.key=value, such as test.episodes=200 (values in YAML)
-"""
+The files do not tell what they were trained on: say so with --data, --fold and --shots."""
+
+
+class Verb(NamedTuple):
+    """What a verb does in a line, its options, what runs it, and how it is used."""
+
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, list[str]], None]
+    examples: tuple[str, ...]
+    more: str = _SETTINGS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 if it worked, 2 for a mistake of the user's, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options, settings = _parser().parse_known_intermixed_args(arguments)
+    verb = _parser().parse_args(arguments[:1]).verb
+    options, unknown = _verb_parser(verb).parse_known_intermixed_args(arguments[1:])
     try:
-        unknown = [s for s in settings if s.startswith("-")]
         if unknown:
-            raise UserError(f"unknown option {unknown[0]}; see `fss {options.verb} --help`")
-        return _run(options, settings, arguments)
+            raise UserError(f"unknown option {unknown[0]}; see `fss {verb} --help`")
+        VERBS[verb].run(options, arguments)
+        return 0
     except (UserError, OSError) as error:  # OSError: no permission, no space
         print(f"fss: error: {error}".replace("\n", "\n  "), file=sys.stderr)
         return 2
@@ -37,47 +50,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="fss",
         description=fss.__doc__,
-        epilog=_EXAMPLES,
+        usage="fss VERB [options] [section.key=value ...]",
+        epilog=f"verbs:\n{verbs}\n\n`fss VERB --help` tells a verb's options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "verb",
-        choices=("pretrain", "train", "test"),
-        help="stage 1; stage 1 where needed, stage 2 and a test; a test",
-    )
-    parser.add_argument(
-        "--data",
-        default="shapes",
-        metavar="NAME",
-        help="configs/data/NAME.yaml, or a YAML file (default: shapes)",
-    )
-    parser.add_argument(
-        "--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)"
-    )
-    parser.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a further recipe, configs/NAME.yaml or a YAML file",
-    )
-    parser.add_argument("--fold", metavar="N", help="the fold whose classes are held out")
-    parser.add_argument("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101")
-    parser.add_argument("--shots", metavar="K", help="support images per episode")
-    parser.add_argument(
-        "--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each"
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="test this one (default: what training left)"
-    )
-    parser.add_argument(
-        "--visualize", action="store_true", help="one picture per tested episode, and a contact sheet"
-    )
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
     parser.add_argument("--version", action="version", version=f"fss {fss.__version__}")
     return parser
+
+
+def _verb_parser(name: str) -> argparse.ArgumentParser:
+    verb = VERBS[name]
+    examples = "\n".join(f"  {line}" for line in verb.examples)
+    parser = argparse.ArgumentParser(
+        prog=f"fss {name}",
+        description=verb.help,
+        epilog=f"examples:\n{examples}\n\n{verb.more}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verb=name)
+    verb.options(parser)
+    return parser
+
+
+def _pretrain_options(parser: argparse.ArgumentParser) -> None:
+    _what(parser)
+    add = parser.add_argument
+    add("settings", nargs="*", metavar="section.key=value", help="settings of the configuration")
+    add("--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)")
+    add("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101")
+    add("--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each")
+    parser.set_defaults(checkpoint=None, visualize=False, explain=False)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    _pretrain_options(parser)
+    add = parser.add_argument
+    add("--visualize", action="store_true", help="one picture per tested episode, and a contact sheet")
+    add("--explain", action="store_true", help="pictures of how the head comes to its answer, too")
+
+
+def _test_options(parser: argparse.ArgumentParser) -> None:
+    _train_options(parser)
+    text = "test this one (default: what training left)"
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    _what(parser)
+    parser.set_defaults(data=None)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="the authors' file or files, then the checkpoint to write")
+    add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt or asgnet")
+
+
+def _what(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    text = "configs/data/NAME.yaml, or a YAML file"
+    add("--data", default="shapes", metavar="NAME", help=text)
+    add("--fold", metavar="N", help="the fold whose classes are held out")
+    add("--shots", metavar="K", help="support images per episode")
+    text = "a further recipe, configs/NAME.yaml or a YAML file"
+    add("--config", action="append", default=[], metavar="NAME", help=text)
 
 
 def parse_gpus(text: str) -> list[int] | None:
@@ -130,20 +168,58 @@ def _become_torchrun(gpus: list[int], arguments: list[str]) -> None:
     os.execv(sys.executable, [*torchrun, *arguments])
 
 
-def _run(options: argparse.Namespace, settings: list[str], arguments: list[str]) -> int:
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.config import load_config
 
     named = {"data.fold": options.fold, "backbone.layers": options.layers}
     named |= {f"{section}.shots": options.shots for section in ("train", "test")}
     overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
-    config = load_config(options.data, options.head, [*overrides, *settings], options.config)
+    config = load_config(options.data, options.head, [*overrides, *options.settings], options.config)
     device_name = _choose_gpus(options, arguments) or config.device
 
     from fss.engine import distributed, verbs
 
     device = distributed.start(device_name)
     try:
-        verbs.VERBS[options.verb](config, device, options.checkpoint, options.visualize)
+        pictures = verbs.Pictures(options.visualize, options.explain)
+        verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
     finally:
         distributed.stop()
-    return 0
+
+
+def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
+    settings = [text for text in options.paths if re.match(r"[a-z_]+(\.\w+)*=", text)]
+    paths = [Path(text) for text in options.paths if text not in settings]
+    if len(paths) < 2:
+        raise UserError("convert needs the authors' file or files, then the checkpoint to write")
+    if options.kind != "backbone" and None in (options.data, options.fold):
+        raise UserError("say what the files were trained on, such as --data pascal --fold 0")
+    named = {"data.fold": options.fold, "train.shots": options.shots}
+    settings += [f"{key}={value}" for key, value in named.items() if value is not None]
+
+    from fss.engine import verbs
+
+    verbs.run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
+
+
+VERBS = {
+    "train": Verb(
+        "stage 1 where it is missing, stage 2, and a test", _train_options, _run,
+        ("fss train --data shapes --fold 0 --layers 50 --shots 1",
+         "fss train --data pascal --fold 0 --head asgnet --gpus 0,1"),
+    ),
+    "test": Verb(
+        "test a head on the classes held out", _test_options, _run,
+        ("fss test --data pascal --fold 0 --shots 5 --head cwt --visualize",
+         "fss test --data shapes --head asgnet --visualize --explain"),
+    ),
+    "pretrain": Verb(
+        "stage 1 alone: a segmentation network learns the base classes", _pretrain_options, _run,
+        ("fss pretrain --data folder data.root=my_photos data.size=321",),
+    ),
+    "convert": Verb(
+        "make a checkpoint from published weights", _convert_options, _convert,
+        ("fss convert --kind asgnet best.pth asgnet.pt --data pascal --fold 0 --shots 1",
+         "fss convert --kind cwt pspnet.pth transformer.pth cwt.pt --data pascal --fold 0"), _PUBLISHED,
+    ),
+}  # fmt: skip

@@ -32,7 +32,7 @@ class DataConfig(_Section):
     """Where the images are, which classes are held out, and how images are prepared."""
 
     name: str = "shapes"
-    layout: Literal["voc", "folder", "shapes"] = "shapes"
+    layout: Literal["voc", "coco", "folder", "shapes"] = "shapes"  # coco: as voc, with 80 classes
     root: Path | None = None  # default: data/NAME
     mask_dir: str | None = None  # default: SegmentationClassAug where it exists, else SegmentationClass
     train_list: str = "ImageSets/Segmentation/train.txt"  # relative to here, or to root
@@ -72,6 +72,10 @@ class BackboneConfig(_Section):
     layers: Literal[18, 34, 50, 101] = 50
     stem: Literal["auto", "deep", "plain"] = "auto"  # auto: whatever the weights have; deep when random
     weights: str = "auto"  # auto (initmodel/), download (torchvision), random, or a file
+    stage1: bool = True  # learn the base classes first; false: frozen as the weights are, without a neck
+    base: Path | None = None  # a base checkpoint (fss pretrain, fss convert) in place of stage 1's own
+    vit: str = "none"  # ViT-B/16 beside it: none, auto (initmodel/), download (torchvision), random, a file
+    vit_size: int = Field(224, ge=32, multiple_of=16)  # images are resized to this for it, pixels
 
 
 class NeckConfig(_Section):
@@ -146,12 +150,13 @@ class TrainConfig(ScheduleConfig):
     """Stage 2, episodes. Defaults as published for CWT."""
 
     epochs: float | None = Field(20, ge=0)
-    episodes: int = Field(6000, ge=1)  # in one epoch
+    episodes: int | None = Field(6000, ge=1)  # in one epoch; null: as many as there are query images
     shots: int = Field(1, ge=1)
     nesterov: bool = True
     validations: int = Field(20, ge=1)
     validation_episodes: int = Field(1000, ge=1)
-    augment: Literal["flips", "none"] = "flips"
+    # flips: CWT's; views: ASGNet's scales, rotations, crops, blur, left-right flips
+    augment: Literal["flips", "views", "none"] = "flips"
     cache: bool = False  # keep the frozen features of un-augmented images; needs augment=none
 
     @model_validator(mode="after")

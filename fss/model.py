@@ -1,15 +1,19 @@
 """The only wiring: backbone + neck + classifier (stage 1), backbone + neck + head (episodes)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from fss.backbones.frozen import checksum, freeze
-from fss.backbones.resnet import ResNet
+from fss.backbones.resnet import STAGES, ResNet, stage_channels
+from fss.backbones.vit import VIT_CHANNELS, Tokens
 from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read_weights
 from fss.config import BackboneConfig, Config, NeckConfig
 from fss.errors import UserError
 from fss.heads import Features, Head, HeadOutput, build_head
 from fss.necks.ppm import PyramidPooling
+from fss.ops import resize
 
 
 class BaseSegmenter(nn.Module):
@@ -30,20 +34,31 @@ class BaseSegmenter(nn.Module):
 
 
 class FewShotModel(nn.Module):
-    """A frozen backbone and neck, and a head that learns.
+    """A frozen network and a head that learns.
 
     Args:
+        neck: of stage 1, for heads that want its features.
+        tokens: a vision transformer, for heads that want its tokens.
         bf16: compute the frozen part in bfloat16.
     """
 
     head: Head
 
-    def __init__(self, backbone: ResNet, neck: PyramidPooling, head: Head, bf16: bool = False) -> None:
+    def __init__(
+        self, backbone: ResNet, neck: PyramidPooling | None, head: Head, tokens: Tokens | None = None,
+        bf16: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = freeze(backbone)
-        self.neck = freeze(neck)
+        self.neck = freeze(neck) if neck else None
+        self.tokens = freeze(tokens) if tokens else None
         self.head = head
         self.bf16 = bf16
+
+    @property
+    def frozen(self) -> nn.ModuleList:
+        """All that never learns here."""
+        return nn.ModuleList(m for m in (self.backbone, self.neck, self.tokens) if m is not None).eval()
 
     def train(self, mode: bool = True) -> "FewShotModel":
         """Switch the head alone: a frozen network stays in evaluation mode."""
@@ -54,38 +69,79 @@ class FewShotModel(nn.Module):
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
         """Images (B,3,H,W) -> frozen features {level: (B,C,h,w)} at the head's levels."""
-        wanted = set(self.head.levels) - {"neck"}
-        if "neck" in self.head.levels:
-            wanted.update(PyramidPooling.levels)
+        levels = set(self.head.levels)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            features = self.backbone(images, wanted)
-            if "neck" in self.head.levels:
+            stages = levels.intersection(STAGES).union(PyramidPooling.levels if "neck" in levels else ())
+            features = self.backbone(images, stages) if stages else {}
+            if self.neck and "neck" in levels:
                 features["neck"] = self.neck(features)
+            if self.tokens and levels.intersection(VIT_CHANNELS):
+                features |= self.tokens(images)
         return {level: features[level] for level in self.head.levels}
 
     def encode(self, images: Tensor) -> Features:
-        """What the head keeps of an image, whatever its partners: images (B,3,H,W) -> {level: (B,...)}."""
-        return self.head.encode(self.extract(images))
+        """What the head keeps of an image, whatever its partners: images (B,3,H,W) -> {level: (B,...)}.
 
-    def forward(
-        self,
-        query: Tensor,
-        support_images: Tensor,
-        support_masks: Tensor,
-        extras: dict[str, Tensor],
+        A few images at a time, so that memory does not grow with the shots.
+        """
+        parts = [self.head.encode(self.extract(part)) for part in images.split(_AT_ONCE)]
+        return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
+
+    def output(
+        self, query: Tensor, support_images: Tensor, support_masks: Tensor, extras: dict[str, Tensor],
         query_mask: Tensor | None = None,
-    ) -> HeadOutput:
-        """Query (B,3,H,W), supports (B,K,3,H,W) with masks (B,K,H,W) -> the head's output."""
-        b, k = support_images.shape[:2]
-        every = self.encode(torch.cat([query, support_images.flatten(0, 1)]))
-        mine = {level: x[:b] for level, x in every.items()}
-        theirs = {level: x[b:].unflatten(0, (b, k)) for level, x in every.items()}
+    ) -> HeadOutput:  # fmt: skip
+        """Query (B,3,H,W), supports (B,K,3,H,W) with masks (B,K,H,W) -> the head's output.
+
+        `extras` are the head's `prepare`d tensors, `query_mask` (B,H,W) is for losses of its own.
+        """
+        mine = self.encode(query)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.head.learns_from_support):
+            theirs = self.encode(support_images.flatten(0, 1))
+        shape = support_masks.shape[:2]
+        theirs = {level: x.unflatten(0, shape) for level, x in theirs.items()}
         return self.head(mine, theirs, support_masks, extras, query_mask)
+
+    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor, seed: int = 0) -> Tensor:
+        """Segment queries.
+
+        Args:
+            query: (B,3,H,W), normalised (`fss.data.transforms.normalise`).
+            support_images: (B,K,3,H,W) likewise.
+            support_masks: (B,K,H,W), 1 foreground, 0 background, 255 ignored.
+            seed: of whatever is random in the head (CWT's first classifier).
+
+        Returns:
+            logits (B,2,H,W), background first.
+
+        Raises:
+            ValueError: the shapes do not fit each other.
+        """
+        _check_shapes(query, support_images, support_masks)
+        made = [self.head.prepare(masks, seed) for masks in support_masks.cpu()]
+        extras = {k: torch.stack([m[k] for m in made]).to(query.device) for k in made[0]}
+        logits = self.output(query, support_images, support_masks, extras).logits
+        return resize(logits.float(), (query.shape[-2], query.shape[-1]))
+
+
+_AT_ONCE = 8  # images
+
+
+def _check_shapes(query: Tensor, images: Tensor, masks: Tensor) -> None:
+    b, *_, h, w = query.shape
+    k = images.shape[1] if images.dim() == 5 else 0
+    wanted = [(b, 3, h, w), (b, k, 3, h, w), (b, k, h, w)]
+    got = [tuple(query.shape), tuple(images.shape), tuple(masks.shape)]
+    if k < 1 or got != wanted:
+        raise ValueError(
+            f"query {got[0]}, support images {got[1]}, support masks {got[2]} do not fit; "
+            "wanted (B,3,H,W), (B,K,3,H,W), (B,K,H,W)"
+        )
 
 
 def frozen_checksum(model: FewShotModel) -> str:
     """sha256 of the frozen network: equal in two results if and only if they stand on the same one."""
-    return checksum(nn.ModuleList([model.backbone, model.neck]))
+    return checksum(model.frozen)
 
 
 def build_backbone(config: BackboneConfig, weights: bool = True) -> ResNet:
@@ -115,11 +171,21 @@ def build_neck(config: NeckConfig, backbone: ResNet) -> PyramidPooling:
     return PyramidPooling(backbone.channels["stage4"], config.channels, dropout=config.dropout)
 
 
-def build_model(config: Config, base: BaseSegmenter, bf16: bool = False) -> FewShotModel:
-    """A few-shot model on the (trained) network of stage 1; its classifier is left behind."""
-    channels = {**base.backbone.channels, "neck": base.neck.channels}
-    head = build_head(config.head.type, config.head.options, channels)
-    return FewShotModel(base.backbone, base.neck, head, bf16)
+def build_model(
+    head: str, options: dict[str, Any], backbone: ResNet, neck: PyramidPooling | None = None,
+    tokens: Tokens | None = None, bf16: bool = False,
+) -> FewShotModel:  # fmt: skip
+    """A few-shot model: a head by name or import path, with its options, on a (trained) network."""
+    channels = network_channels(backbone.layers, neck.channels if neck else None, tokens is not None)
+    return FewShotModel(backbone, neck, build_head(head, options, channels), tokens, bf16)
+
+
+def network_channels(layers: int, neck: int | None, tokens: bool) -> dict[str, int]:
+    """Channels of every level that a network has, for heads to read."""
+    channels = stage_channels(layers)
+    if neck is not None:
+        channels["neck"] = neck
+    return channels | (VIT_CHANNELS if tokens else {})
 
 
 def build_base(config: Config, classes: int, weights: bool = True) -> BaseSegmenter:

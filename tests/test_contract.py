@@ -1,24 +1,58 @@
 """What every head must keep, run over all of them: a new head is tested by being in `HEADS`."""
 
+import json
+
 import pytest
 import torch
+from torchvision.models import VisionTransformer
 
 from fss.backbones.frozen import checksum
 from fss.backbones.resnet import ResNet
-from fss.heads import HEADS, build_head
-from fss.model import FewShotModel
+from fss.backbones.vit import VIT_CHANNELS, Tokens
+from fss.heads import HEADS, find_head, head_options
+from fss.model import build_model
 from fss.necks.ppm import PyramidPooling
 from fss.ops import segmentation_loss
 
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
+SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
+# Beside every head with its defaults: the options that take another way through it.
+VARIANTS = [
+    ("cwt", {"transformer": False}),
+    ("cwt", {"start": "identity"}),
+    ("asgnet", SMALL),
+    ("asgnet", {**SMALL, "context": "aspp"}),
+    ("asgnet", {**SMALL, "prototypes": 1, "similarity": "mean"}),
+    ("asgnet", {**SMALL, "tokens": "patches+class"}),
+    ("prototype", {"level": "stage3"}),
+    ("prototype", {"embed": 8, "align": True}),
+    ("examples.my_head.my_head:MyHead", {}),
+]
+NECKS = {"ppm": lambda backbone: PyramidPooling(backbone.channels["stage4"], 16), "none": lambda _: None}
 
 
-def build(name, bf16=False):
+def needs_neck(name, options):
+    return "level" not in options and "neck" in find_head(name).levels
+
+
+CASES = [
+    pytest.param(name, options, neck, id=f"{name}-{','.join(map(str, options.values()))}-{neck}")
+    for name, options in [*((name, {}) for name in HEADS), *VARIANTS]
+    for neck in NECKS
+    if neck != "none" or not needs_neck(name, options)
+]
+
+
+def build(name, options, neck, bf16=False):
     torch.manual_seed(0)
     backbone = ResNet(18)
-    neck = PyramidPooling(backbone.channels["stage4"], 16)
-    head = build_head(name, {}, {**backbone.channels, "neck": 16})
-    return FewShotModel(backbone, neck, head, bf16).eval()
+    tokens = tiny_tokens() if "tokens" in options else None
+    return build_model(name, options, backbone, NECKS[neck](backbone), tokens, bf16).eval()
+
+
+def tiny_tokens():
+    vit = VisionTransformer(32, 16, num_layers=1, num_heads=4, hidden_dim=VIT_CHANNELS["vit"], mlp_dim=8)
+    return Tokens(vit)
 
 
 def episodes(model, batch=2, shots=1, fill=None):
@@ -32,50 +66,76 @@ def episodes(model, batch=2, shots=1, fill=None):
     return query, support, masks, {k: torch.stack([e[k] for e in extras]) for k in extras[0]}
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
 @pytest.mark.parametrize("shots", [1, 5])
 @pytest.mark.parametrize("fill", [None, 0, 1, 255])
-def test_logits_are_finite_whatever_the_supports_hold(name, shots, fill):
-    model = build(name)
+def test_logits_are_finite_whatever_the_supports_hold(name, options, neck, shots, fill):
+    model = build(name, options, neck)
     with torch.no_grad():
-        out = model(*episodes(model, 2, shots, fill))
+        out = model.output(*episodes(model, 2, shots, fill))
     assert out.logits.shape[:2] == (2, 2) and out.logits.isfinite().all()
     assert all(note.shape == (2,) for note in out.notes.values())
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_a_batch_equals_its_episodes_one_by_one(name):
-    model = build(name)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+def test_a_batch_equals_its_episodes_one_by_one(name, options, neck):
+    model = build(name, options, neck)
     query, support, masks, extras = episodes(model, 3, 2)
     with torch.no_grad():
-        together = model(query, support, masks, extras).logits
+        together = model.output(query, support, masks, extras).logits
         for i in range(3):
             own = slice(i, i + 1)
-            alone = model(query[own], support[own], masks[own], {k: v[own] for k, v in extras.items()}).logits
+            own_extras = {k: v[own] for k, v in extras.items()}
+            alone = model.output(query[own], support[own], masks[own], own_extras).logits
             assert torch.allclose(alone, together[own], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
 @pytest.mark.parametrize("bf16", [False, True])
-def test_only_the_head_learns_and_nothing_frozen_moves(name, bf16):
-    model = build(name, bf16).train()
-    frozen = checksum(torch.nn.ModuleList([model.backbone, model.neck]))
-    assert not any(m.training for part in (model.backbone, model.neck) for m in part.modules())
+def test_only_the_head_learns_and_nothing_frozen_moves(name, options, neck, bf16):
+    model = build(name, options, neck, bf16).train()
+    frozen = checksum(model.frozen)
+    assert not any(m.training for part in (model.backbone, model.neck) if part for m in part.modules())
+    if not model.head.learns:
+        return
     target = torch.randint(0, 2, (2, HEIGHT, WIDTH))
-    out = model(*episodes(model), target)
+    out = model.output(*episodes(model), target)
     loss = segmentation_loss(out.logits, target, model.head.balanced_loss) + sum(out.losses.values())
     loss.backward()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
     optimizer.step()
     assert loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.head.parameters())
-    assert all(p.grad is None for part in (model.backbone, model.neck) for p in part.parameters())
-    assert checksum(torch.nn.ModuleList([model.backbone, model.neck])) == frozen
+    assert all(p.grad is None for p in model.frozen.parameters())
+    assert checksum(model.frozen) == frozen
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_prepare_is_pure(name):
-    model = build(name)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
+    model = build(name, options, neck)
+    query, support, masks, extras = episodes(model, 2, 3)
+    with torch.no_grad():
+        assert model(query, support, masks).shape == (2, 2, HEIGHT, WIDTH)
+        features = [model.encode(query), model.encode(support.flatten(0, 1))]
+        theirs = {k: v.unflatten(0, (2, 3)) for k, v in features[1].items()}
+        panels = model.head.explain(features[0], theirs, masks, extras)
+    for panel in panels:
+        assert panel.values.shape[:-2] == ((2, 3) if panel.over == "support" else (2,))
+        if panel.values.is_floating_point():
+            assert panel.values.min() >= 0 and panel.values.max() <= 1
+
+
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+def test_a_head_is_made_again_from_what_it_says_of_itself(name, options, neck):
+    """Checkpoints keep a head's options as plain values."""
+    kept = head_options(name, options)
+    assert head_options(name, kept) == kept
+    json.dumps(kept)
+
+
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+def test_prepare_is_pure(name, options, neck):
+    model = build(name, options, neck)
     masks = torch.randint(0, 2, (2, HEIGHT, WIDTH))
     before = torch.get_rng_state()
     a, b = model.head.prepare(masks, 7), model.head.prepare(masks, 7)

@@ -52,7 +52,9 @@ def find_weights(spec: str, layers: int, stem: str, folder: Path = FOLDER) -> Pa
 def read_weights(found: Path | str, layers: int) -> dict[str, Tensor]:
     """The state dict of a file in a published layout (or of torchvision's download), in our names."""
     if isinstance(found, Path):
-        return rename(read_state(found))
+        state = rename(read_state(found))
+        own = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+        return own or state
     from torchvision import models
 
     enum = models.get_model_weights(f"resnet{layers}")
@@ -67,13 +69,15 @@ def read_weights(found: Path | str, layers: int) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a published file, without `state_dict` nesting and `module.` prefixes.
+    """Tensors of a published file or of a checkpoint, without nesting and `module.` prefixes.
 
     Raises:
         UserError: missing, truncated, no PyTorch file, or holding more than tensors.
     """
     content = read_torch(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    state: object = content
+    for nest in ("state_dict", "model"):
+        state = state.get(nest, state) if isinstance(state, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no state dict of tensors")
     return {name.removeprefix("module."): value for name, value in state.items()}

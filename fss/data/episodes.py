@@ -11,7 +11,7 @@ from fss.data.files import read_image, read_mask
 from fss.data.loading import Loadable
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.data.transforms import fit, fit_mask, flips, normalise
+from fss.data.transforms import episode_view, fit, fit_mask, flips, normalise
 from fss.episode import Episode
 from fss.ops import binary_mask
 
@@ -54,10 +54,11 @@ class EpisodeSet(Loadable):
 
     Args:
         prepare: the head's `prepare`.
+        augment: "flips" or "views".
     """
 
-    def __init__(self, source: Source, size: int, prepare: Prepare) -> None:
-        self.source, self.size, self.prepare = source, size, prepare
+    def __init__(self, source: Source, size: int, prepare: Prepare, augment: str = "flips") -> None:
+        self.source, self.size, self.prepare, self.augment = source, size, prepare, augment
 
     def load(self, key: Draw) -> Episode:
         """An episode with B = 1."""
@@ -73,5 +74,9 @@ class EpisodeSet(Loadable):
 
     def _picture(self, position: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         sample = self.source.samples[position]
-        image, mask = flips(read_image(sample.image), read_mask(sample.mask), random)
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        if self.augment == "views":
+            image, mask = episode_view(image, mask, self.size, random)
+            return normalise(image), torch.from_numpy(mask)
+        image, mask = flips(image, mask, random)
         return normalise(fit(image, self.size)), torch.from_numpy(fit_mask(mask, self.size))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fss.config import DataConfig
+from fss.data.coco import COCO_CLASSES
 from fss.data.folder import read_classes
 from fss.data.folds import base_classes, novel_classes
 from fss.data.index import Index, build_index
@@ -15,6 +16,10 @@ from fss.errors import UserError
 
 _GET_PASCAL = (
     "Put VOC 2012 (JPEGImages/, SegmentationClassAug/) into {root}, or set data.root to where it is."
+)
+_GET_COCO = (
+    "Put COCO 2014 there as JPEGImages/ and SegmentationClass/ (one PNG of labels 1..80 an image), "
+    "or set data.root to where it is ({root})."
 )
 _GET_FOLDER = (
     "Put your set there (JPEGImages/, SegmentationClass/, classes.txt), or set data.root to where it is."
@@ -40,6 +45,11 @@ class Source:
     index: Index
     checksum: str
     published: bool | None
+
+    @property
+    def base_names(self) -> list[str]:
+        """Names of the base classes."""
+        return [self.classes[c - 1] for c in self.base]
 
     def pools(self, classes: list[int], min_pixels: int, least: int, small: str) -> dict[int, np.ndarray]:
         """Class -> positions of the images that count for it.
@@ -67,6 +77,22 @@ class Source:
         return kept
 
 
+def class_names(config: DataConfig) -> tuple[str, ...]:
+    """Names of the classes, label 1 first.
+
+    Raises:
+        UserError: they stand in the data folder, and it has none.
+    """
+    fixed = {"voc": PASCAL_CLASSES, "coco": COCO_CLASSES}
+    return fixed[config.layout] if config.layout in fixed else read_classes(config.folder)
+
+
+def base_names(config: DataConfig) -> list[str]:
+    """Names of the classes that the fold trains on."""
+    classes = class_names(config)
+    return [classes[c - 1] for c in base_classes(len(classes), config.fold, config.folds, config.scheme)]
+
+
 def open_source(config: DataConfig, split: str, cache: Path | None = None) -> Source:
     """Find and index a split ("train" or "val"); the synthetic set is drawn where it is missing.
 
@@ -74,12 +100,12 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
         UserError: the root, a list, or a listed file is missing, or the masks do not fit the classes.
     """
     root = config.folder
+    hint = {"voc": _GET_PASCAL, "coco": _GET_COCO}.get(config.layout, _GET_FOLDER)
     if config.layout == "shapes":
         draw_shapes(root)
     elif not root.is_dir():
-        hint = (_GET_PASCAL if config.layout == "voc" else _GET_FOLDER).format(root=root)
-        raise UserError(f"no data folder {root} for {config.name}. {hint}")
-    classes = PASCAL_CLASSES if config.layout == "voc" else read_classes(root)
+        raise UserError(f"no data folder {root} for {config.name}. {hint.format(root=root)}")
+    classes = class_names(config)
     if len(classes) < config.folds:
         raise UserError(f"{len(classes)} classes cannot make data.folds={config.folds} folds; ask for fewer")
     path = find_list(getattr(config, f"{split}_list"), root, _GET_LIST.format(split=split))

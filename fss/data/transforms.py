@@ -50,6 +50,20 @@ def flips(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> t
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
+def episode_view(
+    image: np.ndarray, mask: np.ndarray, size: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """ASGNet's augmentation: scale 0.9..1.1, with probability 0.5 each +-10 degrees, blur and left-right
+    flip, and a random crop S x S; returns as `random_view` does."""
+    rotate = 10.0 if random.random() < 0.5 else 0.0
+    image, mask = random_view(image, mask, size, (0.9, 1.1), rotate, random)
+    if random.random() < 0.5:
+        image = cv2.GaussianBlur(image, (5, 5), 0)
+    if random.random() < 0.5:
+        image, mask = np.flip(image, 1), np.flip(mask, 1)
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
 def random_view(
     image: np.ndarray, mask: np.ndarray, size: int, scale: tuple[float, float], rotate: float,
     random: np.random.Generator,

@@ -15,12 +15,13 @@ from fss.data.source import Source
 from fss.engine import distributed
 from fss.engine.features import FeatureStore, Ready
 from fss.episode import IGNORE
+from fss.heads import Panel
 from fss.metrics import EpisodeScore, counts
 from fss.model import FewShotModel
 from fss.ops import resize
 
-# (run, number in the run, draw, prediction (S,S) at network size, IoU in percent)
-OnEpisode = Callable[[int, int, Draw, Tensor, float], None]
+# (run, number in the run, draw, prediction (S,S) at network size, IoU in percent, the head's explanation)
+OnEpisode = Callable[[int, int, Draw, Tensor, float, list[Panel]], None]
 
 
 @dataclass
@@ -46,7 +47,8 @@ def feature_store(
 @torch.no_grad()
 def evaluate(
     model: FewShotModel, store: FeatureStore, plans: Sequence[Sequence[Draw]], num_classes: int, batch: int,
-    label_size: str = "network", on_episode: OnEpisode | None = None, title: str = "testing",
+    label_size: str = "network", on_episode: OnEpisode | None = None, explain: bool = False,
+    title: str = "testing",
 ) -> Evaluation:  # fmt: skip
     """Run every episode of every plan once, shared out over processes, and add up the counts.
 
@@ -56,6 +58,7 @@ def evaluate(
         batch: episodes at once; changes no number.
         label_size: "network" scores at S x S, "original" at the label's own size.
         on_episode: called with each prediction, in the process that made it.
+        explain: ask the head for maps that explain, and hand them to `on_episode`.
 
     Raises:
         UserError: an image or mask cannot be read.
@@ -71,7 +74,9 @@ def evaluate(
         mine = shares[distributed.rank() :: distributed.world()]
         for (first, _), ready in zip(mine, store.episodes(draws for _, draws in mine), strict=True):
             query, support = (ready.query, ready.support) if whole else ready.encoded(model.head)
-            output = model.head(query, support, ready.support_masks, ready.extras)
+            parts = (query, support, ready.support_masks, ready.extras)
+            output = model.head(*parts)
+            panels = model.head.explain(*parts) if explain else []
             out.notes.update({k: int(v.sum()) for k, v in output.notes.items()})
             for i, (prediction, mask) in enumerate(_predictions(output.logits, ready, label_size)):
                 inter, union = counts(prediction[None], mask[None])
@@ -81,7 +86,7 @@ def evaluate(
                     drawn = prediction
                     if label_size != "network":
                         drawn = resize(output.logits[i : i + 1], size)[0].argmax(0)
-                    on_episode(run, first + i, ready.draws[i], drawn, iou)
+                    on_episode(run, first + i, ready.draws[i], drawn, iou, [p.of(i) for p in panels])
             out.episodes += len(ready.draws)
             bar.update(len(ready.draws) * distributed.world())
         score.all_reduce(store.device)

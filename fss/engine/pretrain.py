@@ -16,6 +16,7 @@ from fss.data.loading import load_batches
 from fss.data.source import Source, open_source
 from fss.engine import checkpoint, distributed
 from fss.engine.fit import Fit, Losses
+from fss.engine.network import about_base, empty_base
 from fss.engine.run import base_folder, open_folder
 from fss.episode import IGNORE
 from fss.errors import UserError
@@ -23,52 +24,9 @@ from fss.model import BaseSegmenter, build_base
 from fss.ops import resize
 
 
-def about_base(config: Config, stem: str, source: Source) -> dict[str, Any]:
-    """What a base checkpoint must say of itself to be the one that is wanted."""
-    return {
-        "stage": "base",
-        "data": config.data.name,
-        "fold": config.data.fold,
-        "base_classes": [source.classes[c - 1] for c in source.base],
-        "size": config.data.size,
-        "layers": config.backbone.layers,
-        "stem": stem,
-        "neck": config.neck.model_dump(),
-    }
-
-
 def _training(config: Config, source: Source) -> dict[str, Any]:
     """What must be the same to go on with stage 1, beside `about_base`."""
     return {"seed": config.seed, "weights": config.backbone.weights, "train_list_sha256": source.checksum}
-
-
-def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, Any]]:
-    """The network of stage 1 from its best checkpoint, and the checkpoint's `about` and `facts` in one.
-
-    Raises:
-        UserError: it is missing, or of another data set, fold, backbone or neck.
-    """
-    path = base_folder(config) / "best.pt"
-    if not path.is_file():
-        raise UserError(f"no base checkpoint {path}; run `fss pretrain` with the same settings first")
-    content = checkpoint.read(path)
-    checkpoint.require(content, about_base(config, wanted_stem(config, content), source), path)
-    model = empty_base(config, content["about"])
-    checkpoint.fill(model, content, path)
-    return model, {**content["about"], **content["facts"], "base_miou": content["best"]}
-
-
-def wanted_stem(config: Config, content: dict[str, Any]) -> str:
-    """The stem that is asked for; with `auto`, the one a checkpoint has."""
-    own = config.backbone.stem
-    return str(content["about"].get("stem")) if own == "auto" else own
-
-
-def empty_base(config: Config, about: dict[str, Any]) -> BaseSegmenter:
-    """An untrained network of the shape that a checkpoint tells of itself."""
-    shape = config.backbone.model_copy(update={"layers": about["layers"], "stem": about["stem"]})
-    network = config.model_copy(update={"backbone": shape})
-    return build_base(network, len(about["base_classes"]), weights=False)
 
 
 def _open(config: Config) -> tuple[Source, Source]:
@@ -96,11 +54,13 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     Raises:
         UserError: data or backbone weights are missing, or the folder holds another run.
     """
+    if config.backbone.base or not config.backbone.stage1:
+        raise UserError("backbone.stage1=false and backbone.base=FILE mean that there is no stage 1 to train")
     train, val = _open(config)
     folder = base_folder(config)
     torch.manual_seed(config.seed)
     model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)
-    about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train)
+    about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train.base_names)
 
     data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
     batch = distributed.global_batch(min(config.pretrain.batch, len(train.samples)))
@@ -137,7 +97,7 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
 def _fresh_or_empty(config: Config, folder: Path, classes: int) -> BaseSegmenter:
     """The network with its backbone's weights; without them where a checkpoint is there to fill it."""
     if (folder / "last.pt").is_file():
-        return empty_base(config, checkpoint.read(folder / "last.pt")["about"])
+        return empty_base(config, checkpoint.read(folder / "last.pt"))
     return build_base(config, classes)
 
 

@@ -22,7 +22,7 @@ def fold_folder(config: Config) -> Path:
 
 def base_folder(config: Config) -> Path:
     """Where stage 1 lies: one per data, fold, backbone and neck, shared by all heads."""
-    return fold_folder(config) / f"base_{_network(config)}"
+    return fold_folder(config) / f"base_{_base(config)}"
 
 
 def train_folder(config: Config, shots: int | None = None) -> Path:
@@ -40,10 +40,18 @@ def test_folder(config: Config, home: Path, kind: str) -> Path:
     return home / f"test_{t.shots}shot_{t.runs}x{t.episodes}_seed{t.seed}{size}_{kind}"
 
 
-def _network(config: Config) -> str:
+def _base(config: Config) -> str:
     random = "_random" if config.backbone.weights == "random" else ""
     untrained = "_untrained" if 0 in (config.pretrain.epochs, config.pretrain.seconds) else ""
     return f"resnet{config.backbone.layers}{random}{untrained}"
+
+
+def _network(config: Config) -> str:
+    """The frozen network: stage 1's, unless said otherwise."""
+    stage1 = "" if config.backbone.stage1 else "_nostage1"
+    base = f"_on_{config.backbone.base.stem}" if config.backbone.base else ""
+    vit = "" if config.backbone.vit == "none" else "_vit"
+    return f"{_base(config)}{stage1}{base}{vit}"
 
 
 def _head(config: Config) -> str:

@@ -22,13 +22,15 @@ from fss.report.overlay import EpisodePictures
 
 
 def test(
-    config: Config, device: torch.device, half: bool, path: Path | None = None, visualize: bool = False
-) -> tuple[Path, dict[str, Any]]:
+    config: Config, device: torch.device, half: bool, path: Path | None = None, visualize: bool = False,
+    explain: bool = False,
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Test a checkpoint on the novel classes of the fold.
 
     Args:
         path: a checkpoint; default: the one that training with the same settings left.
         visualize: write one picture per episode, and a contact sheet.
+        explain: and one of how the head comes to its answer, where it can tell.
 
     Returns:
         the run's folder and the content of its `result.json`.
@@ -42,7 +44,8 @@ def test(
     planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
     plans = [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
     folder = test_folder(config, trained.home, trained.kind)
-    pictures = EpisodePictures(folder / "visualize", source, config.data.size) if visualize else None
+    drawn = visualize or explain
+    pictures = EpisodePictures(folder / "visualize", source, config.data.size) if drawn else None
     if distributed.is_main():
         open_folder(folder, config, device)
         if pictures:
@@ -51,7 +54,7 @@ def test(
     store = feature_store(model, source, config, device)
     out = evaluate(
         model, store, plans, len(source.classes), config.test.batch, config.test.label_size,
-        on_episode=pictures.add if pictures else None,
+        on_episode=pictures.add if pictures else None, explain=explain,
     )  # fmt: skip
     result = {
         "protocol": protocol(config, source, plan_hash(plans, source), trained.kind),

@@ -17,7 +17,7 @@ from fss.engine import distributed
 from fss.engine.evaluate import evaluate, feature_store
 from fss.engine.features import Ready
 from fss.engine.fit import Fit, Losses, Validate
-from fss.engine.pretrain import about_base, load_base
+from fss.engine.network import about_base, load_network
 from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
 from fss.heads import Head, HeadOutput, head_options
@@ -30,10 +30,15 @@ VALIDATION_SEED = 1_000_003
 _SHOWN = 4  # validation episodes drawn for TensorBoard
 
 
-def about_few_shot(config: Config, source: Source, stem: str) -> dict[str, Any]:
+def about_few_shot(config: Config, stem: str, base_names: list[str]) -> dict[str, Any]:
     """What a checkpoint of stage 2 must say of itself to be the one that is wanted."""
+    about = {**about_base(config, stem, base_names), "stage": "few-shot"}
+    if not config.backbone.stage1:
+        about["neck"] = None
+    if config.backbone.vit != "none":
+        about["vit_size"] = config.backbone.vit_size
     head = {"head": config.head.type, "head_options": head_options(config.head.type, config.head.options)}
-    return {**about_base(config, stem, source), "stage": "few-shot", **head}
+    return about | head
 
 
 def train(config: Config, device: torch.device, half: bool) -> Path | None:
@@ -44,14 +49,15 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     """
     cache = config.output / "cache"
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "val"))
-    base, told = load_base(config, base_side)
+    net = load_network(config, base_side)
     torch.manual_seed(config.seed + 1)
-    model = build_model(config, base, half).to(device).to(memory_format=torch.channels_last)
+    model = build_model(config.head.type, config.head.options, net.backbone, net.neck, net.tokens, half)
+    model = model.to(device).to(memory_format=torch.channels_last)
     if not model.head.learns:
         return None
     folder = train_folder(config)
     about = {
-        **about_few_shot(config, base_side, told["stem"]),
+        **about_few_shot(config, net.told["stem"], base_side.base_names),
         "shots": config.train.shots,
         "seed": config.seed,
         "min_pixels": config.data.min_pixels,
@@ -59,22 +65,25 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
         "frozen_sha256": frozen_checksum(model),
     }
     facts = {
-        "base": told,
+        "base": net.told,
         "batch": distributed.global_batch(config.train.batch),
         "processes": distributed.world(),
     }
+    planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
+    per_epoch = _steps_per_epoch(config, planner)
     fit = Fit(
-        model, config.train, _steps_per_epoch(config), folder, about, facts,
-        _validator(config, model, val, device), device, config.seed,
+        model, config.train, per_epoch, folder, about, facts, _validator(config, model, val, device),
+        device, config.seed,
     )  # fmt: skip
     if fit.done:
         return folder
-    planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
     if distributed.is_main():
         open_folder(folder, config, device)
         print(f"stage 2: {config.head.type}, {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
     make = _cached if config.train.cache else _augmented
-    batches, step = make(config, model, base_side, _chunks(planner, config, fit.budget.step), device)
+    batches, step = make(
+        config, model, base_side, _chunks(planner, config, per_epoch, fit.budget.step), device
+    )
     fit.run(batches, step, "stage 2", look_first=True)
     return folder
 
@@ -87,15 +96,16 @@ def planner_for(
     return Planner(pools, shots, seed, shuffle)
 
 
-def _steps_per_epoch(config: Config) -> int:
-    return max(1, config.train.episodes // distributed.global_batch(config.train.batch))
+def _steps_per_epoch(config: Config, planner: Planner) -> int:
+    episodes = config.train.episodes or len(planner.queries)
+    return max(1, episodes // distributed.global_batch(config.train.batch))
 
 
-def _chunks(planner: Planner, config: Config, step: int) -> Iterator[list[Draw]]:
+def _chunks(planner: Planner, config: Config, per_epoch: int, step: int) -> Iterator[list[Draw]]:
     """Endless batches of draws of this process; run e is epoch e. The first is number `step`."""
     batch = distributed.global_batch(config.train.batch)
     while True:
-        epoch, place = divmod(step, _steps_per_epoch(config))
+        epoch, place = divmod(step, per_epoch)
         numbers = range(place * batch, (place + 1) * batch)
         yield [planner.draw(epoch, i) for i in numbers[distributed.rank() :: distributed.world()]]
         step += 1
@@ -105,14 +115,13 @@ def _augmented(
     config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
 ) -> tuple[Iterator[Episode], Any]:
     """Episodes read and augmented afresh, encoded as they come."""
-    data = EpisodeSet(source, config.data.size, model.head.prepare)
-    network = distributed.parallel(model, device)
+    data = EpisodeSet(source, config.data.size, model.head.prepare, config.train.augment)
+    network = distributed.parallel(_FromImages(model), device)
 
     def step(episode: Episode) -> Losses:
         e = episode.to(device)
-        output = network(e.query_image, e.support_images, e.support_masks, e.extras, e.query_mask)
         assert e.query_mask is not None
-        return _losses(model, output, e.query_mask)
+        return _losses(model, network(e), e.query_mask)
 
     return load_batches(data, chunks, collate, config.data.workers), step
 
@@ -128,6 +137,17 @@ def _cached(
         return _losses(model, network(ready), ready.query_mask)
 
     return store.episodes(chunks), step
+
+
+class _FromImages(nn.Module):
+    """A model on whole episodes, whose call gives the losses too."""
+
+    def __init__(self, model: FewShotModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, e: Episode) -> HeadOutput:
+        return self.model.output(e.query_image, e.support_images, e.support_masks, e.extras, e.query_mask)
 
 
 class _FromFeatures(nn.Module):
@@ -154,7 +174,7 @@ def _validator(config: Config, model: FewShotModel, val: Source, device: torch.d
     store = feature_store(model, val, config, device, frozen_only=True)
 
     def validate(writer: SummaryWriter | None, step: int) -> float:
-        def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, iou: float) -> None:
+        def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, *_: Any) -> None:
             if writer and number < _SHOWN:
                 picture = episode_row(val, config.data.size, draw, prediction)
                 writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fss.backbones.resnet import stage_channels
-from fss.config import Config
+from fss.backbones.vit import build_tokens
+from fss.config import BackboneConfig, Config, NeckConfig
 from fss.data.source import Source
 from fss.engine import checkpoint
-from fss.engine.pretrain import empty_base, load_base, wanted_stem
+from fss.engine.network import load_network, wanted_stem
 from fss.engine.run import fold_folder, train_folder
 from fss.engine.train import about_few_shot
 from fss.errors import UserError
 from fss.heads import build_head
-from fss.model import FewShotModel, build_model
+from fss.model import FewShotModel, build_backbone, build_model, build_neck, network_channels
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,51 @@ def load_trained(config: Config, source: Source, half: bool, path: Path | None =
     if path is None and config.data.fold == -1:
         raise UserError("data.fold=-1 tests on every class; name what to test with --checkpoint FILE")
     if path is None and not _learns(config):
-        base, told = load_base(config, source)
-        home = train_folder(config, config.test.shots)
-        return Trained(build_model(config, base, half), told, None, home, "base")
+        net = load_network(config, source)
+        head, home = config.head, train_folder(config, config.test.shots)
+        model = build_model(head.type, head.options, net.backbone, net.neck, net.tokens, half)
+        return Trained(model, net.told, None, home, "base")
     found = path or find_trained(config)
     content = checkpoint.read(found)
-    wanted = about_few_shot(config, source, wanted_stem(config, content))
+    wanted = about_few_shot(config, wanted_stem(config, content), source.base_names)
     if config.data.fold == -1:  # every class is novel: a network trained on anything else will do
         wanted = {k: v for k, v in wanted.items() if k not in ("data", "fold", "base_classes")}
     checkpoint.require(content, wanted, found)
-    model = build_model(config, empty_base(config, content["about"]), half)
-    checkpoint.fill(model, content, found)
+    model = _filled(content, found, half)
     told = {**content["about"], **content["facts"], "validation_miou": content["best"]}
     ours = found.resolve().is_relative_to(config.output.resolve())
     home = found.parent if ours else fold_folder(config) / f"given_{found.stem}_{_digest(found)}"
     kind = found.stem if ours and found.stem in ("best", "last") else "file"
     return Trained(model, told, content["about"]["shots"], home, kind)
+
+
+def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> FewShotModel:
+    """The model of a checkpoint of stage 2, trained here or converted, ready to segment.
+
+    Args:
+        bf16: compute the frozen part in bfloat16.
+
+    Raises:
+        UserError: no such file, not a checkpoint of stage 2, or one whose head cannot be imported.
+    """
+    path = Path(path)
+    content = checkpoint.read(path)
+    if content["about"].get("stage") != "few-shot":
+        raise UserError(
+            f"{path} is a {content['about'].get('stage')} network without a head; train one on it"
+        )
+    return _filled(content, path, bf16).to(device).eval()
+
+
+def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
+    """The model that a checkpoint's own account describes, with its parameters."""
+    about = content["about"]
+    backbone = build_backbone(BackboneConfig(layers=about["layers"], stem=about["stem"]), weights=False)
+    neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
+    tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
+    model = build_model(about["head"], about["head_options"], backbone, neck, tokens, half)
+    checkpoint.fill(model, content, path)
+    return model
 
 
 def find_trained(config: Config) -> Path:
@@ -86,7 +115,8 @@ def find_trained(config: Config) -> Path:
 
 
 def _learns(config: Config) -> bool:
-    channels = {**stage_channels(config.backbone.layers), "neck": config.neck.channels}
+    neck = config.neck.channels if config.backbone.stage1 else None
+    channels = network_channels(config.backbone.layers, neck, config.backbone.vit != "none")
     return build_head(config.head.type, config.head.options, channels).learns
 
 

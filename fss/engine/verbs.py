@@ -1,13 +1,15 @@
 """What the command line's verbs do, start to end, each a few calls long."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from fss.config import Config
+from fss.config import Config, load_config
 from fss.engine import distributed
 from fss.engine.checkpoint import read
+from fss.engine.convert import KINDS, convert
 from fss.engine.precision import wants_half
 from fss.engine.pretrain import pretrain
 from fss.engine.run import base_folder
@@ -17,24 +19,28 @@ from fss.errors import UserError
 from fss.report.table import console_table
 
 
-def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, visualize: bool) -> None:
+class Pictures(NamedTuple):
+    """Which pictures a test draws: of its episodes, and of how the head comes to its answer."""
+
+    visualize: bool = False
+    explain: bool = False
+
+
+def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """Stage 1."""
-    if checkpoint or visualize:
-        raise UserError("--checkpoint and --visualize belong to `fss test`")
     _base(config, device)
 
 
-def run_train(config: Config, device: torch.device, checkpoint: Path | None, visualize: bool) -> None:
+def run_train(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """Stage 1 where it is missing, stage 2, and a test of what came out."""
-    if checkpoint:
-        raise UserError("--checkpoint belongs to `fss test`; training takes up its own folder by itself")
-    there = (base_folder(config) / "last.pt").is_file()
-    _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")
-    _base(config, device)
+    if config.backbone.stage1 and not config.backbone.base:
+        there = (base_folder(config) / "last.pt").is_file()
+        _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")
+        _base(config, device)
     folder = train(config, device, wants_half(config.precision, device))
     _say(f"stage 2: done -> {folder}" if folder else "stage 2: this head has nothing to learn")
     best = folder / f"{config.test.checkpoint}.pt" if folder else None
-    run_test(config, device, best, visualize)
+    run_test(config, device, best, pictures)
 
 
 def _base(config: Config, device: torch.device) -> None:
@@ -43,12 +49,34 @@ def _base(config: Config, device: torch.device) -> None:
     _say(f"stage 1: base-class mIoU {best:.2f} -> {folder}")
 
 
-def run_test(config: Config, device: torch.device, checkpoint: Path | None, visualize: bool) -> None:
+def run_test(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """A test, its table, and where everything lies."""
-    folder, result = test(config, device, wants_half(config.precision, device), checkpoint, visualize)
+    half = wants_half(config.precision, device)
+    folder, result = test(config, device, half, checkpoint, pictures.visualize, pictures.explain)
     _say(f"\n{console_table(result)}\n\nresult:   {folder / 'result.json'}")
-    if visualize:
+    if pictures.visualize or pictures.explain:
         _say(f"pictures: {folder / 'visualize'}, the best, median and worst in contact_sheet.jpg")
+
+
+def run_convert(
+    kind: str, inputs: Sequence[Path], out: Path, data: str, settings: Sequence[str], extra: Sequence[str]
+) -> None:
+    """Published weights into a checkpoint, and how to use it."""
+    if kind not in KINDS:
+        raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
+    config = load_config(data, "asgnet" if kind == "asgnet" else "cwt", settings, extra)
+    about = convert(kind, inputs, out, config)
+    what = f"ResNet-{about['layers']}, {about['stem']} stem"
+    if kind == "backbone":
+        print(f"{out}: {what}. Use it with backbone.weights={out}")
+        return
+    on = f"{about['data']} fold {about['fold']}"
+    if kind == "cwt-base":
+        print(f"{out}: base network, {what}, {on}. Use it with backbone.base={out}")
+        return
+    run = f"{about['data']} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
+    print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
+    print(f"  sh scripts/test.sh {run} --checkpoint {out}")
 
 
 def _say(text: str) -> None:

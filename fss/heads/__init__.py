@@ -8,11 +8,15 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from fss.errors import UserError
-from fss.heads.base import Features, Head, HeadOutput
+from fss.heads.base import Features, Head, HeadOutput, Panel
 
-HEADS = {"cwt": "fss.heads.cwt:CWT"}
+HEADS = {
+    "asgnet": "fss.heads.asgnet:ASGNet",
+    "cwt": "fss.heads.cwt:CWT",
+    "prototype": "fss.heads.prototype:Prototype",
+}
 
-__all__ = ["HEADS", "Features", "Head", "HeadOutput", "build_head", "head_options"]
+__all__ = ["HEADS", "Features", "Head", "HeadOutput", "Panel", "build_head", "head_options"]
 
 
 def find_head(name: str) -> type[Head]:

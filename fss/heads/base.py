@@ -1,6 +1,7 @@
 """What a head is: the contract that trainer, evaluator and model rely on, and all they know of it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -22,23 +23,53 @@ class HeadOutput:
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class Panel:
+    """A map that explains a prediction, for pictures.
+
+    Attributes:
+        title: of the panel.
+        values: on "support" (B,K,h,w), on "query" (B,h,w). Whole numbers are drawn as colours, one each,
+            -1 not at all; floats, from 0 to 1, as heat.
+        over: which images it lies over, "support" or "query".
+        points: (B,K,N,2) or (B,N,2) row and column in cells, drawn as dots in the colour of the cell
+            they lie on; NaN for none.
+    """
+
+    title: str
+    values: Tensor
+    over: Literal["support", "query"]
+    points: Tensor | None = None
+
+    def of(self, i: int) -> "Panel":
+        """Episode i's part, without batch axis."""
+        return Panel(self.title, self.values[i], self.over, None if self.points is None else self.points[i])
+
+
 class Head(nn.Module):
     """Base class of all heads. A head takes plain keyword arguments; `channels` comes from the network.
 
     Attributes:
-        levels: feature maps it needs, of "stage1".."stage4" and "neck"; nothing deeper is computed.
+        levels: feature maps it needs, of "stage1".."stage4", "neck", "vit" and "vit_class"; nothing
+            deeper is computed.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
+        learns_from_support: whether gradients reach `encode` through the support; without, training
+            keeps nothing of the supports' encoding in memory.
     """
 
     levels: tuple[str, ...] = ("neck",)
     balanced_loss = False
+    learns_from_support = True
 
     def __init__(self, channels: dict[str, int]) -> None:
         """Take `channels`: level -> C, for all levels of the network."""
         super().__init__()
         unknown = [level for level in self.levels if level not in channels]
         if unknown:
-            raise ValueError(f"{type(self).__name__}.levels names {unknown}; there are {list(channels)}")
+            raise ValueError(
+                f"it needs {', '.join(unknown)}, and this network has {', '.join(channels)}. "
+                "The neck comes with backbone.stage1=true, vit with backbone.vit"
+            )
 
     def prepare(self, support_masks: Tensor, seed: int) -> dict[str, Tensor]:
         """Tensors for `extras`, without batch axis, from masks (K,H,W) and the episode's own seed.
@@ -50,7 +81,8 @@ class Head(nn.Module):
     def encode(self, features: Features) -> Features:
         """The per-image part, which knows no partner: {level: (B,C,h,w)} -> the same kind.
 
-        Evaluation computes it once per image and keeps the result.
+        Evaluation computes it once per image and keeps the result. It must not mix the images of a
+        batch (no batch norm that learns): they come in other groups each time.
         """
         return features
 
@@ -72,6 +104,12 @@ class Head(nn.Module):
             query_mask: (B,H,W) in training, for losses of the head's own.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def explain(
+        self, query: Features, support: Features, support_masks: Tensor, extras: dict[str, Tensor]
+    ) -> list[Panel]:
+        """Maps that show how the prediction comes about; arguments as of `forward`. None by default."""
+        return []
 
     @property
     def learns(self) -> bool:

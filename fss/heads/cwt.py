@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.episode import IGNORE
-from fss.heads.base import Features, Head, HeadOutput
+from fss.heads.base import Features, Head, HeadOutput, Panel
 from fss.ops import class_weights, interpolation_matrix
 
 
@@ -73,15 +73,37 @@ class CWT(Head):
         query_mask: Tensor | None = None,
     ) -> HeadOutput:
         """Section 3: fit to the support, adapt to the query, classify its pixels."""
+        first, features = self._fit(query, support, support_masks, extras)
         with torch.autocast(support_masks.device.type, enabled=False):
-            weight = fit_classifier(
-                support["neck"].float(), support_masks, extras["first_weight"], self.steps, self.lr
-            )  # (B,2,C)
-            features = F.normalize(query["neck"].float(), dim=1)  # (B,C,h,w)
-            if self.transformer is not None:
-                weight = self.transformer(weight, features)
-            logits = torch.einsum("bnc,bchw->bnhw", weight, features)
+            logits = classify(self._adapt(first, features), features)
         return HeadOutput(logits, notes={"empty_support": ~(support_masks == 1).flatten(1).any(1)})
+
+    def _fit(
+        self, query: Features, support: Features, masks: Tensor, extras: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The support's classifier (B,2,C), and the query's normalised features (B,C,h,w)."""
+        with torch.autocast(masks.device.type, enabled=False):
+            first = extras["first_weight"]
+            weight = fit_classifier(support["neck"].float(), masks, first, self.steps, self.lr)
+            return weight, F.normalize(query["neck"].float(), dim=1)
+
+    def _adapt(self, weight: Tensor, features: Tensor) -> Tensor:
+        return weight if self.transformer is None else self.transformer(weight, features)
+
+    def explain(
+        self, query: Features, support: Features, support_masks: Tensor, extras: dict[str, Tensor]
+    ) -> list[Panel]:
+        """The query's foreground probability by the support's classifier, and by the adapted one."""
+        first, features = self._fit(query, support, support_masks, extras)
+        maps = {"support's classifier": first}
+        if self.transformer is not None:
+            maps["adapted to the query"] = self._adapt(first, features)
+        return [Panel(t, classify(w, features).softmax(1)[:, 1], "query") for t, w in maps.items()]
+
+
+def classify(weight: Tensor, features: Tensor) -> Tensor:
+    """Classifier (B,2,C) on features (B,C,h,w): logits (B,2,h,w)."""
+    return torch.einsum("bnc,bchw->bnhw", weight, features)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Pictures of episodes: support with its true mask | query with its true mask | query with the prediction."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ from fss.data.files import read_image, read_mask
 from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, fitted_size
+from fss.heads import Panel
+from fss.report.panels import draw_panel
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)  # RGB: true masks, predictions
 _PANEL = 200  # least height of a panel, pixels
@@ -51,6 +54,8 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
 class EpisodePictures:
     """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
 
+    What explains an episode goes into a picture beside it, `explain_` before its name.
+
     Args:
         folder: exists; pictures of an earlier test are removed with `clear` so that two never mix.
     """
@@ -64,11 +69,17 @@ class EpisodePictures:
         for path in self.folder.glob("*.jpg"):
             path.unlink()
 
-    def add(self, run: int, number: int, draw: Draw, prediction: Tensor, iou: float) -> None:
-        """Draw one episode; `prediction` (S,S) is 0 or 1 at network size."""
+    def add(
+        self, run: int, number: int, draw: Draw, prediction: Tensor, iou: float, panels: Sequence[Panel] = ()
+    ) -> None:
+        """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
         name = self.source.classes[draw.class_id - 1].replace("/", "-").replace(" ", "-")
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
         _write(path, episode_row(self.source, self.size, draw, prediction))
+        if panels:
+            images = [_prepared(self.source, self.size, i, draw.class_id)[0] for i in draw.images]
+            drawn = [p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.size)]
+            _write(path.with_name(f"explain_{path.name}"), row(drawn))
 
     def contact_sheet(self) -> Path:
         """The dozen best, median and worst episodes on one page; returns its path."""

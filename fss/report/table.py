@@ -9,7 +9,7 @@ def console_table(result: dict[str, Any]) -> str:
     width = max(12, *(len(name) for name in scores["per_class"]))
     rule = "-" * (width + 24)
     interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
-    trained = result["shots"]["train"]
+    trained, steps = result["shots"]["train"], result["checkpoint"].get("steps")
     lines = [
         f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, "
         f"tested with {protocol['shots']} shot(s), "
@@ -21,8 +21,8 @@ def console_table(result: dict[str, Any]) -> str:
         f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   "
         f"(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
         f"{'FB-IoU':<{width}}  {scores['fb_iou']:6.2f}",
-        f"checkpoint of step {result['checkpoint']['steps']}, "
-        f"labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
+        ("weights as they are" if steps is None else f"checkpoint of step {steps}")
+        + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
     ]
     lines += [
         f"{count} episodes: {note.replace('_', ' ')}" for note, count in scores["notes"].items() if count

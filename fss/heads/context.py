@@ -1,0 +1,164 @@
+"""Context modules: from a query's features and its guide to logits. Both are ASGNet's choices.
+
+`Pyramid` is the feature enrichment module of Tian et al., "Prior Guided Feature Enrichment Network for
+Few-Shot Segmentation", TPAMI 2020, https://arxiv.org/abs/2008.01449 (section 4.2). `ASPP` follows
+Chen et al., DeepLabv3+, ECCV 2018. Parameter names are those of the published weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.ops import resize
+
+DILATIONS = (6, 12, 18)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, bias: bool = False, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=bias)
+
+
+def _relu(conv: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
+def _twice(width: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with ReLU."""
+    return nn.Sequential(*_relu(_conv(width, width, 3)), *_relu(_conv(width, width, 3)))
+
+
+def _classifier(width: int) -> nn.Sequential:
+    return nn.Sequential(*_relu(_conv(width, width, 3)), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
+
+
+class Pyramid(nn.Module):
+    """Query and guide at several scales, coarse ones learning from finer ones.
+
+    Args:
+        width: C of query and guide.
+        sizes: of the scales, in cells, finest first; absolute, also where the maps are smaller.
+    """
+
+    levels = ()
+
+    def __init__(self, width: int, sizes: Sequence[int] = (60, 30, 15, 8)) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        every = range(len(self.sizes))
+        self.corr_conv = nn.ModuleList(_relu(_conv(2 * width + 1, width, 1)) for _ in every)
+        self.alpha_conv = nn.ModuleList(_relu(_conv(2 * width, width, 1)) for _ in every[1:])
+        self.beta_conv = nn.ModuleList(_twice(width) for _ in every)
+        self.inner_cls = nn.ModuleList(_classifier(width) for _ in every)
+        self.res1 = _relu(_conv(len(self.sizes) * width, width, 1))
+        self.res2 = _twice(width)
+        self.cls = _classifier(width)
+
+    def forward(
+        self, pair: Tensor, likeness: Tensor, auxiliary: bool, query: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and those of every scale.
+
+        Args:
+            pair: (B,2C,h,w) query beside guide.
+            likeness: (B,1,h,w) the query's similarity to all prototypes.
+            auxiliary: whether the scales' own logits are wanted; only training needs them.
+            query: the query's encoded levels; not used.
+
+        Returns:
+            (B,2,h,w), and a list of (B,2,size,size).
+        """
+        at = (pair.shape[-2], pair.shape[-1])
+        stored: list[Tensor] = []
+        logits = []
+        for i, size in enumerate(self.sizes):
+            pooled = F.adaptive_avg_pool2d(pair, size)  # (B,2C,size,size)
+            x = self.corr_conv[i](torch.cat([pooled, resize(likeness, (size, size))], 1))
+            if i:
+                finer = resize(stored[-1], (size, size))
+                x = x + self.alpha_conv[i - 1](torch.cat([x, finer], 1))
+            x = x + self.beta_conv[i](x)  # (B,C,size,size)
+            stored.append(resize(x, at))
+            if auxiliary:
+                logits.append(self.inner_cls[i](x))
+        x = self.res1(torch.cat(stored, 1))  # (B,C,h,w)
+        return self.cls(x + self.res2(x)), logits
+
+
+class ASPP(nn.Module):
+    """Residual blocks, dilated convolutions, and a decoder that looks at stage 1 once more.
+
+    Args:
+        width: C of query and guide.
+        fine: channels of stage 1.
+    """
+
+    levels = ("stage1",)
+
+    def __init__(self, width: int, fine: int = 256) -> None:
+        super().__init__()
+        self.corr_conv = nn.Sequential(*_relu(_conv(2 * width + 1, width, 3)), nn.Dropout2d(0.5))
+        self.skip1, self.skip2, self.skip3 = (_Residual(width) for _ in range(3))
+        self.ASPP = _Dilated(width)
+        self.decoder = _Decoder(width, fine)
+        self.cls, self.cls_aux = _classifier(width), _classifier(width)
+
+    def forward(
+        self, pair: Tensor, likeness: Tensor, auxiliary: bool, query: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """As `Pyramid.forward`; the logits are as fine as stage 1, which `query` holds."""
+        x = self.corr_conv(torch.cat([pair, likeness], 1))  # (B,C,h,w)
+        x = self.ASPP(self.skip3(self.skip2(self.skip1(x))))
+        logits = self.cls(self.decoder(x, query["stage1"].float()))
+        return logits, [self.cls_aux(x)] if auxiliary else []
+
+
+class _Residual(nn.Sequential):
+    """ReLU(x) + conv(ReLU(conv(ReLU(x)))): the shortcut is rectified too, as published."""
+
+    def __init__(self, width: int) -> None:
+        convs = _conv(width, width, 3), _conv(width, width, 3)
+        super().__init__(nn.ReLU(), convs[0], nn.ReLU(), convs[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x) + super().forward(x)
+
+
+def _dropped(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+    conv = _conv(inputs, outputs, kernel, True, dilation)
+    return nn.Sequential(conv, nn.ReLU(inplace=True), nn.Dropout2d(0.5))
+
+
+class _Dilated(nn.Module):
+    """Image pooling, 1x1, and three dilated 3x3 convolutions, merged by a 1x1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        one, two, three = DILATIONS
+        self.layer6_0, self.layer6_1 = _dropped(width, width, 1), _dropped(width, width, 1)
+        self.layer6_2, self.layer6_3 = _dropped(width, width, 3, one), _dropped(width, width, 3, two)
+        self.layer6_4 = _dropped(width, width, 3, three)
+        self.layer7 = _dropped(5 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) -> the same."""
+        whole = self.layer6_0(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        parts = [whole, self.layer6_1(x), self.layer6_2(x), self.layer6_3(x), self.layer6_4(x)]
+        return self.layer7(torch.cat(parts, 1))
+
+
+class _Decoder(nn.Module):
+    """The context, resized to stage 1, beside a thin version of it."""
+
+    def __init__(self, width: int, fine: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(fine, 64, 1, bias=False), nn.BatchNorm2d(64)
+        merge, norm = _conv(width + 64, width, 3), nn.BatchNorm2d(width)
+        self.last_conv = nn.Sequential(merge, norm, nn.ReLU(inplace=True), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
+        """(B,C,h,w) and stage 1 (B,.,H/4,W/4) -> (B,C,H/4,W/4)."""
+        thin = F.relu(self.bn1(self.conv1(fine)))
+        size = (thin.shape[-2], thin.shape[-1])
+        return self.last_conv(torch.cat([resize(x, size), thin], 1))

@@ -1,0 +1,72 @@
+"""Maps that explain a prediction, drawn over the images they are about."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from fss.heads import Panel
+
+# Easily told apart, in an order that keeps neighbours different (after Kelly, 1965).
+COLOURS = np.array(
+    [
+        (255, 179, 0), (128, 62, 117), (255, 104, 0), (166, 189, 215), (193, 0, 32), (206, 162, 98),
+        (0, 125, 52), (246, 118, 142), (0, 83, 138), (255, 122, 92), (83, 55, 122), (255, 142, 0),
+        (179, 40, 81), (244, 200, 0), (127, 24, 13), (147, 170, 0), (89, 51, 21), (241, 58, 19),
+        (35, 44, 22), (129, 112, 102), (0, 190, 190), (230, 120, 255), (120, 220, 120), (60, 60, 255),
+        (190, 190, 190),
+    ],
+    np.uint8,
+)  # fmt: skip
+_LEAST = 200  # height of a panel, pixels
+
+
+def draw_panel(
+    panel: Panel, query: np.ndarray, supports: Sequence[np.ndarray], size: int
+) -> list[np.ndarray]:
+    """One episode's panel as pictures (H,W,3) uint8 RGB: one for the query, or one for each support.
+
+    Args:
+        panel: without batch axis.
+        query, supports: images (H,W,3) uint8, without the canvas's padding.
+        size: S of the canvas, which the panel's cells span corner to corner.
+    """
+    values = panel.values.cpu().numpy()
+    points = None if panel.points is None else panel.points.cpu().numpy()
+    images = [query] if panel.over == "query" else supports
+    if panel.over == "query":
+        values, points = values[None], None if points is None else points[None]
+    return [
+        _titled(_drawn(image, values[i], None if points is None else points[i], size), panel.title)
+        for i, image in enumerate(images)
+    ]
+
+
+def _drawn(image: np.ndarray, values: np.ndarray, points: np.ndarray | None, size: int) -> np.ndarray:
+    zoom = -(-_LEAST // image.shape[0])
+    image = cv2.resize(image, None, fx=zoom, fy=zoom)
+    h, w = image.shape[:2]
+    step = (np.array(values.shape) - 1) / (size - 1) / zoom  # cells to a pixel
+    y, x = np.arange(h) * step[0], np.arange(w) * step[1]
+    if not np.issubdtype(values.dtype, np.integer):
+        across, down = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+        heat = cv2.remap(values.astype(np.float32), across, down, cv2.INTER_LINEAR)
+        coloured = cv2.applyColorMap((255 * heat.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)
+        return (image * 0.4 + coloured[..., ::-1] * 0.6).astype(np.uint8)
+    index = values[np.ix_(np.rint(y).astype(int), np.rint(x).astype(int))]
+    out = image.copy()
+    inside = index >= 0
+    out[inside] = (image[inside] * 0.4 + COLOURS[index[inside] % len(COLOURS)] * 0.6).astype(np.uint8)
+    for r, c in [] if points is None else points[~np.isnan(points).any(1)]:
+        colour = COLOURS[values[int(r), int(c)] % len(COLOURS)].tolist()
+        at = (round(c / step[1]), round(r / step[0]))
+        cv2.circle(out, at, 6, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(out, at, 4, colour, -1, cv2.LINE_AA)
+    return out
+
+
+def _titled(image: np.ndarray, title: str) -> np.ndarray:
+    """The picture below a strip with its title."""
+    strip = np.full((22, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, title, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([strip, image])

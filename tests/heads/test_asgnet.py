@@ -1,0 +1,166 @@
+"""ASGNet's parts against the authors' numbers, against plain code, and by hand."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fss.heads.asgnet import ASGNet, allocate, cluster, guide, masked_average
+from fss.heads.seeds import on_grid, place_seeds
+from tests.conftest import relative_error
+
+
+def unpacked(numbers):
+    return np.unpackbits(numbers["masks"], axis=2)[:, :, : int(numbers["mask_width"])] == 1
+
+
+def test_seeds_are_the_published_ones(fixture_numbers):
+    numbers = fixture_numbers("asgnet_seeds")
+    most, cells = int(numbers["max_seeds"]), int(numbers["area_per_seed"])
+    for mask, wanted in zip(unpacked(numbers), numbers["seeds"], strict=True):
+        got = place_seeds(mask, most, cells)
+        assert np.array_equal(np.pad(got, [(0, most - len(got)), (0, 0)]), wanted)
+
+
+@pytest.mark.parametrize(
+    ("area", "count"),
+    [(0, 0), (149, 0), (150, 2), (249, 2), (250, 2), (251, 3), (350, 4), (450, 4), (900, 5)],
+)
+def test_number_of_seeds_rounds_halves_to_even(area, count):
+    mask = np.zeros((473, 473), bool)
+    grid = np.zeros(3600, bool)
+    grid[:area] = True
+    rows = np.arange(60) * 473 // 60  # where the grid's cells are read
+    mask[np.ix_(rows, rows)] = grid.reshape(60, 60)
+    assert on_grid(mask).sum() == area
+    assert len(place_seeds(mask, 5, 100)) == count
+
+
+def test_seeds_of_a_full_rectangle_count_its_ring_as_background():
+    mask = np.ones((49, 81), bool)  # 7 x 11 cells
+    assert place_seeds(mask, 3, 10).tolist() == [[3, 3], [3, 7], [2, 5]]
+
+
+def test_seeds_of_a_mask_that_is_not_square():
+    mask = np.zeros((49, 97), bool)
+    mask[16:40, 40:96] = True
+    seeds = place_seeds(mask, 4, 4)
+    assert len(seeds) == 4 and on_grid(mask)[seeds[:, 0], seeds[:, 1]].all()
+
+
+def test_clustering_and_allocation_give_the_published_numbers(fixture_numbers):
+    numbers = {k: torch.from_numpy(v) for k, v in fixture_numbers("asgnet_sgc_gpa").items()}
+    features, mask = numbers["support_features"][None], numbers["support_mask"][None]
+    seeds, counts = numbers["seeds"][None], torch.tensor([len(numbers["seeds"])])
+    for iterations in (1, 5, 10):
+        prototypes, valid, _ = cluster(features, mask, seeds, counts, iterations)
+        assert relative_error(prototypes[0].T, numbers[f"prototypes_after_{iterations}"]) < 1e-4
+        assert valid.all()
+    assert relative_error(masked_average(features, mask)[0], numbers["masked_average_prototype"]) < 1e-4
+    five = numbers["prototypes_after_5"].T[None]
+    likeness, index = allocate(numbers["query_features"][None], five, torch.ones(1, 4, dtype=torch.bool))
+    assert relative_error(likeness[0], numbers["similarity"]) < 1e-4
+    assert relative_error(likeness[0].sum(0), numbers["probability_map"]) < 1e-4
+    assert torch.equal(index[0], numbers["guide_index"])
+    assert relative_error(guide(five, index)[0], numbers["guide_features"]) < 1e-4
+
+
+def one_by_one(features, mask, seeds, iterations):
+    """Clustering as the paper writes it, one support at a time, in float64."""
+    y, x = torch.nonzero(mask == 1).T
+    cells, place = features[:, y, x].T.double(), torch.stack([y, x], 1).double()
+    centre, at = features[:, seeds[:, 0], seeds[:, 1]].T.double(), seeds.double()
+    for _ in range(iterations):
+        far = ((cells[:, None] - centre) ** 2).sum(2) + ((place[:, None] - at) ** 2).sum(2) / 100
+        share = (-far.sqrt()).exp()
+        share = share / share.sum(0)
+        centre, at = share.T @ cells, share.T @ place
+    return centre
+
+
+def random_supports(m=7, c=24, h=13, w=17, most=5):
+    torch.manual_seed(0)
+    features = torch.randn(m, c, h, w) + 40 * torch.randn(c)[:, None, None]  # a mean that float32 feels
+    masks = F.avg_pool2d((torch.rand(m, 1, 2 * h, 2 * w) > 0.1).float(), 2)[:, 0]
+    counts = torch.tensor([5, 2, 0, 3, 4, 5, 2])
+    seeds = torch.zeros(m, most, 2, dtype=torch.int64)
+    for i, n in enumerate(counts.tolist()):
+        inside = torch.nonzero(masks[i] == 1)
+        seeds[i, :n] = inside[torch.randperm(len(inside))[:n]]
+    masks[5] *= 0.5  # seeds, but no whole cell: falls back on the average
+    return features, masks, seeds, counts
+
+
+def test_batched_clustering_equals_one_by_one():
+    features, masks, seeds, counts = random_supports()
+    prototypes, valid, index = cluster(features, masks, seeds, counts, 10)
+    for i, n in enumerate(counts.tolist()):
+        if n < 2 or i == 5:
+            average = (features[i].double() * masks[i]).sum((1, 2)) / (masks[i].double().sum() + 0.0005)
+            assert valid[i].tolist() == [True] + [False] * 4
+            assert relative_error(prototypes[i, 0], average) < 1e-5
+            continue
+        wanted = one_by_one(features[i], masks[i], seeds[i, :n], 10)
+        assert valid[i].sum() == n
+        assert relative_error(prototypes[i, :n], wanted) < 1e-5
+        assert set(index[i].unique().tolist()) <= {-1, *range(n)}
+        assert torch.equal(index[i] >= 0, masks[i] == 1)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            self.numel = max(self.numel, x.numel() if isinstance(x, torch.Tensor) else 0)
+        return out
+
+
+def test_nothing_is_as_large_as_pixels_times_centres_times_channels():
+    m, c, h, w, n = 4, 64, 30, 30, 5
+    features = torch.randn(m, c, h, w, requires_grad=True)
+    seeds = torch.randint(0, 30, (m, n, 2))
+    with Largest() as largest:
+        prototypes, valid, _ = cluster(features, torch.ones(m, h, w), seeds, torch.full((m,), n), 3)
+        likeness, index = allocate(features, prototypes, valid)
+        (guide(prototypes, index).sum() + likeness.sum()).backward()
+    assert largest.numel <= m * (c + 2) * h * w
+
+
+def test_no_gradient_reaches_prototypes():
+    features, masks, seeds, counts = random_supports()
+    assert not cluster(features.requires_grad_(), masks, seeds, counts, 2)[0].requires_grad
+
+
+@pytest.mark.parametrize("context", ["pyramid", "aspp"])
+def test_reduction_of_parts_is_that_of_the_concatenation(context):
+    torch.manual_seed(0)
+    channels = {"stage1": 8, "stage2": 12, "stage3": 20, "vit": 6, "vit_class": 1}
+    head = ASGNet(channels, context, width=16, sizes=(7, 4), tokens="patches+class").eval()
+    size = {"stage1": (13, 13), "vit": (5, 5), "vit_class": (5, 5)}
+    features = {k: torch.randn(2, channels[k], *size.get(k, (7, 7))) for k in head.levels}
+    whole = torch.cat(
+        [F.interpolate(features[k], (7, 7), mode="bilinear", align_corners=True) for k in head.reduced], 1
+    )
+    assert torch.allclose(head.encode(features)["reduced"], head.down_conv(whole), atol=1e-5)
+
+
+def test_mean_similarity_does_not_grow_with_the_shots():
+    torch.manual_seed(0)
+    channels = {"stage1": 8, "stage2": 12, "stage3": 20}
+    head = ASGNet(channels, width=16, sizes=(7,), cells=4, similarity="mean").eval()
+    features = {k: torch.randn(1, channels[k], 7, 7) for k in head.levels}
+    query = head.encode(features)
+    mask = torch.zeros(1, 1, 49, 49, dtype=torch.int64)
+    mask[..., 8:40, 8:40] = 1
+    answers = []
+    for shots in (1, 5):
+        masks = mask.expand(-1, shots, -1, -1)
+        extras = {k: v[None] for k, v in head.prepare(masks[0], 0).items()}
+        support = {k: v[:, None].expand(-1, shots, -1, -1, -1) for k, v in query.items()}
+        answers.append(head(query, support, masks, extras).logits)
+    assert torch.allclose(*answers, atol=1e-5)
