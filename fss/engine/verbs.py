@@ -16,6 +16,7 @@ from fss.engine.run import base_folder
 from fss.engine.test import test
 from fss.engine.train import train
 from fss.errors import UserError
+from fss.heads import head_options
 from fss.report.table import console_table
 
 
@@ -33,6 +34,7 @@ def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, 
 
 def run_train(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """Stage 1 where it is missing, stage 2, and a test of what came out."""
+    head_options(config.head.type, config.head.options)  # a mistake there should not wait for stage 1
     if config.backbone.stage1 and not config.backbone.base:
         there = (base_folder(config) / "last.pt").is_file()
         _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")
@@ -51,6 +53,7 @@ def _base(config: Config, device: torch.device) -> None:
 
 def run_test(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """A test, its table, and where everything lies."""
+    head_options(config.head.type, config.head.options)
     half = wants_half(config.precision, device)
     folder, result = test(config, device, half, checkpoint, pictures.visualize, pictures.explain)
     _say(f"\n{console_table(result)}\n\nresult:   {folder / 'result.json'}")

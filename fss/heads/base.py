@@ -32,8 +32,7 @@ class Panel:
         values: on "support" (B,K,h,w), on "query" (B,h,w). Whole numbers are drawn as colours, one each,
             -1 not at all; floats, from 0 to 1, as heat.
         over: which images it lies over, "support" or "query".
-        points: (B,K,N,2) or (B,N,2) row and column in cells, drawn as dots in the colour of the cell
-            they lie on; NaN for none.
+        points: (B,K,N,2) or (B,N,2) row and column in cells, drawn as dots; NaN for none.
     """
 
     title: str

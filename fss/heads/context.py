@@ -73,7 +73,7 @@ class Pyramid(nn.Module):
         stored: list[Tensor] = []
         logits = []
         for i, size in enumerate(self.sizes):
-            pooled = F.adaptive_avg_pool2d(pair, size)  # (B,2C,size,size)
+            pooled = pair if at == (size, size) else F.adaptive_avg_pool2d(pair, size)  # (B,2C,size,size)
             x = self.corr_conv[i](torch.cat([pooled, resize(likeness, (size, size))], 1))
             if i:
                 finer = resize(stored[-1], (size, size))

@@ -45,6 +45,7 @@ def draw_panel(
 def _drawn(image: np.ndarray, values: np.ndarray, points: np.ndarray | None, size: int) -> np.ndarray:
     zoom = -(-_LEAST // image.shape[0])
     image = cv2.resize(image, None, fx=zoom, fy=zoom)
+    image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # colours mean the map
     h, w = image.shape[:2]
     step = (np.array(values.shape) - 1) / (size - 1) / zoom  # cells to a pixel
     y, x = np.arange(h) * step[0], np.arange(w) * step[1]
@@ -58,10 +59,9 @@ def _drawn(image: np.ndarray, values: np.ndarray, points: np.ndarray | None, siz
     inside = index >= 0
     out[inside] = (image[inside] * 0.4 + COLOURS[index[inside] % len(COLOURS)] * 0.6).astype(np.uint8)
     for r, c in [] if points is None else points[~np.isnan(points).any(1)]:
-        colour = COLOURS[values[int(r), int(c)] % len(COLOURS)].tolist()
         at = (round(c / step[1]), round(r / step[0]))
-        cv2.circle(out, at, 6, (255, 255, 255), -1, cv2.LINE_AA)
-        cv2.circle(out, at, 4, colour, -1, cv2.LINE_AA)
+        for radius, colour in ((6, (0, 0, 0)), (4, (255, 255, 255))):
+            cv2.circle(out, at, radius, colour, -1, cv2.LINE_AA)
     return out
 
 
