@@ -77,6 +77,12 @@ class BackboneConfig(_Section):
     vit: str = "none"  # ViT-B/16 beside it: none, auto (initmodel/), download (torchvision), random, a file
     vit_size: int = Field(224, ge=32, multiple_of=16)  # images are resized to this for it, pixels
 
+    @model_validator(mode="after")
+    def _base_is_used(self) -> "BackboneConfig":
+        if self.base and not self.stage1:
+            raise ValueError("base takes the place of stage 1; set backbone.stage1=true with it")
+        return self
+
 
 class NeckConfig(_Section):
     """The frozen network's decoder, between backbone and classifier."""

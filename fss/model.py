@@ -56,9 +56,9 @@ class FewShotModel(nn.Module):
         self.bf16 = bf16
 
     @property
-    def frozen(self) -> nn.ModuleList:
+    def frozen(self) -> list[nn.Module]:
         """All that never learns here."""
-        return nn.ModuleList(m for m in (self.backbone, self.neck, self.tokens) if m is not None).eval()
+        return [m for m in (self.backbone, self.neck, self.tokens) if m is not None]
 
     def train(self, mode: bool = True) -> "FewShotModel":
         """Switch the head alone: a frozen network stays in evaluation mode."""
@@ -79,13 +79,13 @@ class FewShotModel(nn.Module):
                 features |= self.tokens(images)
         return {level: features[level] for level in self.head.levels}
 
-    def encode(self, images: Tensor) -> Features:
+    def encode(self, images: Tensor, without: tuple[str, ...] = ()) -> Features:
         """What the head keeps of an image, whatever its partners: images (B,3,H,W) -> {level: (B,...)}.
 
-        A few images at a time, so that memory does not grow with the shots.
+        A few images at a time, so that memory does not grow with the shots. `without`: levels to drop.
         """
         parts = [self.head.encode(self.extract(part)) for part in images.split(_AT_ONCE)]
-        return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
+        return {k: torch.cat([part[k] for part in parts]) for k in parts[0] if k not in without}
 
     def output(
         self, query: Tensor, support_images: Tensor, support_masks: Tensor, extras: dict[str, Tensor],
@@ -96,8 +96,8 @@ class FewShotModel(nn.Module):
         `extras` are the head's `prepare`d tensors, `query_mask` (B,H,W) is for losses of its own.
         """
         mine = self.encode(query)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.head.learns_from_support):
-            theirs = self.encode(support_images.flatten(0, 1))
+        with self.head.support_gradients():
+            theirs = self.encode(support_images.flatten(0, 1), self.head.query_only)
         shape = support_masks.shape[:2]
         theirs = {level: x.unflatten(0, shape) for level, x in theirs.items()}
         return self.head(mine, theirs, support_masks, extras, query_mask)
@@ -128,11 +128,10 @@ _AT_ONCE = 8  # images
 
 
 def _check_shapes(query: Tensor, images: Tensor, masks: Tensor) -> None:
-    b, *_, h, w = query.shape
-    k = images.shape[1] if images.dim() == 5 else 0
-    wanted = [(b, 3, h, w), (b, k, 3, h, w), (b, k, h, w)]
     got = [tuple(query.shape), tuple(images.shape), tuple(masks.shape)]
-    if k < 1 or got != wanted:
+    b, _, h, w = got[0] if query.dim() == 4 else (0, 0, 0, 0)
+    k = images.shape[1] if images.dim() == 5 else 0
+    if k < 1 or got != [(b, 3, h, w), (b, k, 3, h, w), (b, k, h, w)]:
         raise ValueError(
             f"query {got[0]}, support images {got[1]}, support masks {got[2]} do not fit; "
             "wanted (B,3,H,W), (B,K,3,H,W), (B,K,H,W)"
@@ -141,7 +140,7 @@ def _check_shapes(query: Tensor, images: Tensor, masks: Tensor) -> None:
 
 def frozen_checksum(model: FewShotModel) -> str:
     """sha256 of the frozen network: equal in two results if and only if they stand on the same one."""
-    return checksum(model.frozen)
+    return checksum(nn.ModuleList(model.frozen))
 
 
 def build_backbone(config: BackboneConfig, weights: bool = True) -> ResNet:

@@ -41,17 +41,18 @@ def class_weights(masks: Tensor) -> Tensor:
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool) -> Tensor:
-    """Cross-entropy of logits (B,2,h,w), resized to masks (B,H,W), 255 left out; mean over episodes.
+    """Cross-entropy of logits (B,2,h,w), resized to masks (B,H,W), 255 left out: mean over all pixels.
 
     With `balanced`, an episode's pixels are weighted by `class_weights` of its mask and divided by
-    the sum of those weights, so that every episode counts alike. An episode of 255 alone adds 0.
+    the sum of those weights, so that every episode counts alike. Masks of 255 alone add 0.
     """
     logits = resize(logits.float(), (masks.shape[-2], masks.shape[-1]))
     target = masks.long()
     loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # (B,H,W)
     weight = (target != IGNORE).float()
-    if balanced:
-        per_class = class_weights(masks)  # (B,2)
-        weight *= torch.where(target == 1, per_class[:, 1, None, None], per_class[:, 0, None, None])
+    if not balanced:
+        return (loss * weight).sum() / weight.sum().clamp(min=1)
+    per_class = class_weights(masks)  # (B,2)
+    weight *= torch.where(target == 1, per_class[:, 1, None, None], per_class[:, 0, None, None])
     weight = weight.flatten(1)
     return ((loss.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).mean()

@@ -94,8 +94,8 @@ def test_a_batch_equals_its_episodes_one_by_one(name, options, neck):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_only_the_head_learns_and_nothing_frozen_moves(name, options, neck, bf16):
     model = build(name, options, neck, bf16).train()
-    frozen = checksum(model.frozen)
-    assert not any(m.training for part in (model.backbone, model.neck) if part for m in part.modules())
+    assert model.head.training and not any(m.training for part in model.frozen for m in part.modules())
+    frozen = checksum(torch.nn.ModuleList(model.frozen))
     if not model.head.learns:
         return
     target = torch.randint(0, 2, (2, HEIGHT, WIDTH))
@@ -106,8 +106,8 @@ def test_only_the_head_learns_and_nothing_frozen_moves(name, options, neck, bf16
     optimizer.step()
     assert loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.head.parameters())
-    assert all(p.grad is None for p in model.frozen.parameters())
-    assert checksum(model.frozen) == frozen
+    assert all(p.grad is None for part in model.frozen for p in part.parameters())
+    assert checksum(torch.nn.ModuleList(model.frozen)) == frozen
 
 
 @pytest.mark.parametrize(("name", "options", "neck"), CASES)
@@ -117,12 +117,28 @@ def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
     with torch.no_grad():
         assert model(query, support, masks).shape == (2, 2, HEIGHT, WIDTH)
         features = [model.encode(query), model.encode(support.flatten(0, 1))]
-        theirs = {k: v.unflatten(0, (2, 3)) for k, v in features[1].items()}
+        theirs = {k: v.unflatten(0, (2, 3)) for k, v in features[1].items() if k not in model.head.query_only}
         panels = model.head.explain(features[0], theirs, masks, extras)
+    assert panels or name not in HEADS
     for panel in panels:
         assert panel.values.shape[:-2] == ((2, 3) if panel.over == "support" else (2,))
         if panel.values.is_floating_point():
             assert panel.values.min() >= 0 and panel.values.max() <= 1
+
+
+@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+def test_sizes_off_the_grid_and_a_query_of_255_alone(name, options, neck):
+    """Where sides are not 8n+1, support masks become soft on the feature cells."""
+    model = build(name, options, neck).train()
+    query, support = torch.randn(2, 3, 50, 71), torch.randn(2, 2, 3, 50, 71)
+    masks = torch.zeros(2, 2, 50, 71, dtype=torch.int64)
+    masks[..., 9:31, 17:50] = 1
+    extras = [model.head.prepare(m, 0) for m in masks]
+    extras = {k: torch.stack([e[k] for e in extras]) for k in extras[0]}
+    target = torch.full((2, 50, 71), 255)
+    out = model.output(query, support, masks, extras, target)
+    loss = segmentation_loss(out.logits, target, model.head.balanced_loss) + sum(out.losses.values())
+    assert out.logits.isfinite().all() and torch.as_tensor(loss).isfinite()
 
 
 @pytest.mark.parametrize(("name", "options", "neck"), CASES)

@@ -36,6 +36,14 @@ def test_balanced_loss_is_the_weighted_mean_of_each_episode():
     assert segmentation_loss(logits, masks, balanced=True) == pytest.approx(float(sum(single) / 2), rel=1e-5)
 
 
-def test_all_ignored_adds_nothing():
-    loss = segmentation_loss(torch.randn(1, 2, 3, 3), torch.full((1, 9, 9), 255), balanced=True)
+def test_unbalanced_loss_is_the_mean_over_all_pixels_of_the_batch():
+    logits, masks = torch.randn(2, 2, 4, 4), torch.randint(0, 2, (2, 9, 9))
+    masks[0, :6] = 255
+    wanted = F.cross_entropy(resize(logits, (9, 9)), masks, ignore_index=255)
+    assert segmentation_loss(logits, masks, balanced=False) == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_all_ignored_adds_nothing(balanced):
+    loss = segmentation_loss(torch.randn(1, 2, 3, 3), torch.full((1, 9, 9), 255), balanced)
     assert float(loss) == 0.0

@@ -55,7 +55,10 @@ def build_tokens(weights: str, size: int, folder: Path = FOLDER) -> Tokens:
     state, source = _read(weights, folder)
     state = {k: v for k, v in state.items() if not k.startswith("heads.")}
     if "encoder.pos_embedding" in state:
-        state = dict(interpolate_embeddings(size, PATCH, state))
+        try:
+            state = dict(interpolate_embeddings(size, PATCH, state))
+        except ValueError as error:
+            raise UserError(f"{source} is no ViT-B/16 of torchvision's ({error})") from None
     load_strict(tokens.vit, state, source)
     return tokens
 

@@ -54,7 +54,7 @@ class EpisodeSet(Loadable):
 
     Args:
         prepare: the head's `prepare`.
-        augment: "flips" or "views".
+        augment: "flips", "views" or "none".
     """
 
     def __init__(self, source: Source, size: int, prepare: Prepare, augment: str = "flips") -> None:
@@ -78,5 +78,6 @@ class EpisodeSet(Loadable):
         if self.augment == "views":
             image, mask = episode_view(image, mask, self.size, random)
             return normalise(image), torch.from_numpy(mask)
-        image, mask = flips(image, mask, random)
+        if self.augment == "flips":
+            image, mask = flips(image, mask, random)
         return normalise(fit(image, self.size)), torch.from_numpy(fit_mask(mask, self.size))

@@ -81,10 +81,13 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
     """Names of the classes, label 1 first.
 
     Raises:
-        UserError: they stand in the data folder, and it has none.
+        UserError: they stand in the data folder, and it has none; or they are fewer than the folds.
     """
     fixed = {"voc": PASCAL_CLASSES, "coco": COCO_CLASSES}
-    return fixed[config.layout] if config.layout in fixed else read_classes(config.folder)
+    classes = fixed[config.layout] if config.layout in fixed else read_classes(config.folder)
+    if len(classes) < config.folds:
+        raise UserError(f"{len(classes)} classes cannot make data.folds={config.folds} folds; ask for fewer")
+    return classes
 
 
 def base_names(config: DataConfig) -> list[str]:
@@ -106,8 +109,6 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
     elif not root.is_dir():
         raise UserError(f"no data folder {root} for {config.name}. {hint.format(root=root)}")
     classes = class_names(config)
-    if len(classes) < config.folds:
-        raise UserError(f"{len(classes)} classes cannot make data.folds={config.folds} folds; ask for fewer")
     path = find_list(getattr(config, f"{split}_list"), root, _GET_LIST.format(split=split))
     samples = read_list(path, root, config.mask_dir)
     wanted, got = getattr(config, f"{split}_sha256"), list_checksum(samples)

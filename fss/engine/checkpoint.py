@@ -1,5 +1,6 @@
 """Checkpoints that say what they are. Written atomically, read without running code in them."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None
     differ = [f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if about.get(k) != v]
     if differ:
         raise UserError(
-            f"{path} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, name another, "
-            "or delete its folder to train anew"
+            f"{path} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, or name "
+            "another; a run of your own can also be deleted and trained anew"
         )
+
+
+def best_score(content: dict[str, Any]) -> float | None:
+    """Percent of its best validation; None where there was none (converted, or stopped before)."""
+    return content["best"] if math.isfinite(content["best"]) else None
 
 
 def fill(model: nn.Module, content: dict[str, Any], path: Path) -> None:

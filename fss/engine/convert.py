@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
-from fss.config import Config
+from fss.config import Config, HeadConfig
 from fss.data.source import base_names
 from fss.engine import checkpoint
 from fss.engine.network import about_base
 from fss.engine.train import about_few_shot
 from fss.errors import UserError
-from fss.heads import head_options
 from fss.model import BaseSegmenter, build_model
 from fss.necks.ppm import PyramidPooling
 
 State = Mapping[str, Tensor]
-# First part of a published name -> ours, tried in order; what no row knows keeps its name and is refused.
+Converted = tuple[nn.Module, dict[str, Any], State]  # an empty model, its account, parameters in its names
+# First part of a published name -> ours; what no row knows keeps its name and is refused.
 _BACKBONE = {f"layer{i}": f"backbone.layer{i}" for i in range(5)}
 _BASE = {**_BACKBONE, "ppm": "neck", "bottleneck": "neck.bottleneck"}
 _CWT = {**_BASE, **{n: f"head.transformer.{n}" for n in ("w_qkvs", "fc", "layer_norm")}}
@@ -44,6 +44,8 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
     Raises:
         UserError: a file that cannot be read, names or shapes that do not fit, or `out` exists.
     """
+    if kind != "backbone" and config.data.fold == -1:
+        raise UserError("fold -1 holds out every class; name the fold that the files were trained on")
     if out.exists():
         raise UserError(f"{out} exists; name another file, or delete it")
     state: dict[str, Tensor] = {}
@@ -69,74 +71,81 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
     return about
 
 
-def _backbone(state: State, config: Config, source: str) -> tuple[nn.Module, dict[str, Any], State]:
+def _backbone(state: State, config: Config, source: str) -> Converted:
     state = rename(state)
-    layers, stem = _shape(state, source)
-    return _resnet(state, source), {"stage": "backbone", "layers": layers, "stem": stem}, state
-
-
-def _cwt_base(state: State, config: Config, source: str) -> tuple[nn.Module, dict[str, Any], State]:
     backbone = _resnet(state, source)
-    rows = _sizes(state, "classifier.weight", source)[0]
-    neck = PyramidPooling(backbone.channels["stage4"], _sizes(state, "bottleneck.0.weight", source)[0])
-    names = base_names(config.data)
-    about = about_base(_described(config, state, source), _shape(state, source)[1], names)
-    return BaseSegmenter(backbone, neck, rows), about, _renamed(state, _BASE)
+    return backbone, {"stage": "backbone", "layers": backbone.layers, "stem": _stem(backbone)}, state
 
 
-def _cwt(state: State, config: Config, source: str) -> tuple[nn.Module, dict[str, Any], State]:
+def _cwt_base(state: State, config: Config, source: str) -> Converted:
     backbone = _resnet(state, source)
+    neck = _neck(state, backbone, source)
+    model = BaseSegmenter(backbone, neck, _sizes(state, "classifier.weight", source)[0])
+    shaped = _shaped(config, backbone, neck)
+    return model, about_base(shaped, _stem(backbone), base_names(config.data)), _renamed(state, _BASE)
+
+
+def _cwt(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
+    neck = _neck(state, backbone, source)
     hidden, width = _sizes(state, "w_qkvs.weight", source)
-    neck = PyramidPooling(backbone.channels["stage4"], _sizes(state, "bottleneck.0.weight", source)[0])
     if width != neck.channels:
         raise UserError(f"{source}: the transformer is for {width} channels, the network has {neck.channels}")
-    options = {**config.head.options, "heads": hidden // width, "transformer": True}
-    about = _about("cwt", options, config, state, source)
+    shaped = _shaped(config, backbone, neck, {"heads": hidden // width, "transformer": True})
     kept = {k: v for k, v in _renamed(state, _CWT).items() if k != "classifier.weight"}
-    return build_model("cwt", options, backbone, neck), about, kept
+    return *_few_shot(shaped, backbone, neck), kept
 
 
-def _asgnet(state: State, config: Config, source: str) -> tuple[nn.Module, dict[str, Any], State]:
+def _asgnet(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
     context = "aspp" if any(name.startswith("ASPP.") for name in state) else "pyramid"
     width = _sizes(state, "down_conv.0.weight", source)[0]
-    options = {**config.head.options, "context": context, "width": width}
-    about = {**_about("asgnet", options, config, state, source), "neck": None}
-    return build_model("asgnet", options, _resnet(state, source)), about, _renamed(state, _ASGNET)
+    shaped = _shaped(config, backbone, None, {"context": context, "width": width})
+    return *_few_shot(shaped, backbone, None), _renamed(state, _ASGNET)
 
 
-Kind = Callable[[State, Config, str], tuple[nn.Module, dict[str, Any], State]]
+Kind = Callable[[State, Config, str], Converted]
 KINDS: dict[str, Kind] = {"backbone": _backbone, "cwt-base": _cwt_base, "cwt": _cwt, "asgnet": _asgnet}
 
 
-def _about(head: str, options: dict[str, Any], config: Config, state: State, source: str) -> dict[str, Any]:
-    kept = head_options(head, options)
-    shaped = _described(config, state, source)
-    about = about_few_shot(shaped, _shape(state, source)[1], base_names(config.data))
-    return {**about, "head": head, "head_options": kept, "shots": config.train.shots}
+def _few_shot(
+    config: Config, backbone: ResNet, neck: PyramidPooling | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    about = about_few_shot(config, _stem(backbone), base_names(config.data))
+    model = build_model(config.head.type, config.head.options, backbone, neck)
+    return model, {**about, "shots": config.train.shots}
 
 
-def _described(config: Config, state: State, source: str) -> Config:
-    """The configuration, with the layers and neck that the files have."""
-    backbone = config.backbone.model_copy(update={"layers": _shape(state, source)[0]})
-    bottleneck = state.get("bottleneck.0.weight")
-    wide = {} if bottleneck is None else {"channels": len(bottleneck)}
-    return config.model_copy(update={"backbone": backbone, "neck": config.neck.model_copy(update=wide)})
-
-
-def _shape(state: State, source: str) -> tuple[int, str]:
-    """Layers and stem of the ResNet in a state dict of published names."""
-    blocks = {name.split(".")[1] for name in state if name.startswith("layer3.")}
-    if len(blocks) not in _BLOCKS_OF_STAGE_3 or "layer4.0.conv3.weight" not in state:
-        raise UserError(
-            f"{source} holds no ResNet-50 or 101: layer3 has {len(blocks)} blocks, wanted 6 or 23, "
-            "and layer4. For `cwt` give two files: the base model and the transformer"
-        )
-    return _BLOCKS_OF_STAGE_3[len(blocks)], "deep" if has_deep_stem(state) else "plain"
+def _shaped(
+    config: Config, backbone: ResNet, neck: PyramidPooling | None, options: Mapping[str, Any] | None = None
+) -> Config:
+    """The configuration, with the layers, neck and head options that the files have."""
+    shape = {"layers": backbone.layers, "stage1": neck is not None}
+    update: dict[str, Any] = {"backbone": config.backbone.model_copy(update=shape)}
+    if neck:
+        update["neck"] = config.neck.model_copy(update={"channels": neck.channels})
+    if options:
+        update["head"] = HeadConfig(type=config.head.type, **{**config.head.options, **options})
+    return config.model_copy(update=update)
 
 
 def _resnet(state: State, source: str) -> ResNet:
-    layers, stem = _shape(state, source)
-    return ResNet(layers, stem == "deep")
+    """An empty ResNet of the layers and stem that a state dict of published names has."""
+    blocks = {name.split(".")[1] for name in state if name.startswith("layer3.")}
+    if len(blocks) not in _BLOCKS_OF_STAGE_3 or "layer4.0.conv3.weight" not in state:
+        raise UserError(
+            f"{source} holds no ResNet-50 or 101: wanted layer4.0.conv3.weight, and 6 or 23 blocks in layer3 "
+            f"(it has {len(blocks)}). For `cwt` give two files: the base model and the transformer"
+        )
+    return ResNet(_BLOCKS_OF_STAGE_3[len(blocks)], has_deep_stem(state))
+
+
+def _stem(backbone: ResNet) -> str:
+    return "deep" if backbone.deep_stem else "plain"
+
+
+def _neck(state: State, backbone: ResNet, source: str) -> PyramidPooling:
+    return PyramidPooling(backbone.channels["stage4"], _sizes(state, "bottleneck.0.weight", source)[0])
 
 
 def _sizes(state: State, name: str, source: str) -> tuple[int, ...]:

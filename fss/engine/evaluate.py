@@ -41,7 +41,8 @@ def feature_store(
     originals = not frozen_only and config.test.label_size == "original"
     pictures = PictureSet(source, config.data.size, originals)
     budget = config.cache_gib * 2**30
-    return FeatureStore(pictures, encode, model.head.prepare, device, budget, config.data.workers)
+    alone = () if frozen_only else model.head.query_only
+    return FeatureStore(pictures, encode, model.head.prepare, device, budget, config.data.workers, alone)
 
 
 @torch.no_grad()

@@ -36,9 +36,10 @@ class Ready:
 
     def encoded(self, head: Head) -> tuple[Features, Features]:
         """Query and support after the head's `encode`, for features that were kept before it."""
-        support = {k: x.flatten(0, 1) for k, x in self.support.items()}
-        shape = self.support_masks.shape[:2]
-        return head.encode(self.query), {k: x.unflatten(0, shape) for k, x in head.encode(support).items()}
+        shape, support = self.support_masks.shape[:2], {k: x.flatten(0, 1) for k, x in self.support.items()}
+        with head.support_gradients():
+            theirs = {k: x.unflatten(0, shape) for k, x in head.encode(support).items()}
+        return head.encode(self.query), {k: x for k, x in theirs.items() if k not in head.query_only}
 
 
 @dataclass
@@ -59,14 +60,16 @@ class FeatureStore:
             frozen part alone. Must not change while the store is in use.
         prepare: the head's `prepare`.
         budget: bytes for what is kept.
+        query_only: features that supports go without.
     """
 
     def __init__(
         self, pictures: PictureSet, encode: Callable[[Tensor], Features], prepare: Prepare,
-        device: torch.device, budget: float, workers: int | None,
+        device: torch.device, budget: float, workers: int | None, query_only: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.pictures, self.encode, self.prepare = pictures, encode, prepare
         self.device, self.budget, self.workers = device, budget, workers
+        self.query_only = query_only
         self.kept: dict[int, _Kept] = {}
         self.promised: set[int] = set()  # will be kept once they arrive
         self.capacity: int | None = None
@@ -131,6 +134,7 @@ class FeatureStore:
             support={
                 k: torch.stack([torch.stack([s.features[k] for s in row]) for row in supports])
                 for k in levels
+                if k not in self.query_only
             },
             query_mask=binary_mask(torch.stack([q.labels for q in queries]), class_id),
             support_masks=support_masks,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from fss.backbones.frozen import checksum
 from fss.backbones.resnet import ResNet
 from fss.backbones.vit import Tokens, build_tokens
@@ -31,6 +33,7 @@ def load_network(config: Config, source: Source) -> Network:
     Raises:
         UserError: the base checkpoint or weights are missing, or unfit.
     """
+    torch.manual_seed(config.seed)  # random weights are a setting too: the same each time and in each process
     tokens = load_tokens(config.backbone)
     if config.backbone.stage1:
         base, told = load_base(config, source)
@@ -55,14 +58,17 @@ def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, 
     Raises:
         UserError: it is missing, or of another data set, fold, backbone or neck.
     """
-    path = config.backbone.base or base_folder(config) / "best.pt"
+    given = config.backbone.base
+    if given and not given.is_file():
+        raise UserError(f"backbone.base={given}: no such file")
+    path = given or base_folder(config) / "best.pt"
     if not path.is_file():
         raise UserError(f"no base checkpoint {path}; run `fss pretrain` with the same settings first")
     content = checkpoint.read(path)
     checkpoint.require(content, about_base(config, wanted_stem(config, content), source.base_names), path)
     model = empty_base(config, content)
     checkpoint.fill(model, content, path)
-    return model, {**content["about"], **content["facts"], "base_miou": content["best"]}
+    return model, {**content["about"], **content["facts"], "base_miou": checkpoint.best_score(content)}
 
 
 def about_base(config: Config, stem: str, base_names: list[str]) -> dict[str, Any]:

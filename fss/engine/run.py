@@ -41,17 +41,23 @@ def test_folder(config: Config, home: Path, kind: str) -> Path:
 
 
 def _base(config: Config) -> str:
-    random = "_random" if config.backbone.weights == "random" else ""
-    untrained = "_untrained" if 0 in (config.pretrain.epochs, config.pretrain.seconds) else ""
-    return f"resnet{config.backbone.layers}{random}{untrained}"
+    """Stage 1's network: layers, and what differs from weights that were found by themselves."""
+    b, untrained = config.backbone, 0 in (config.pretrain.epochs, config.pretrain.seconds)
+    parts = [f"resnet{b.layers}", *_weights(b.weights), *([b.stem] if b.stem != "auto" else [])]
+    return "_".join([*parts, *(["untrained"] if untrained else [])])
 
 
 def _network(config: Config) -> str:
     """The frozen network: stage 1's, unless said otherwise."""
-    stage1 = "" if config.backbone.stage1 else "_nostage1"
-    base = f"_on_{config.backbone.base.stem}" if config.backbone.base else ""
-    vit = "" if config.backbone.vit == "none" else "_vit"
-    return f"{_base(config)}{stage1}{base}{vit}"
+    b, parts = config.backbone, [_base(config)]
+    parts += [] if b.stage1 else ["nostage1"]
+    parts += [f"on_{b.base.stem}"] if b.base else []
+    parts += [] if b.vit == "none" else [f"vit{b.vit_size}", *_weights(b.vit)]
+    return "_".join(parts)
+
+
+def _weights(spec: str) -> list[str]:
+    return [] if spec in ("auto", "download") else [Path(spec).stem]
 
 
 def _head(config: Config) -> str:

@@ -56,11 +56,10 @@ def load_trained(config: Config, source: Source, half: bool, path: Path | None =
         wanted = {k: v for k, v in wanted.items() if k not in ("data", "fold", "base_classes")}
     checkpoint.require(content, wanted, found)
     model = _filled(content, found, half)
-    told = {**content["about"], **content["facts"], "validation_miou": content["best"]}
-    ours = found.resolve().is_relative_to(config.output.resolve())
+    told = {**content["about"], **content["facts"], "validation_miou": checkpoint.best_score(content)}
+    ours = found.resolve().is_relative_to(config.output.resolve()) and found.stem in ("best", "last")
     home = found.parent if ours else fold_folder(config) / f"given_{found.stem}_{_digest(found)}"
-    kind = found.stem if ours and found.stem in ("best", "last") else "file"
-    return Trained(model, told, content["about"]["shots"], home, kind)
+    return Trained(model, told, content["about"].get("shots"), home, found.stem if ours else "file")
 
 
 def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> FewShotModel:
@@ -84,10 +83,14 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
 def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
     """The model that a checkpoint's own account describes, with its parameters."""
     about = content["about"]
-    backbone = build_backbone(BackboneConfig(layers=about["layers"], stem=about["stem"]), weights=False)
-    neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
+    try:
+        backbone = build_backbone(BackboneConfig(layers=about["layers"], stem=about["stem"]), weights=False)
+        neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
+        head, options = str(about["head"]), dict(about["head_options"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not say what it holds ({error!r}); train or convert it anew") from None
     tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
-    model = build_model(about["head"], about["head_options"], backbone, neck, tokens, half)
+    model = build_model(head, options, backbone, neck, tokens, half)
     checkpoint.fill(model, content, path)
     return model
 
@@ -104,10 +107,11 @@ def find_trained(config: Config) -> Path:
     there = sorted(own.parent.glob("*")) if own.parent.is_dir() else []
     matches = [(m, p) for p in there if (m := family.fullmatch(p.name)) and (p / name).is_file()]
     if not matches:
-        data, layers = config.data, config.backbone.layers
+        data, layers, head = config.data, config.backbone.layers, config.head.type
+        asked = f"head.type={head}" if ":" in head else f"--head {head}"
         raise UserError(
             f"no checkpoint {own / name}. Train first: "
-            f"sh scripts/train.sh {data.name} {data.fold} [0] {layers} {shots} --head {config.head.type}, "
+            f"sh scripts/train.sh {data.name} {data.fold} [0] {layers} {shots} {asked}, "
             "or name one with --checkpoint FILE"
         )
     _, nearest = min(matches, key=lambda pair: abs(int(pair[0][1]) - shots))

@@ -16,7 +16,7 @@ from fss.engine.run import base_folder
 from fss.engine.test import test
 from fss.engine.train import train
 from fss.errors import UserError
-from fss.heads import head_options
+from fss.heads import Head, find_head, head_options
 from fss.report.table import console_table
 
 
@@ -34,7 +34,7 @@ def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, 
 
 def run_train(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """Stage 1 where it is missing, stage 2, and a test of what came out."""
-    head_options(config.head.type, config.head.options)  # a mistake there should not wait for stage 1
+    _check_head(config, pictures)
     if config.backbone.stage1 and not config.backbone.base:
         there = (base_folder(config) / "last.pt").is_file()
         _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")
@@ -45,6 +45,13 @@ def run_train(config: Config, device: torch.device, checkpoint: Path | None, pic
     run_test(config, device, best, pictures)
 
 
+def _check_head(config: Config, pictures: Pictures) -> None:
+    """What is wrong with a head, or with what is asked of it, should not wait for stage 1 to end."""
+    head_options(config.head.type, config.head.options)
+    if pictures.explain and find_head(config.head.type).explain is Head.explain:
+        raise UserError(f"head {config.head.type!r} has no explain(); leave out --explain")
+
+
 def _base(config: Config, device: torch.device) -> None:
     folder = pretrain(config, device, wants_half(config.precision, device))
     best = read(folder / "best.pt")["best"]
@@ -53,7 +60,7 @@ def _base(config: Config, device: torch.device) -> None:
 
 def run_test(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """A test, its table, and where everything lies."""
-    head_options(config.head.type, config.head.options)
+    _check_head(config, pictures)
     half = wants_half(config.precision, device)
     folder, result = test(config, device, half, checkpoint, pictures.visualize, pictures.explain)
     _say(f"\n{console_table(result)}\n\nresult:   {folder / 'result.json'}")
@@ -75,11 +82,16 @@ def run_convert(
         return
     on = f"{about['data']} fold {about['fold']}"
     if kind == "cwt-base":
-        print(f"{out}: base network, {what}, {on}. Use it with backbone.base={out}")
+        print(
+            f"{out}: base network, {what}, {on}. Use it with backbone.base={out} (and backbone.stage1=true)"
+        )
         return
-    run = f"{about['data']} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
+    said = [text for text in settings if not text.startswith(("data.fold=", "train.shots="))]
+    if about["head"] == "asgnet":
+        said.append(f"head.context={about['head_options']['context']}")
+    run = f"{data} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
     print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
-    print(f"  sh scripts/test.sh {run} --checkpoint {out}")
+    print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))
 
 
 def _say(text: str) -> None:

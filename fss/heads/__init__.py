@@ -2,19 +2,15 @@
 
 import difflib
 import functools
-import importlib
 import inspect
-import sys
-import traceback
-from pathlib import Path
-from types import ModuleType
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from torch import nn
 
 from fss.errors import UserError
 from fss.heads.base import Features, Head, HeadOutput, Panel
+from fss.heads.outside import import_head
 
 HEADS = {
     "asgnet": "fss.heads.asgnet:ASGNet",
@@ -39,56 +35,7 @@ def find_head(name: str) -> type[Head]:
         close = difflib.get_close_matches(name, HEADS, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown head {name!r}{hint}; allowed: {', '.join(HEADS)}, or package.module:Class")
-    module = _import(name, module_name)
-    if not hasattr(module, class_name):
-        there = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module_name]
-        raise UserError(
-            f"head {name!r}: {module.__file__} has no class {class_name}; it has {', '.join(there) or 'none'}"
-        )
-    return _checked_class(name, getattr(module, class_name), str(module.__file__))
-
-
-def _import(name: str, module: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a user's file can fail in any way
-        where = _place(error)
-        hint = f". Run from the folder that holds {module.partition('.')[0]}" if not where else ""
-        raise UserError(
-            f"head {name!r}: cannot import {where or module} ({type(error).__name__}: {error}){hint}"
-        ) from error
-
-
-def _place(error: BaseException) -> str:
-    """File and line of a failed import that lie outside Python's own machinery; "" if there are none."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
-
-
-def _checked_class(name: str, found: Any, file: str) -> type[Head]:
-    """`found`, if it keeps the contract as far as its signatures tell."""
-    what = f"head {name!r}: {getattr(found, '__name__', found)} in {file}"
-    if not (inspect.isclass(found) and issubclass(found, Head)):
-        raise UserError(f"{what} is no subclass of fss.heads.Head")
-    if found.forward is Head.forward:
-        raise UserError(
-            f"{what} has no method forward(query, support, support_masks, extras, query_mask=None)"
-        )
-    if "channels" not in inspect.signature(found).parameters:
-        raise UserError(f"{what}: __init__ must take channels, and hand it on: super().__init__(channels)")
-    for method, count in (("forward", 6), ("encode", 2), ("prepare", 3), ("explain", 5)):
-        wanted = inspect.signature(getattr(Head, method))
-        try:
-            inspect.signature(getattr(found, method)).bind(*range(count))
-        except TypeError as error:
-            given = inspect.signature(getattr(found, method))
-            raise UserError(f"{what}: {method}{given} does not fit {method}{wanted} ({error})") from None
-    return found
+    return import_head(name, module_name, class_name)
 
 
 def head_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +45,9 @@ def head_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         UserError: a keyword that the head does not take, one that it needs, or a value of another type.
     """
     head = find_head(name)
-    types = get_type_hints(head.__init__)
     signature = inspect.signature(head).parameters
-    known = {k: p for k, p in signature.items() if k != "channels" and p.kind is not p.VAR_KEYWORD}
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = {k: p for k, p in signature.items() if k != "channels" and p.kind not in open_ended}
     for key in options.keys() - known.keys():
         close = difflib.get_close_matches(key, known, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
@@ -108,8 +55,31 @@ def head_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     missing = [k for k, p in known.items() if p.default is p.empty and k not in options]
     if missing:
         raise UserError(f"{_called(name, head)} needs {', '.join(missing)}; set head.{missing[0]}=...")
-    given = {k: _checked(_called(name, head), k, v, types.get(k, Any)) for k, v in options.items()}
-    return {k: given.get(k, p.default) for k, p in known.items()}
+    types, called = _types(head), _called(name, head)
+    given = {k: _checked(called, k, v, types.get(k, Any)) for k, v in options.items()}
+    every = {k: given.get(k, p.default) for k, p in known.items()}
+    for key, value in every.items():
+        if not _plain(value):
+            raise UserError(
+                f"{called}: {key}={value!r} is no plain value. Checkpoints and results keep a head's "
+                "options: numbers, strings, lists and mappings are allowed"
+            )
+    return every
+
+
+def _types(head: type[Head]) -> dict[str, Any]:
+    try:
+        return get_type_hints(head.__init__)
+    except Exception:  # annotations are a service: names that cannot be resolved are not checked
+        return {}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _called(name: str, head: type[Head]) -> str:
@@ -121,6 +91,8 @@ def _checked(called: str, key: str, value: Any, kind: Any) -> Any:
     """`value` as the annotated type; YAML reads 1e-3 as a string, which a float annotation turns back."""
     try:
         return TypeAdapter(kind).validate_python(value)
+    except PydanticUserError:  # a type that pydantic knows nothing of
+        return value
     except ValidationError as error:
         raise UserError(f"{called}: {key}={value!r}: {error.errors()[0]['msg']}") from None
 
@@ -132,6 +104,11 @@ def build_head(name: str, options: dict[str, Any], channels: dict[str, int]) -> 
         head = found(channels=channels, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{_called(name, found)}: {error}") from error
+    except (AttributeError, KeyError) as error:
+        raise UserError(
+            f"{_called(name, found)}: __init__ fails with {error!r}; it must begin with "
+            f"super().__init__(channels), and channels has {', '.join(channels)}"
+        ) from error
     head.register_forward_hook(functools.partial(_check_output, _called(name, found)))
     return head
 

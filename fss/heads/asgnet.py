@@ -7,7 +7,6 @@ The support object is split into superpixels, one prototype each, as many as its
 query pixel is compared with the prototype that fits it best.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -49,7 +48,7 @@ class ASGNet(Head):
         prototypes: int = 5,
         cells: float = 100,
         width: int = 256,
-        sizes: Sequence[int] = (60, 30, 15, 8),
+        sizes: tuple[int, ...] = (60, 30, 15, 8),
         similarity: Literal["sum", "mean"] = "sum",
         tokens: Literal["none", "patches", "patches+class"] = "none",
         iterations: tuple[int, int] = (10, 5),
@@ -70,6 +69,7 @@ class ASGNet(Head):
             nn.Dropout2d(dropout),
         )
         self.context = ASPP(width, channels["stage1"]) if context == "aspp" else Pyramid(width, sizes)
+        self.query_only = self.context.levels
 
     def prepare(self, support_masks: Tensor, seed: int) -> dict[str, Tensor]:
         """Seeds (K,N,2), row and column in cells, zero-padded, and how many there are (K,)."""

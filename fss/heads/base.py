@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Features = dict[str, Tensor]
@@ -54,11 +55,13 @@ class Head(nn.Module):
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
         learns_from_support: whether gradients reach `encode` through the support; without, training
             keeps nothing of the supports' encoding in memory.
+        query_only: what `encode` returns for the query's sake alone; dropped from the supports.
     """
 
     levels: tuple[str, ...] = ("neck",)
     balanced_loss = False
     learns_from_support = True
+    query_only: tuple[str, ...] = ()
 
     def __init__(self, channels: dict[str, int]) -> None:
         """Take `channels`: level -> C, for all levels of the network."""
@@ -113,4 +116,8 @@ class Head(nn.Module):
     @property
     def learns(self) -> bool:
         """Whether there is anything to learn in stage 2."""
-        return any(True for _ in self.parameters())
+        return any(p.requires_grad for p in self.parameters())
+
+    def support_gradients(self) -> torch.set_grad_enabled:
+        """The context in which supports are encoded: without gradients, where none are needed."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_from_support)

@@ -41,7 +41,7 @@ class Prototype(Head):
         self.embedding = nn.Conv2d(channels[level], embed, 1, bias=False) if embed else nn.Identity()
 
     def encode(self, features: Features) -> Features:
-        """The embedding, of length 1 nowhere yet: {level: (B,C,h,w)}."""
+        """The embedding, not normalised: {level: (B,C,h,w)}."""
         x = features[self.level]
         with torch.autocast(x.device.type, enabled=False):
             return {self.level: self.embedding(x.float())}

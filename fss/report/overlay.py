@@ -12,10 +12,9 @@ from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, fitted_size
 from fss.heads import Panel
-from fss.report.panels import draw_panel
+from fss.report.panels import LEAST, draw_panel
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)  # RGB: true masks, predictions
-_PANEL = 200  # least height of a panel, pixels
 _SHEET = (2, 6)  # rows and columns of one block of the contact sheet
 
 
@@ -28,7 +27,7 @@ def blend(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> 
 
 def row(panels: list[np.ndarray]) -> np.ndarray:
     """Panels (H,W,3) side by side at one height, a white line between."""
-    height = max(_PANEL, *(p.shape[0] for p in panels))
+    height = max(LEAST, *(p.shape[0] for p in panels))
     sized = [cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height)) for p in panels]
     line = np.full((height, 4, 3), 255, np.uint8)
     return np.concatenate([x for p in sized for x in (p, line)][:-1], 1)

@@ -18,7 +18,7 @@ COLOURS = np.array(
     ],
     np.uint8,
 )  # fmt: skip
-_LEAST = 200  # height of a panel, pixels
+LEAST = 200  # height of a panel, pixels
 
 
 def draw_panel(
@@ -43,7 +43,7 @@ def draw_panel(
 
 
 def _drawn(image: np.ndarray, values: np.ndarray, points: np.ndarray | None, size: int) -> np.ndarray:
-    zoom = -(-_LEAST // image.shape[0])
+    zoom = -(-LEAST // image.shape[0])
     image = cv2.resize(image, None, fx=zoom, fy=zoom)
     image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # colours mean the map
     h, w = image.shape[:2]

@@ -10,6 +10,7 @@ def console_table(result: dict[str, Any]) -> str:
     rule = "-" * (width + 24)
     interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
     trained, steps = result["shots"]["train"], result["checkpoint"].get("steps")
+    without = "converted weights" if "converted" in result["checkpoint"] else "weights as they are"
     lines = [
         f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, "
         f"tested with {protocol['shots']} shot(s), "
@@ -21,7 +22,7 @@ def console_table(result: dict[str, Any]) -> str:
         f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   "
         f"(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
         f"{'FB-IoU':<{width}}  {scores['fb_iou']:6.2f}",
-        ("weights as they are" if steps is None else f"checkpoint of step {steps}")
+        (without if steps is None else f"checkpoint of step {steps}")
         + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
     ]
     lines += [

@@ -1,9 +1,10 @@
 """The published test resize against the authors' numbers; augmentations keep their word."""
 
+import cv2
 import numpy as np
 import pytest
 
-from fss.data.transforms import fit, fit_mask, fitted_size, flips, normalise, random_view
+from fss.data.transforms import episode_view, fit, fit_mask, fitted_size, flips, normalise, random_view
 from tests.conftest import relative_error
 
 
@@ -50,3 +51,21 @@ def test_random_view_keeps_image_and_mask_aligned_and_pads():
         agree = (view[..., 0] > 100) == (labels == 7)
         assert agree[labels != 255].mean() > 0.97  # all but interpolated edges
         assert (labels == 255).any() and (labels == 7).any()
+
+
+def test_episode_view_keeps_image_and_mask_aligned():
+    """ASGNet's views: all are S x S, differ, repeat with their seed, and move image and mask together."""
+    mask = np.zeros((120, 160), np.uint8)
+    mask[30:90, 40:120] = 1
+    image = np.repeat((mask * 200)[:, :, None], 3, 2)
+    seen = set()
+    for seed in range(20):
+        i, m = episode_view(image, mask, 113, np.random.default_rng(seed))
+        again = episode_view(image, mask, 113, np.random.default_rng(seed))
+        assert i.shape == (113, 113, 3) and m.shape == (113, 113)
+        assert np.array_equal(i, again[0]) and np.array_equal(m, again[1])
+        inside = cv2.erode((m == 1).astype(np.uint8), np.ones((9, 9))) == 1
+        outside = cv2.erode((m == 0).astype(np.uint8), np.ones((9, 9))) == 1
+        assert inside.any() and (i[inside] > 150).all() and (i[outside] < 50).all()
+        seen.add(m.tobytes())
+    assert len(seen) == 20

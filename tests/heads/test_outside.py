@@ -59,7 +59,15 @@ def test_example_trains_and_tests_by_its_yaml(tmp_path, monkeypatch):
     assert main(["test", *run, f"output={output}", *tiny, "--shots", "2"]) == 0
     model = fss.load_model(folder / "best.pt")
     with torch.no_grad():
-        assert model(torch.randn(1, 3, 49, 49), torch.randn(1, 1, 3, 49, 49), torch.ones(1, 1, 49, 49)).shape
+        logits = model(torch.randn(1, 3, 49, 49), torch.randn(1, 1, 3, 49, 49), torch.ones(1, 1, 49, 49))
+    assert logits.shape == (1, 2, 49, 49)
+
+
+def test_the_page_shows_the_files_as_they_are():
+    page = (ROOT / "docs/add-a-head.md").read_text()
+    for kind, name in (("python", "my_head.py"), ("yaml", "my_head.yaml")):
+        block = page.partition(f"```{kind}\n")[2].partition("```\n")[0]
+        assert block == (ROOT / "examples/my_head" / name).read_text()
 
 
 def test_example_yaml_names_its_own_file():
@@ -82,6 +90,7 @@ def test_a_file_in_the_working_folder_is_found(head_file):
         ),
         ("x = 1\ny = 1 / 0\n", r"cannot import .*head_\d+\.py, line 2 \(ZeroDivisionError"),
         ("x = (\n", r"cannot import .*head_\d+\.py, line 1 \(SyntaxError"),
+        ("import json\njson.loads('{')\n", r"import .*head_\d+\.py, line 2 \(JSONDecodeError"),
         ("class Other: pass\n", r"head_\d+\.py has no class Mine; it has Other"),
         ("class Mine: pass\n", r"Mine in .*head_\d+\.py is no subclass of fss.heads.Head"),
         (GOOD.replace("def forward", "def forwards"), r"head_\d+\.py has no method forward\(query, support"),
@@ -108,12 +117,34 @@ def test_an_unknown_module_says_where_it_is_looked_for(head_file):
     ("options", "message"),
     [
         ({"widht": 3}, r"head_\d+\.py\) takes no 'widht', did you mean width\?; allowed: width"),
+        ({"mode": "fast"}, r"head_\d+\.py\) takes no 'mode'"),
         ({"width": "much"}, r"head_\d+\.py\): width='much': Input should be a valid integer"),
     ],
 )
 def test_a_wrong_keyword_names_file_and_keyword(head_file, options, message):
     with pytest.raises(fss.UserError, match=message):
         build_head(head_file(GOOD), options, CHANNELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("super().__init__(channels)", "pass"), r"AttributeError.*must begin with super"),
+        (
+            GOOD.replace("super().__init__(channels)", "super().__init__(channels); channels['nek']"),
+            "KeyError",
+        ),
+        (GOOD.replace("width: int = 3", "act=torch.nn.ReLU"), r"act=<class .*ReLU'> is no plain value"),
+    ],
+)
+def test_a_constructor_that_fails_names_the_file(head_file, text, message):
+    with pytest.raises(fss.UserError, match=r"head_\d+\.py\).*" + message):
+        build_head(head_file(text), {}, CHANNELS)
+
+
+def test_annotations_that_cannot_be_checked_are_let_through(head_file):
+    path = head_file(GOOD.replace("width: int = 3", "width: 'Nowhere' = 3, *more: int, **others"))
+    assert head_options(path, {"width": "much"}) == {"width": "much"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""The prototype head by hand, against PANet's own order of operations, and its alignment loss."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fss.heads.prototype import Prototype, prototypes, similarity
+
+
+def test_prototypes_by_hand():
+    features = torch.tensor([[1.0, 3.0], [5.0, 7.0]])[None, None, None]  # (1,1,1,2,2)
+    masks = torch.tensor([[[[0, 1], [1, 255]]]])
+    assert prototypes(features, masks).flatten().tolist() == pytest.approx([1.0, 4.0])
+
+
+def test_prototypes_are_means_of_resized_features():
+    torch.manual_seed(0)
+    features, masks = torch.randn(2, 3, 4, 5, 7), torch.randint(0, 3, (2, 3, 33, 49))
+    masks[masks == 2] = 255
+    large = F.interpolate(features.flatten(0, 1), (33, 49), mode="bilinear", align_corners=True)
+    large = large.unflatten(0, (2, 3))
+    for b in range(2):
+        for label in (0, 1):
+            means = [large[b, k][:, masks[b, k] == label].mean(1) for k in range(3)]
+            wanted = torch.stack(means).mean(0)
+            assert torch.allclose(prototypes(features, masks)[b, label], wanted, atol=1e-5)
+
+
+def test_a_shot_without_foreground_is_left_out_of_the_mean():
+    features = torch.randn(1, 2, 3, 5, 5)
+    masks = torch.zeros(1, 2, 33, 33, dtype=torch.int64)
+    masks[0, 0, 8:20, 8:20] = 1
+    assert torch.allclose(
+        prototypes(features, masks)[0, 1], prototypes(features[:, :1], masks[:, :1])[0, 1], atol=1e-6
+    )
+
+
+def test_similarity_is_the_cosine():
+    x, y = torch.randn(2, 4, 3, 3), torch.randn(2, 2, 4)
+    wanted = F.cosine_similarity(x[:, None], y[..., None, None], dim=2)
+    assert torch.allclose(similarity(x, y), wanted, atol=1e-6)
+
+
+def test_alignment_alone_teaches_the_embedding():
+    """Descent on the alignment loss lowers it: the query's prediction then segments the support."""
+    torch.manual_seed(0)
+    head = Prototype({"neck": 6}, embed=4, align=True)
+    frozen = {"neck": torch.randn(2, 6, 9, 9)}
+    masks = (torch.rand(2, 1, 65, 65) > 0.7).long()
+    support = {"neck": torch.randn(2, 6, 9, 9)}
+    optimizer = torch.optim.SGD(head.parameters(), 0.05)
+    seen = []
+    for _ in range(30):
+        shots = {k: v[:, None] for k, v in head.encode(support).items()}
+        loss = head(head.encode(frozen), shots, masks, {}, masks[:, 0]).losses["alignment"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(float(loss))
+    assert seen[-1] < 0.8 * seen[0]
+
+
+def test_without_parameters_nothing_learns_and_alignment_is_refused():
+    assert not Prototype({"neck": 6}).learns
+    with pytest.raises(ValueError, match="align=true has nothing to teach"):
+        Prototype({"neck": 6}, align=True)
