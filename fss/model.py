@@ -124,7 +124,7 @@ class FewShotModel(nn.Module):
         return resize(logits.float(), (query.shape[-2], query.shape[-1]))
 
 
-_AT_ONCE = 8  # images
+_AT_ONCE = 4  # images
 
 
 def _check_shapes(query: Tensor, images: Tensor, masks: Tensor) -> None:
