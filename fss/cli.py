@@ -108,6 +108,14 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt or asgnet")
 
 
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="RUN", help="result.json files, or folders that hold some")
+    text = "write the table there, as .md, .csv or .html (default: Markdown on the screen)"
+    add("--out", type=Path, metavar="FILE", help=text)
+    add("--compare", action="store_true", help="two results of one plan, in pairs: second less first")
+
+
 def _what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "configs/data/NAME.yaml, or a YAML file"
@@ -202,6 +210,12 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
     verbs.run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
 
 
+def _report(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+
+    verbs.run_report(options.paths, options.out, options.compare)
+
+
 VERBS = {
     "train": Verb(
         "stage 1 where it is missing, stage 2, and a test", _train_options, _run,
@@ -216,6 +230,11 @@ VERBS = {
     "pretrain": Verb(
         "stage 1 alone: a segmentation network learns the base classes", _pretrain_options, _run,
         ("fss pretrain --data folder data.root=my_photos data.size=321",),
+    ),
+    "report": Verb(
+        "a table of results over heads, folds and shots, or a paired comparison", _report_options, _report,
+        ("fss report results/pascal --out table.html",
+         "fss report --compare ONE/result.json OTHER/result.json"), "",
     ),
     "convert": Verb(
         "make a checkpoint from published weights", _convert_options, _convert,

@@ -12,11 +12,13 @@ from fss.engine.checkpoint import read
 from fss.engine.convert import KINDS, convert
 from fss.engine.precision import wants_half
 from fss.engine.pretrain import pretrain
-from fss.engine.run import base_folder
+from fss.engine.run import base_folder, write_text
 from fss.engine.test import test
 from fss.engine.train import train
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
+from fss.report import tables
+from fss.report.results import compare, make_rows, read_results
 from fss.report.table import console_table
 
 
@@ -92,6 +94,24 @@ def run_convert(
     run = f"{data} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
     print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
     print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))
+
+
+def run_report(paths: Sequence[Path], out: Path | None, compared: bool) -> None:
+    """A table of results, or the paired difference of two."""
+    kind = tables.format_of(out) if out else ".md"
+    results = read_results(paths)
+    if compared:
+        if len(results) != 2:
+            raise UserError(f"--compare takes two results, got {len(results)}")
+        first, second = results
+        print(tables.comparison_text(first, second, compare(first, second)))
+        return
+    text = tables.FORMATS[kind](make_rows(results), results)
+    if out:
+        write_text(out, text)
+        print(f"{len(results)} results -> {out}")
+    else:
+        print(text, end="")
 
 
 def _say(text: str) -> None:

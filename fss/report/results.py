@@ -1,0 +1,190 @@
+"""Result files made into rows that may stand in one table; what differs in protocol is refused."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from fss.errors import UserError
+from fss.metrics import interval95
+
+# What may differ inside one table: folds and shots are its columns and parts, and how a checkpoint was
+# chosen belongs to the head. Plans must agree where fold and shots do.
+_FREE = ("fold", "shots", "plan_sha256", "selection")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of one `result.json`."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """All that must agree before two numbers may be compared."""
+        return dict(self.content["protocol"])
+
+    @property
+    def runs(self) -> list[float]:
+        """mIoU of every run, percent."""
+        return [float(run["miou"]) for run in self.content["scores"]["runs"]]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean and half its 95% interval (None for a single run), percent."""
+
+    mean: float
+    interval: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.interval is None else f"{self.mean:.1f} ± {self.interval:.1f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One head with one number of test shots, over the folds that were measured.
+
+    Attributes:
+        label: the head, with the options in which it differs from others of its kind.
+        trained: shots in training; None where nothing learns.
+        tested: shots in testing.
+        folds: fold -> mIoU.
+        miou, fb_iou: over all folds; None unless every fold is there.
+        networks: fold -> checksum of the frozen network.
+    """
+
+    label: str
+    trained: int | None
+    tested: int
+    folds: dict[int, Number]
+    miou: Number | None
+    fb_iou: float | None
+    networks: dict[int, str]
+
+
+def read_results(paths: Iterable[Path]) -> list[Result]:
+    """The results at `paths`: files, or folders that are searched for `result.json`.
+
+    Raises:
+        UserError: a path without results, or a file that is no result.
+    """
+    found: dict[Path, Result] = {}
+    for path in paths:
+        files = sorted(path.rglob("result.json")) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"no result.json below {path}; a test writes one")
+        found |= {file.resolve(): _read(file) for file in files}
+    return list(found.values())
+
+
+def _read(path: Path) -> Result:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a result ({error})") from None
+    parts = ("protocol", "scores", "head", "shots", "config", "frozen_sha256")
+    missing = [p for p in parts if p not in content] if isinstance(content, dict) else list(parts)
+    if missing:
+        raise UserError(f"{path} is no result of a test: it has no {', '.join(missing)}")
+    return Result(path, content)
+
+
+def make_rows(results: Sequence[Result]) -> list[Row]:
+    """One row per head, options, tag and shots; fewest shots first, then the order of the labels.
+
+    Raises:
+        UserError: protocols or plans that differ (named, with their files), or two results for one cell.
+    """
+    check_comparable(results)
+    labels = _labels(results)
+    cells: dict[tuple[str, int | None, int], dict[int, Result]] = {}
+    for result, label in zip(results, labels, strict=True):
+        shots, fold = result.content["shots"], result.protocol["fold"]
+        row = cells.setdefault((label, shots["train"], shots["test"]), {})
+        if fold in row:
+            raise UserError(
+                f"two results for {label}, fold {fold}, {shots['test']} shot(s): {row[fold].path} and "
+                f"{result.path}; name the one that counts"
+            )
+        row[fold] = result
+    rows = [_row(*key, folds) for key, folds in cells.items()]
+    return sorted(rows, key=lambda r: (r.tested, r.label, r.trained or 0))
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """`UserError` with each field of the protocol in which results differ, its values and their files."""
+    problems = [
+        _difference(key, results) for key in sorted({k for r in results for k in r.protocol} - set(_FREE))
+    ]
+    for fold, shots in sorted({(r.protocol["fold"], r.protocol["shots"]) for r in results}):
+        same = [r for r in results if (r.protocol["fold"], r.protocol["shots"]) == (fold, shots)]
+        problems.append(_difference("plan_sha256", same, f" in fold {fold} with {shots} shot(s)"))
+    found = [p for p in problems if p]
+    if found:
+        raise UserError(
+            "these results stand on different protocols and must not share a table:\n" + "\n".join(found)
+        )
+
+
+def _difference(key: str, results: Sequence[Result], where: str = "") -> str:
+    files: dict[str, Path] = {}
+    for result in results:
+        files.setdefault(json.dumps(result.protocol.get(key)), result.path)
+    if len(files) < 2:
+        return ""
+    return f"  {key}{where}: " + "; ".join(f"{value[:40]} ({path})" for value, path in files.items())
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    """Heads by name, with the options in which those of one name differ, and their tags."""
+    options = [r.content["head"] for r in results]
+    labels = []
+    for result, own in zip(results, options, strict=True):
+        kin = [o for o in options if o["type"] == own["type"]]
+        differ = [k for k in own if len({json.dumps(o.get(k)) for o in kin}) > 1]
+        tag = result.content["config"].get("tag")
+        name = own["type"].rpartition(":")[2]
+        labels.append(" ".join([name, *(f"{k}={own[k]}" for k in differ), *([f"({tag})"] if tag else [])]))
+    return labels
+
+
+def _row(label: str, trained: int | None, tested: int, folds: dict[int, Result]) -> Row:
+    some = next(iter(folds.values())).protocol
+    wanted = [-1] if some["fold"] == -1 else range(some["folds"])
+    whole = all(fold in folds for fold in wanted)
+    per_run = [mean(runs) for runs in zip(*(r.runs for r in folds.values()), strict=True)]
+    return Row(
+        label=label,
+        trained=trained,
+        tested=tested,
+        folds={f: Number(mean(r.runs), interval95(r.runs)) for f, r in sorted(folds.items())},
+        miou=Number(mean(per_run), interval95(per_run)) if whole else None,
+        fb_iou=mean(r.content["scores"]["fb_iou"] for r in folds.values()) if whole else None,
+        networks={f: r.content["frozen_sha256"] for f, r in folds.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Second less first on the same episodes, percent points; runs and classes in pairs."""
+
+    miou: Number
+    per_class: dict[str, float]
+
+
+def compare(first: Result, second: Result) -> Comparison:
+    """The paired difference of two results on one plan.
+
+    Raises:
+        UserError: their protocols or plans differ.
+    """
+    check_comparable([first, second])
+    if first.protocol["plan_sha256"] != second.protocol["plan_sha256"]:
+        raise UserError(f"{first.path} and {second.path} are of different folds or shots; nothing to pair")
+    differences = [b - a for a, b in zip(first.runs, second.runs, strict=True)]
+    a, b = (r.content["scores"]["per_class"] for r in (first, second))
+    return Comparison(Number(mean(differences), interval95(differences)), {c: b[c] - a[c] for c in a})

@@ -1,0 +1,100 @@
+"""Tables of many results, as Markdown, CSV or HTML."""
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from fss.errors import UserError
+from fss.report.results import Comparison, Result, Row
+
+_STYLE = """
+body { font: 15px sans-serif; margin: 2em }
+table { border-collapse: collapse }
+td, th { padding: .3em .8em; border: 1px solid #bbb; text-align: right }
+td:first-child, th:first-child { text-align: left }
+"""
+
+
+def headings(rows: Sequence[Row]) -> list[str]:
+    """The table's first line; folds that no row has are left out."""
+    folds = [f"fold {f}" if f >= 0 else "all classes" for f in sorted({f for r in rows for f in r.folds})]
+    return ["head", "trained", "tested", *folds, "mean", "FB-IoU"]
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's lines under `headings`."""
+    folds = sorted({f for r in rows for f in r.folds})
+    shots = lambda k: "" if k is None else f"{k}-shot"  # noqa: E731
+    return [
+        [
+            row.label, shots(row.trained), shots(row.tested), *(str(row.folds.get(f, "")) for f in folds),
+            str(row.miou or ""), "" if row.fb_iou is None else f"{row.fb_iou:.1f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+
+
+def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+    """What a reader must know of the numbers."""
+    p = results[0].protocol
+    lines = [
+        f"mIoU in percent on {p['data']}, {p['runs']} runs x {p['episodes']} episodes (seed {p['seed']}), "
+        f"labels at {p['label_size']}; ± is half the 95% interval over runs; equal episodes in every row "
+        "of a column."
+    ]
+    mixed = [f for f in rows[0].networks if len({r.networks[f] for r in rows if f in r.networks}) > 1]
+    if mixed:
+        lines.append(f"Frozen networks differ between rows in fold {', '.join(map(str, mixed))}.")
+    if any(r.miou is None for r in rows):
+        lines.append("No mean where a fold is missing.")
+    if p["published_list"] is False:
+        lines.append("The list of test images is not the published one.")
+    return lines
+
+
+def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
+    """A table for a README."""
+    lines = [headings(rows), ["---"] * len(headings(rows)), *cells(rows)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table + "\n\n" + "\n".join(notes(rows, results)) + "\n"
+
+
+def comma_separated(rows: Sequence[Row], results: Sequence[Result]) -> str:
+    """A table for a spreadsheet, notes left out."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([headings(rows), *cells(rows)])
+    return out.getvalue()
+
+
+def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
+    """A page that opens from disk."""
+    body = "\n".join([_line("th", headings(rows)), *(_line("td", row) for row in cells(rows))])
+    said = "\n".join(f"<p>{html.escape(note)}</p>" for note in notes(rows, results))
+    head = f'<!doctype html><meta charset="utf-8"><title>fss report</title><style>{_STYLE}</style>'
+    return f"{head}\n<table>\n{body}\n</table>\n{said}\n"
+
+
+def _line(tag: str, row: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+
+FORMATS = {".md": markdown, ".csv": comma_separated, ".html": page}
+
+
+def format_of(path: Path) -> str:
+    """The format's suffix that a file's name asks for; `UserError` if it is none of them."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"--out {path}: allowed are names in {', '.join(FORMATS)}")
+    return path.suffix
+
+
+def comparison_text(first: Result, second: Result, difference: Comparison) -> str:
+    """A paired comparison, class by class."""
+    width = max(12, *(len(c) for c in difference.per_class))
+    lines = [f"{second.path}", f"less {first.path}", ""]
+    lines += [f"{name:<{width}}  {value:+6.2f}" for name, value in difference.per_class.items()]
+    d = difference.miou
+    half = "" if d.interval is None else f" +- {d.interval:.2f} (95%, runs in pairs)"
+    return "\n".join([*lines, f"{'mIoU':<{width}}  {d.mean:+6.2f}{half}"])

@@ -1,0 +1,141 @@
+"""Tables from result files: means only over whole sets of folds, and no mixing of protocols."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from fss.cli import main
+from fss.errors import UserError
+from fss.metrics import interval95
+from fss.report.results import Result, compare, make_rows
+from fss.report.tables import comma_separated, markdown, page
+
+RESULTS = Path(__file__).parent.parent.parent / "docs/results"
+
+
+def load(name, **changes):
+    """A measured result, with dotted keys changed."""
+    path = RESULTS / f"shapes_{name}.json"
+    content = copy.deepcopy(json.loads(path.read_text()))
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        part = content
+        for name in parents:
+            part = part[name]
+        part[last] = value
+    return Result(path, content)
+
+
+def folds(head, shots=1, which=range(4)):
+    return [load(f"fold{f}_{head}_{shots}shot") for f in which]
+
+
+def test_rows_hold_every_fold_and_a_mean_with_its_own_interval():
+    results = folds("cwt")
+    (row,) = make_rows(results)
+    assert (row.label, row.trained, row.tested, list(row.folds)) == ("cwt", 1, 1, [0, 1, 2, 3])
+    for fold, result in enumerate(results):
+        assert row.folds[fold].mean == pytest.approx(result.content["scores"]["miou"], abs=1e-3)
+        assert row.folds[fold].interval == pytest.approx(result.content["scores"]["interval"], abs=1e-3)
+    runs = [sum(r.runs[i] for r in results) / 4 for i in range(5)]
+    assert row.miou.mean == pytest.approx(sum(runs) / 5) and row.miou.interval == interval95(runs)
+
+
+def test_no_mean_where_a_fold_is_missing():
+    results = folds("cwt", which=(0, 1, 3))
+    (row,) = make_rows(results)
+    assert row.miou is None and row.fb_iou is None
+    assert "No mean where a fold is missing" in markdown([row], results)
+
+
+def test_heads_of_one_kind_are_told_apart_by_what_differs():
+    rows = make_rows([*folds("asgnet"), *folds("asgnet_one"), *folds("cwt"), *folds("cwt", 5)])
+    assert [(r.label, r.tested) for r in rows] == [
+        ("asgnet prototypes=1", 1), ("asgnet prototypes=5", 1), ("cwt", 1), ("cwt", 5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol__image_size": 473}, r"image_size: 97 \(.*\); 473 \("),
+        ({"protocol__label_size": "original"}, r'label_size: "97 px canvas" \(.*\); "original"'),
+        ({"protocol__episodes": 1000}, "episodes: 200"),
+        ({"protocol__novel_in_training": "dropped"}, 'novel_in_training: "background"'),
+        ({"protocol__plan_sha256": "f" * 64}, r"plan_sha256 in fold 0 with 1 shot\(s\)"),
+    ],
+)
+def test_protocols_that_differ_are_refused_by_name(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_rows([load("fold0_cwt_1shot"), load("fold0_asgnet_1shot", **changes)])
+
+
+def test_two_results_for_one_cell_are_refused():
+    with pytest.raises(UserError, match="two results for cwt, fold 0, 1 shot"):
+        make_rows([load("fold0_cwt_1shot"), load("fold0_cwt_1shot")])
+
+
+def test_a_tag_makes_another_row():
+    rows = make_rows([load("fold0_cwt_1shot"), load("fold0_cwt_1shot", config__tag="long")])
+    assert [r.label for r in rows] == ["cwt", "cwt (long)"]
+
+
+def test_other_networks_are_noted():
+    results = [load("fold0_cwt_1shot"), load("fold0_asgnet_1shot", frozen_sha256="0" * 64)]
+    assert "Frozen networks differ between rows in fold 0." in markdown(make_rows(results), results)
+
+
+def test_formats_hold_the_same_cells():
+    results = [*folds("cwt"), *folds("prototype")]
+    rows = make_rows(results)
+    lines = comma_separated(rows, results).splitlines()
+    assert lines[0] == "head,trained,tested,fold 0,fold 1,fold 2,fold 3,mean,FB-IoU" and len(lines) == 3
+    for cell in lines[1].split(","):
+        assert cell in markdown(rows, results) and cell in page(rows, results)
+    assert "<script" not in page(rows, results) and "http" not in page(rows, results)
+
+
+def test_pairs_are_compared_run_by_run():
+    first, second = load("fold0_cwt_1shot"), load("fold0_asgnet_1shot")
+    got = compare(first, second)
+    pairs = [b - a for a, b in zip(first.runs, second.runs, strict=True)]
+    assert got.miou.mean == pytest.approx(sum(pairs) / 5) and got.miou.interval == interval95(pairs)
+    assert got.per_class.keys() == first.content["scores"]["per_class"].keys()
+    with pytest.raises(UserError, match="different folds or shots"):
+        compare(first, load("fold1_cwt_1shot"))
+
+
+def test_command_line_writes_tables_and_compares(tmp_path, capsys):
+    files = [str(RESULTS / f"shapes_fold{f}_cwt_1shot.json") for f in range(4)]
+    assert main(["report", *files]) == 0
+    assert "| cwt | 1-shot | 1-shot |" in capsys.readouterr().out
+    for name in ("table.md", "table.csv", "table.html"):
+        assert main(["report", *files, "--out", str(tmp_path / name)]) == 0
+        assert "cwt" in (tmp_path / name).read_text()
+    other = str(RESULTS / "shapes_fold0_asgnet_1shot.json")
+    assert main(["report", "--compare", files[0], other]) == 0
+    assert "mIoU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere cannot be read as a result"),
+        (["EMPTY"], "no result.json below"),
+        (["LIST"], "is no result of a test"),
+        (["--compare", "ONE"], "--compare takes two results"),
+        (["LIST", "--out", "table.pdf"], "allowed are names in .md, .csv, .html"),
+    ],
+)
+def test_mistakes_are_told(arguments, message, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.json").write_text("[]")
+    names = {
+        "ONE": str(RESULTS / "shapes_fold0_cwt_1shot.json"),
+        "EMPTY": str(tmp_path / "empty"),
+        "LIST": str(tmp_path / "list.json"),
+    }
+    assert main(["report", *(names.get(a, a) for a in arguments)]) == 2
+    assert message in capsys.readouterr().err
