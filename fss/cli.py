@@ -6,10 +6,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import fss
 from fss.errors import UserError
+
+if TYPE_CHECKING:
+    from fss.config import Config
 
 _SETTINGS = "settings: any key of the configuration as section.key=value, such as test.episodes=200"
 _PUBLISHED = """kinds:
@@ -108,6 +111,16 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt or asgnet")
 
 
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    _what(parser)
+    parser.add_argument("paths", nargs="+", metavar="FILE", help="the plan to write")
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    _what(parser)
+    parser.add_argument("paths", nargs="+", metavar="NAME", help="configs/data/NAME.yaml, or a YAML file")
+
+
 def _report_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="RUN", help="result.json files, or folders that hold some")
@@ -176,13 +189,17 @@ def _become_torchrun(gpus: list[int], arguments: list[str]) -> None:
     os.execv(sys.executable, [*torchrun, *arguments])
 
 
-def _run(options: argparse.Namespace, arguments: list[str]) -> None:
+def _config(options: argparse.Namespace, *more: str) -> "Config":
     from fss.config import load_config
 
     named = {"data.fold": options.fold, "backbone.layers": options.layers}
     named |= {f"{section}.shots": options.shots for section in ("train", "test")}
     overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
-    config = load_config(options.data, options.head, [*overrides, *options.settings], options.config)
+    return load_config(options.data, options.head, [*overrides, *options.settings, *more], options.config)
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
+    config = _config(options)
     device_name = _choose_gpus(options, arguments) or config.device
 
     from fss.engine import distributed, verbs
@@ -190,14 +207,17 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     device = distributed.start(device_name)
     try:
         pictures = verbs.Pictures(options.visualize, options.explain)
-        verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
+        if options.verb == "run-folds":
+            folds = range(config.data.folds)
+            verbs.run_folds([_config(options, f"data.fold={f}") for f in folds], device, pictures)
+        else:
+            verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
     finally:
         distributed.stop()
 
 
 def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
-    settings = [text for text in options.paths if re.match(r"[a-z_]+(\.\w+)*=", text)]
-    paths = [Path(text) for text in options.paths if text not in settings]
+    settings, paths = _settings_and_paths(options.paths)
     if len(paths) < 2:
         raise UserError("convert needs the authors' file or files, then the checkpoint to write")
     if options.kind != "backbone" and None in (options.data, options.fold):
@@ -208,6 +228,34 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.engine import verbs
 
     verbs.run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
+
+
+def _plan(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.config import load_config
+    from fss.engine import verbs
+
+    settings, paths = _settings_and_paths(options.paths)
+    if len(paths) != 1:
+        raise UserError(f"plan writes one file, got {len(paths)} names")
+    named = {"data.fold": options.fold, "test.shots": options.shots}
+    settings += [f"{key}={value}" for key, value in named.items() if value is not None]
+    verbs.run_plan(load_config(options.data, "prototype", settings, options.config), paths[0])
+
+
+def _check(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.config import load_config
+    from fss.engine import verbs
+
+    settings, names = _settings_and_paths(options.paths)
+    if len(names) != 1:
+        raise UserError("check-data takes one name, such as pascal")
+    settings += [f"test.shots={options.shots}"] if options.shots else []
+    verbs.run_check(load_config(str(names[0]), "prototype", settings, options.config))
+
+
+def _settings_and_paths(texts: Sequence[str]) -> tuple[list[str], list[Path]]:
+    settings = [text for text in texts if re.match(r"[a-z_]+(\.\w+)*=", text)]
+    return settings, [Path(text) for text in texts if text not in settings]
 
 
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -230,6 +278,19 @@ VERBS = {
     "pretrain": Verb(
         "stage 1 alone: a segmentation network learns the base classes", _pretrain_options, _run,
         ("fss pretrain --data folder data.root=my_photos data.size=321",),
+    ),
+    "run-folds": Verb(
+        "train and test every fold, and put their table together", _train_options, _run,
+        ("fss run-folds --data pascal --head cwt --layers 50 --shots 1",),
+    ),
+    "check-data": Verb(
+        "read a whole data set and tell all that is wrong with it", _check_options, _check,
+        ("fss check-data pascal", "fss check-data folder data.root=my_photos --shots 5"),
+    ),
+    "plan": Verb(
+        "write the episodes of a test as a text file that others can run", _plan_options, _plan,
+        ("fss plan --data pascal --fold 0 --shots 5 plan.txt",
+         "fss test --data pascal --fold 0 --shots 5 test.plan=plan.txt"),
     ),
     "report": Verb(
         "a table of results over heads, folds and shots, or a paired comparison", _report_options, _report,

@@ -184,6 +184,7 @@ class TestConfig(_Section):
     label_size: Literal["network", "original"] = "network"
     batch: int = Field(8, ge=1)  # episodes at once; changes no number
     checkpoint: Literal["best", "last"] = "best"
+    plan: Path | None = None  # episodes from a file (fss plan), in place of drawing them
 
 
 class Config(_Section):

@@ -54,7 +54,7 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
     todo = np.flatnonzero(stale)
     if len(todo):
         with ThreadPoolExecutor() as pool:
-            rows = pool.map(lambda i: _count(samples[i], num_classes), todo)
+            rows = pool.map(lambda i: count_labels(samples[i], num_classes), todo)
             for i, row in zip(todo, tqdm(rows, "reading masks", len(todo), leave=False), strict=True):
                 pixels[i] = row
         if path:
@@ -62,7 +62,12 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
     return Index(tuple(s.name for s in samples), pixels)
 
 
-def _count(sample: Sample, num_classes: int) -> np.ndarray:
+def count_labels(sample: Sample, num_classes: int) -> np.ndarray:
+    """Pixels of each label of one mask, (num_classes + 1,).
+
+    Raises:
+        UserError: an unreadable mask, a label that is no class, another size than the image's.
+    """
     mask = read_mask(sample.mask)
     if mask.shape != (size := image_size(sample.image)):
         raise UserError(

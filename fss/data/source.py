@@ -90,6 +90,11 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
     return classes
 
 
+def find_split(config: DataConfig, split: str) -> Path:
+    """The list file of a split; `UserError` where there is none."""
+    return find_list(getattr(config, f"{split}_list"), config.folder, _GET_LIST.format(split=split))
+
+
 def base_names(config: DataConfig) -> list[str]:
     """Names of the classes that the fold trains on."""
     classes = class_names(config)
@@ -109,8 +114,7 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
     elif not root.is_dir():
         raise UserError(f"no data folder {root} for {config.name}. {hint.format(root=root)}")
     classes = class_names(config)
-    path = find_list(getattr(config, f"{split}_list"), root, _GET_LIST.format(split=split))
-    samples = read_list(path, root, config.mask_dir)
+    samples = read_list(find_split(config, split), root, config.mask_dir)
     wanted, got = getattr(config, f"{split}_sha256"), list_checksum(samples)
     fold = (len(classes), config.fold, config.folds, config.scheme)
     return Source(

@@ -24,8 +24,13 @@ class Sample(NamedTuple):
     mask: Path
 
 
-def read_list(path: Path, root: Path, mask_dir: str | None = None) -> list[Sample]:
+def read_list(
+    path: Path, root: Path, mask_dir: str | None = None, problems: list[str] | None = None
+) -> list[Sample]:
     """The samples of a list file: one `IMAGE MASK` a line relative to `root`, or one bare name a line.
+
+    Args:
+        problems: takes what is wrong with single lines, which are then left out; None raises the first.
 
     Raises:
         UserError: no such file, an empty list, a name twice, a path out of the root, a missing file;
@@ -40,12 +45,20 @@ def read_list(path: Path, root: Path, mask_dir: str | None = None) -> list[Sampl
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        sample = _sample(line.strip(), root, mask_dir, f"{path} line {number}")
-        if sample.name in seen:
-            raise UserError(f"{path} line {number}: {sample.name} stands in line {seen[sample.name]} already")
+        try:
+            sample = _sample(line.strip(), root, mask_dir, f"{path} line {number}")
+            if sample.name in seen:
+                raise UserError(
+                    f"{path} line {number}: {sample.name} stands in line {seen[sample.name]} already"
+                )
+        except UserError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+            continue
         seen[sample.name] = number
         samples.append(sample)
-    if not samples:
+    if not samples and not problems:
         raise UserError(f"list {path} is empty")
     return samples
 

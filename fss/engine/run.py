@@ -37,7 +37,8 @@ def test_folder(config: Config, home: Path, kind: str) -> Path:
     """Where a test lies: one per protocol and kind of checkpoint, in the folder of what is tested."""
     t = config.test
     size = "" if t.label_size == "network" else f"_{t.label_size}"
-    return home / f"test_{t.shots}shot_{t.runs}x{t.episodes}_seed{t.seed}{size}_{kind}"
+    plan = f"plan_{t.plan.stem}" if t.plan else f"{t.runs}x{t.episodes}_seed{t.seed}"
+    return home / f"test_{t.shots}shot_{plan}{size}_{kind}"
 
 
 def _base(config: Config) -> str:

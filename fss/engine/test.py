@@ -8,13 +8,15 @@ from typing import Any
 import torch
 
 from fss.config import Config
-from fss.data.plan import plan_hash
+from fss.data.plan import Draw, plan_hash
+from fss.data.planfile import read_plan
 from fss.data.source import Source, open_source
 from fss.engine import distributed
 from fss.engine.evaluate import Evaluation, evaluate, feature_store
 from fss.engine.run import environment, open_folder, test_folder, write_text
 from fss.engine.train import planner_for
 from fss.engine.trained import load_trained
+from fss.errors import UserError
 from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
 from fss.model import frozen_checksum
@@ -41,8 +43,7 @@ def test(
     source = open_source(config.data, "val", config.output / "cache")
     trained = load_trained(config, source, half, path)
     model = trained.model.to(device).to(memory_format=torch.channels_last)
-    planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
-    plans = [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
+    plans = make_plans(config, source)
     folder = test_folder(config, trained.home, trained.kind)
     drawn = visualize or explain
     pictures = EpisodePictures(folder / "visualize", source, config.data.size) if drawn else None
@@ -57,7 +58,7 @@ def test(
         on_episode=pictures.add if pictures else None, explain=explain,
     )  # fmt: skip
     result = {
-        "protocol": protocol(config, source, plan_hash(plans, source), trained.kind),
+        "protocol": protocol(config, source, plans, trained.kind),
         "scores": scores(out, source),
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
@@ -75,6 +76,22 @@ def test(
     return folder, result
 
 
+def make_plans(config: Config, source: Source) -> list[list[Draw]]:
+    """The episodes of every run, drawn from the seed or read from `test.plan`.
+
+    Raises:
+        UserError: too few images of a class, or a plan that fits neither the data nor `test.shots`.
+    """
+    if config.test.plan is None:
+        planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
+        return [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
+    plans = read_plan(config.test.plan, source)
+    shots = len(plans[0][0].supports)
+    if shots != config.test.shots:
+        raise UserError(f"{config.test.plan} holds {shots}-shot episodes; ask for test.shots={shots}")
+    return plans
+
+
 _SELECTION = {
     "best": "best checkpoint by novel classes, on a plan of its own",
     "last": "last checkpoint",
@@ -83,19 +100,20 @@ _SELECTION = {
 }
 
 
-def protocol(config: Config, source: Source, plan: str, kind: str) -> dict[str, Any]:
+def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str) -> dict[str, Any]:
     """All that must agree before two numbers may be compared."""
     data, t = config.data, config.test
+    drawn = "query list in order, class at random among those that count, supports without repeats"
     return {
         "data": data.name,
         "fold": data.fold,
         "folds": data.folds,
         "scheme": data.scheme,
         "shots": t.shots,
-        "runs": t.runs,
-        "episodes": t.episodes,
-        "seed": t.seed,
-        "sampling": "query list in order, class at random among those that count, supports without repeats",
+        "runs": len(plans),
+        "episodes": len(plans[0]) if t.plan else t.episodes,
+        "seed": None if t.plan else t.seed,
+        "sampling": "a plan file" if t.plan else drawn,
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,
         "novel_in_training": "background",
@@ -104,7 +122,7 @@ def protocol(config: Config, source: Source, plan: str, kind: str) -> dict[str, 
         "selection": _SELECTION[kind],
         "list_sha256": source.checksum,
         "published_list": source.published,
-        "plan_sha256": plan,
+        "plan_sha256": plan_hash(plans, source),
     }
 
 

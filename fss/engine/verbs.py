@@ -4,20 +4,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fss.config import Config, load_config
+from fss.data.check import check_set, check_text
+from fss.data.plan import plan_hash
+from fss.data.planfile import plan_text
+from fss.data.source import open_source
 from fss.engine import distributed
 from fss.engine.checkpoint import read
 from fss.engine.convert import KINDS, convert
 from fss.engine.precision import wants_half
 from fss.engine.pretrain import pretrain
-from fss.engine.run import base_folder, write_text
-from fss.engine.test import test
+from fss.engine.run import base_folder, fold_folder, train_folder, write_text
+from fss.engine.test import make_plans, test
 from fss.engine.train import train
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
 from fss.report import tables
+from fss.report.overlay import class_sheet, file_name
 from fss.report.results import compare, make_rows, read_results
 from fss.report.table import console_table
 
@@ -94,6 +100,58 @@ def run_convert(
     run = f"{data} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
     print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
     print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))
+
+
+def run_folds(configs: Sequence[Config], device: torch.device, pictures: Pictures) -> None:
+    """Train and test every fold, then their table; folds that are done already are left as they are."""
+    for config in configs:
+        found = _finished(config)
+        _say(f"fold {config.data.fold}: {f'done -> {found}' if found else 'trains and tests'}")
+        if not found:
+            run_train(config, device, None, pictures)
+    if distributed.is_main():
+        results = read_results([path for c in configs if (path := _finished(c))])
+        table = tables.markdown(make_rows(results), results)
+        some = configs[0]
+        out = some.output / some.data.name / f"{train_folder(some).name}_{some.test.shots}shot_test.md"
+        write_text(out, table)
+        print(f"\n{table}\ntable: {out}")
+
+
+def _finished(config: Config) -> Path | None:
+    """The result of a test with exactly these settings, if there is one."""
+    wanted = config.model_dump(mode="json")
+    for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
+        if read_results([path])[0].content["config"] == wanted:
+            return path
+    return None
+
+
+def run_check(config: Config) -> None:
+    """Everything that is wrong with a data set; a class's images on a sheet each."""
+    found = check_set(config.data, config.test.shots)
+    print(check_text(found, config.data))
+    folder = config.output / config.data.name / "check"
+    split = found.splits["train"]
+    for c, name in enumerate(found.classes, 1):
+        best = np.argsort(-split.pixels[:, c], kind="stable")
+        shown = [split.samples[i] for i in best if split.pixels[i, c] > 0]
+        class_sheet(folder / f"{file_name(name)}.jpg", shown, c)
+    print(f"\na sheet of images per class: {folder}")
+    problems = found.all_problems
+    if problems:
+        raise UserError("\n".join([f"{len(problems)} problems:", *problems]))
+    print("no problems found")
+
+
+def run_plan(config: Config, out: Path) -> None:
+    """The episodes of a test as a text file that `test.plan` takes."""
+    if out.exists():
+        raise UserError(f"{out} exists; name another file, or delete it")
+    source = open_source(config.data, "val", config.output / "cache")
+    plans = make_plans(config, source)
+    write_text(out, plan_text(plans, source))
+    print(f"{sum(map(len, plans))} episodes, plan {plan_hash(plans, source)[:12]} -> {out}")
 
 
 def run_report(paths: Sequence[Path], out: Path | None, compared: bool) -> None:

@@ -11,6 +11,7 @@ from fss.data.files import read_image, read_mask
 from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, fitted_size
+from fss.data.voc import Sample
 from fss.heads import Panel
 from fss.report.panels import LEAST, draw_panel
 
@@ -50,6 +51,27 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
     return fitted, fit_mask(mask, size)[:h, :w] == class_id
 
 
+def file_name(class_name: str) -> str:
+    """A class's name as part of a file's."""
+    return class_name.replace("/", "-").replace(" ", "-")
+
+
+def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int = 12) -> None:
+    """The first `most` images of a class with its mask in red, on one page; nothing where there are none."""
+    if not samples:
+        return
+    panels = []
+    for sample in samples[:most]:
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        panels.append(
+            cv2.resize(blend(image, mask == class_id, RED), (200, 150), interpolation=cv2.INTER_AREA)
+        )
+    panels += [np.full((150, 200, 3), 255, np.uint8)] * (-len(panels) % 6)
+    page = np.concatenate([np.concatenate(panels[i : i + 6], 1) for i in range(0, len(panels), 6)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, page)
+
+
 class EpisodePictures:
     """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
 
@@ -72,7 +94,7 @@ class EpisodePictures:
         self, run: int, number: int, draw: Draw, prediction: Tensor, iou: float, panels: Sequence[Panel] = ()
     ) -> None:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
-        name = self.source.classes[draw.class_id - 1].replace("/", "-").replace(" ", "-")
+        name = file_name(self.source.classes[draw.class_id - 1])
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
         _write(path, episode_row(self.source, self.size, draw, prediction))
         if panels:

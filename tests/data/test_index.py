@@ -27,8 +27,8 @@ def test_counts(samples):
 def test_cache_rereads_only_what_changed(samples, tmp_path, monkeypatch):
     first = build_index(samples, 4, tmp_path / "cache")
     read = []
-    count = index_module._count
-    monkeypatch.setattr(index_module, "_count", lambda s, n: read.append(s.name) or count(s, n))
+    count = index_module.count_labels
+    monkeypatch.setattr(index_module, "count_labels", lambda s, n: read.append(s.name) or count(s, n))
     assert np.array_equal(build_index(samples, 4, tmp_path / "cache").pixels, first.pixels)
     assert read == []
     save_mask(samples[3].mask, np.full((48, 64), 2, np.uint8))

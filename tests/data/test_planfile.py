@@ -1,0 +1,94 @@
+"""Plans as files: written by one process, run by another, and refused line by line where they do not fit."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fss.cli import main
+from fss.config import load_config
+from fss.data.plan import plan_hash
+from fss.data.planfile import plan_text, read_plan
+from fss.data.source import open_source
+from fss.engine.test import make_plans
+from fss.errors import UserError
+from tests.make import TINY, make_folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder set."""
+    place = tmp_path_factory.mktemp("plans")
+    make_folder(place / "set")
+    return place
+
+
+def planned(place):
+    settings = [f"data.root={place / 'set'}", "data.min_pixels=100", "test.episodes=7", "test.runs=2"]
+    config = load_config("folder", "prototype", [*settings, "test.shots=2"])
+    source = open_source(config.data, "val")
+    return make_plans(config, source), source
+
+
+def test_what_is_written_is_read_again(place, tmp_path):
+    plans, source = planned(place)
+    (tmp_path / "plan.txt").write_text(plan_text(plans, source))
+    again = read_plan(tmp_path / "plan.txt", source)
+    assert again == plans and plan_hash(again, source) == plan_hash(plans, source)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda line: line.replace("\t", " "), "line 2: wanted seed, class, query and supports"),
+        (lambda line: "x" + line, "line 2: the seed 'x"),
+        (lambda line: line.replace("kind 1", "kind 4"), "line 2: class 'kind 4' is not one of this fold's"),
+        (lambda line: line.rpartition("\t")[0] + "\tnowhere", "line 2: image 'nowhere' is not in the list"),
+        (lambda line: line + "\t" + line.rpartition("\t")[2], "line 2: an image stands twice"),
+        (lambda line: line.rpartition("\t")[0], r"mixes episodes of \[1, 2\] shots"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(place, tmp_path, change, message):
+    plans, source = planned(place)
+    lines = plan_text(plans, source).splitlines()
+    lines[1] = change(lines[1])
+    (tmp_path / "plan.txt").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=message):
+        read_plan(tmp_path / "plan.txt", source)
+
+
+def test_empty_and_missing_files(place, tmp_path):
+    _, source = planned(place)
+    (tmp_path / "empty.txt").write_text("# nothing\n\n")
+    with pytest.raises(UserError, match="holds no episode"):
+        read_plan(tmp_path / "empty.txt", source)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_plan(tmp_path / "nowhere.txt", source)
+
+
+def test_a_plan_of_one_process_is_run_by_another_with_equal_counts(place, tmp_path):
+    quick = [s for s in TINY if not s.startswith("head.")] + [f"data.root={place / 'set'}"]
+    plan = tmp_path / "plan.txt"
+    write = [sys.executable, "-m", "fss", "plan", "--data", "folder", str(plan), *quick]
+    done = subprocess.run(write, capture_output=True, text=True)
+    assert done.returncode == 0 and "12 episodes" in done.stdout, done.stderr
+    found = []
+    for name, settings in (("drawn", []), ("read", [f"test.plan={plan}"])):
+        where = [f"output={tmp_path / name}", *settings]
+        assert main(["test", "--data", "folder", "--head", "prototype", *quick, *where]) == 0
+        (path,) = (tmp_path / name).rglob("result.json")
+        result = json.loads(path.read_text())
+        found.append((result["protocol"]["plan_sha256"], result["scores"]["counts"]))
+    assert found[0] == found[1]
+
+
+def test_other_shots_than_asked_for_and_an_existing_file_are_refused(place, tmp_path, capsys):
+    quick = [s for s in TINY if not s.startswith("head.")] + [f"data.root={place / 'set'}"]
+    plan = str(tmp_path / "plan.txt")
+    assert main(["plan", "--data", "folder", plan, *quick]) == 0
+    assert main(["plan", "--data", "folder", plan, *quick]) == 2
+    assert "plan.txt exists" in capsys.readouterr().err
+    test = ["test", "--data", "folder", "--head", "prototype", "--shots", "2", *quick]
+    assert main([*test, f"test.plan={plan}", f"output={tmp_path}"]) == 2
+    assert "holds 1-shot episodes; ask for test.shots=1" in capsys.readouterr().err

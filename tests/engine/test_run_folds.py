@@ -1,0 +1,25 @@
+"""All folds with one command, which goes on where it was stopped and ends in their table."""
+
+from fss.cli import main
+from tests.make import TINY, make_folder
+
+
+def test_every_fold_is_trained_tested_and_tabled_once(tmp_path, capsys):
+    root = make_folder(tmp_path / "set", classes=4)
+    quick = [s for s in TINY if not s.startswith("head.")] + [
+        f"data.root={root}",
+        f"output={tmp_path / 'out'}",
+    ]
+    run = ["run-folds", "--data", "folder", "--head", "prototype", "data.folds=2", *quick]
+    assert (
+        main(["test", "--data", "folder", "--head", "prototype", "--fold", "1", "data.folds=2", *quick]) == 0
+    )
+    capsys.readouterr()
+    assert main(run) == 0
+    out = capsys.readouterr().out
+    assert "fold 0: trains and tests" in out and "fold 1: done -> " in out
+    (table,) = (tmp_path / "out/folder").glob("prototype_*_1shot_test.md")
+    assert table.read_text().startswith("| head | trained | tested | fold 0 | fold 1 | mean | FB-IoU |")
+    results = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    assert len(results) == 2 and main(run) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")} == results
