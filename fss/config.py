@@ -44,6 +44,8 @@ class DataConfig(_Section):
     scheme: Literal["contiguous", "interleaved"] = "contiguous"
     size: int = Field(473, ge=17)  # S, pixels; 8n+1
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
+    # what held-out classes are in training images: background (published), ignored pixels, or no image at all
+    novel_in_train: Literal["background", "ignore", "drop_image"] = "background"
     small_classes: Literal["error", "drop"] = "error"  # classes with fewer than K+1 counting images
     workers: int | None = Field(None, ge=0)  # loader processes; default: up to 4, one a core
 

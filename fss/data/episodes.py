@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fss.data.files import read_image, read_mask
+from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.plan import Draw
 from fss.data.source import Source
@@ -42,8 +42,7 @@ class PictureSet(Loadable):
 
     def load(self, key: int) -> Picture:
         """Read and prepare one image."""
-        sample = self.source.samples[key]
-        image, mask = read_image(sample.image), read_mask(sample.mask)
+        image, mask = read_image(self.source.samples[key].image), self.source.mask(key)
         labels = torch.from_numpy(fit_mask(mask, self.size))
         original = torch.from_numpy(mask) if self.originals else None
         return Picture(key, normalise(fit(image, self.size)), labels, original)
@@ -73,8 +72,7 @@ class EpisodeSet(Loadable):
         )
 
     def _picture(self, position: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        sample = self.source.samples[position]
-        image, mask = read_image(sample.image), read_mask(sample.mask)
+        image, mask = read_image(self.source.samples[position].image), self.source.mask(position)
         if self.augment == "views":
             image, mask = episode_view(image, mask, self.size, random)
             return normalise(image), torch.from_numpy(mask)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fss.config import PretrainConfig
-from fss.data.files import read_image, read_mask
+from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, flips, normalise, random_view
@@ -25,7 +25,7 @@ class Labelled(NamedTuple):
 class LabelledSet(Loadable):
     """Items for keys (epoch, position), augmented from the key alone; or, un-augmented, (-1, position).
 
-    Novel classes are background, as published.
+    Novel classes are background, as published, unless the source ignores them.
     """
 
     def __init__(self, source: Source, size: int, config: PretrainConfig, seed: int) -> None:
@@ -37,8 +37,8 @@ class LabelledSet(Loadable):
     def load(self, key: tuple[int, int]) -> Labelled:
         """One image with its labels, without batch axis."""
         epoch, position = key
-        sample = self.source.samples[position]
-        image, labels = read_image(sample.image), self.table[read_mask(sample.mask)]
+        image = read_image(self.source.samples[position].image)
+        labels = self.table[self.source.mask(position)]
         if epoch < 0:
             image, labels = fit(image, self.size), fit_mask(labels, self.size)
         else:

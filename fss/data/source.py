@@ -1,17 +1,19 @@
 """A data set as the configuration names it: classes, fold, samples and index of one split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fss.config import DataConfig
 from fss.data.coco import COCO_CLASSES
+from fss.data.files import read_mask
 from fss.data.folder import read_classes
 from fss.data.folds import base_classes, novel_classes
 from fss.data.index import Index, build_index
 from fss.data.shapes import draw_shapes
 from fss.data.voc import PASCAL_CLASSES, Sample, find_list, list_checksum, read_list
+from fss.episode import IGNORE
 from fss.errors import UserError
 
 _GET_PASCAL = (
@@ -36,6 +38,7 @@ class Source:
         base, novel: class ids of the fold.
         checksum: sha256 of the list's sorted names.
         published: whether that is the published list; None where the data set has none.
+        ignored: class ids whose pixels are 255 here.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +48,14 @@ class Source:
     index: Index
     checksum: str
     published: bool | None
+    ignored: tuple[int, ...] = ()
+
+    def mask(self, position: int) -> np.ndarray:
+        """The label map of an image, (H,W) uint8; `UserError` where it cannot be read."""
+        mask = read_mask(self.samples[position].mask)
+        if self.ignored:
+            mask[np.isin(mask, self.ignored)] = IGNORE
+        return mask
 
     @property
     def base_names(self) -> list[str]:
@@ -117,7 +128,7 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
     samples = read_list(find_split(config, split), root, config.mask_dir)
     wanted, got = getattr(config, f"{split}_sha256"), list_checksum(samples)
     fold = (len(classes), config.fold, config.folds, config.scheme)
-    return Source(
+    source = Source(
         classes=tuple(classes),
         base=base_classes(*fold),
         novel=novel_classes(*fold),
@@ -126,3 +137,21 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
         checksum=got,
         published=None if wanted is None else wanted == got,
     )
+    return _without_novel(source, config.novel_in_train) if split == "train" else source
+
+
+def _without_novel(source: Source, how: str) -> Source:
+    """A training split in which held-out classes are what `how` says; the list's checksum stays."""
+    if how == "ignore":
+        return replace(source, ignored=tuple(source.novel))
+    if how == "drop_image":
+        kept = np.flatnonzero(source.index.pixels[:, source.novel].sum(1) == 0)
+        if not len(kept):
+            raise UserError(
+                "every training image shows a held-out class, so data.novel_in_train=drop_image leaves none; "
+                "take background or ignore"
+            )
+        samples = [source.samples[i] for i in kept]
+        index = Index(tuple(s.name for s in samples), source.index.pixels[kept])
+        return replace(source, samples=samples, index=index)
+    return source

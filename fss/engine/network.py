@@ -73,8 +73,10 @@ def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, 
 
 def about_base(config: Config, stem: str, base_names: list[str]) -> dict[str, Any]:
     """What a base checkpoint must say of itself to be the one that is wanted."""
+    novel = config.data.novel_in_train
     return {
         "stage": "base",
+        **({} if novel == "background" else {"novel_in_train": novel}),
         "data": config.data.name,
         "fold": config.data.fold,
         "base_classes": base_names,

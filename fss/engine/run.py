@@ -45,6 +45,8 @@ def _base(config: Config) -> str:
     """Stage 1's network: layers, and what differs from weights that were found by themselves."""
     b, untrained = config.backbone, 0 in (config.pretrain.epochs, config.pretrain.seconds)
     parts = [f"resnet{b.layers}", *_weights(b.weights), *([b.stem] if b.stem != "auto" else [])]
+    if config.data.novel_in_train != "background":
+        parts.append(f"novel_{config.data.novel_in_train.removesuffix('_image')}")
     return "_".join([*parts, *(["untrained"] if untrained else [])])
 
 

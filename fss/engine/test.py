@@ -116,7 +116,7 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "sampling": "a plan file" if t.plan else drawn,
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,
-        "novel_in_training": "background",
+        "novel_in_training": data.novel_in_train,
         "image_size": data.size,
         "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
         "selection": _SELECTION[kind],

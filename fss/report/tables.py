@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from fss.errors import UserError
 from fss.report.results import Comparison, Result, Row
 
@@ -44,25 +46,43 @@ def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
         f"labels at {p['label_size']}; ± is half the 95% interval over runs; equal episodes in every row "
         "of a column."
     ]
-    mixed = [f for f in rows[0].networks if len({r.networks[f] for r in rows if f in r.networks}) > 1]
+    folds = sorted({f for r in rows for f in r.networks})
+    mixed = [f for f in folds if len({r.networks[f] for r in rows if f in r.networks}) > 1]
     if mixed:
         lines.append(f"Frozen networks differ between rows in fold {', '.join(map(str, mixed))}.")
     if any(r.miou is None for r in rows):
         lines.append("No mean where a fold is missing.")
     if p["published_list"] is False:
         lines.append("The list of test images is not the published one.")
+    if published(rows, results):
+        lines.append("Rows with a source in brackets are published numbers, each on a protocol of its own.")
+    return lines
+
+
+def published(rows: Sequence[Row], results: Sequence[Result]) -> list[list[str]]:
+    """Lines of papers on the same data with the same shots, from published.yaml."""
+    shown = sorted({f for r in rows for f in r.folds})
+    text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
+    lines = []
+    for paper in yaml.safe_load(text):
+        if paper["data"] != results[0].protocol["data"] or paper["shots"] not in {r.tested for r in rows}:
+            continue
+        folds = [str(paper["folds"][f]) if "folds" in paper else "" for f in shown]
+        title = f"{paper['method']} ({paper['source']})"
+        lines.append([title, "", f"{paper['shots']}-shot", *folds, str(paper["mean"]), ""])
     return lines
 
 
 def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
     """A table for a README."""
-    lines = [headings(rows), ["---"] * len(headings(rows)), *cells(rows)]
+    every = [*cells(rows), *published(rows, results)]
+    lines = [headings(rows), ["---"] * len(headings(rows)), *every]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return table + "\n\n" + "\n".join(notes(rows, results)) + "\n"
 
 
 def comma_separated(rows: Sequence[Row], results: Sequence[Result]) -> str:
-    """A table for a spreadsheet, notes left out."""
+    """A table for a spreadsheet; notes and published numbers left out."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([headings(rows), *cells(rows)])
     return out.getvalue()
@@ -70,7 +90,8 @@ def comma_separated(rows: Sequence[Row], results: Sequence[Result]) -> str:
 
 def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
     """A page that opens from disk."""
-    body = "\n".join([_line("th", headings(rows)), *(_line("td", row) for row in cells(rows))])
+    every = [*cells(rows), *published(rows, results)]
+    body = "\n".join([_line("th", headings(rows)), *(_line("td", row) for row in every)])
     said = "\n".join(f"<p>{html.escape(note)}</p>" for note in notes(rows, results))
     head = f'<!doctype html><meta charset="utf-8"><title>fss report</title><style>{_STYLE}</style>'
     return f"{head}\n<table>\n{body}\n</table>\n{said}\n"

@@ -97,6 +97,14 @@ def test_formats_hold_the_same_cells():
     assert "<script" not in page(rows, results) and "http" not in page(rows, results)
 
 
+def test_published_numbers_stand_beside_with_their_source():
+    results = [load(f"fold{f}_cwt_5shot", protocol__data="pascal") for f in range(4)]
+    text = markdown(make_rows(results), results)
+    assert "| RePRI (paper) |  | 5-shot | 64.6 | 71.4 | 71.1 | 59.3 | 66.6 |  |" in text
+    assert "1-shot | 59.8" not in text and "published numbers, each on a protocol of its own" in text
+    assert "RePRI" not in markdown(make_rows(folds("cwt")), folds("cwt"))
+
+
 def test_pairs_are_compared_run_by_run():
     first, second = load("fold0_cwt_1shot"), load("fold0_asgnet_1shot")
     got = compare(first, second)
