@@ -121,6 +121,16 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="NAME", help="configs/data/NAME.yaml, or a YAML file")
 
 
+def _prepare_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("name", metavar="NAME", help="the benchmark: pascal")
+    add("--root", type=Path, required=True, metavar="DIR", help="holds the archive, or will with --download")
+    add("--sbd", type=Path, metavar="DIR", help="holds SBD (default: sbd/ in the root)")
+    text = "where the lists go (default: lists/NAME)"
+    add("--lists", type=Path, metavar="DIR", help=text)
+    add("--download", action="store_true", help="fetch what is missing with torchvision's downloaders")
+
+
 def _report_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="RUN", help="result.json files, or folders that hold some")
@@ -230,6 +240,13 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
     verbs.run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
 
 
+def _prepare(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+
+    lists = options.lists or Path("lists") / options.name
+    verbs.run_prepare(options.name, options.root, options.sbd, lists, options.download)
+
+
 def _plan(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.config import load_config
     from fss.engine import verbs
@@ -282,6 +299,10 @@ VERBS = {
     "run-folds": Verb(
         "train and test every fold, and put their table together", _train_options, _run,
         ("fss run-folds --data pascal --head cwt --layers 50 --shots 1",),
+    ),
+    "prepare": Verb(
+        "make masks and lists from a benchmark's official archives", _prepare_options, _prepare,
+        ("fss prepare pascal --root data/voc --download", "fss prepare pascal --root VOC2012 --sbd SBD"), "",
     ),
     "check-data": Verb(
         "read a whole data set and tell all that is wrong with it", _check_options, _check,

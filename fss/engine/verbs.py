@@ -11,6 +11,7 @@ from fss.config import Config, load_config
 from fss.data.check import check_set, check_text
 from fss.data.plan import plan_hash
 from fss.data.planfile import plan_text
+from fss.data.prepare import prepare_pascal
 from fss.data.source import open_source
 from fss.engine import distributed
 from fss.engine.checkpoint import read
@@ -125,6 +126,18 @@ def _finished(config: Config) -> Path | None:
         if read_results([path])[0].content["config"] == wanted:
             return path
     return None
+
+
+def run_prepare(name: str, root: Path, sbd: Path | None, lists: Path, download: bool) -> None:
+    """A benchmark's archives into masks and lists."""
+    if name != "pascal":
+        raise UserError(f"cannot prepare {name!r}; allowed: pascal")
+    done = prepare_pascal(root, sbd, lists, download)
+    counts = ", ".join(f"{split}.txt {count} images" for split, count in done.lists.items())
+    print(f"{done.made} masks made, {done.kept} kept; {lists}: {counts}")
+    print(f"use it with data.root={done.root}; read it all with: fss check-data {name} data.root={done.root}")
+    if done.problems:
+        raise UserError("\n".join([f"{len(done.problems)} masks could not be made:", *done.problems]))
 
 
 def run_check(config: Config) -> None:
