@@ -210,6 +210,8 @@ def _config(options: argparse.Namespace, *more: str) -> "Config":
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     config = _config(options)
+    if options.verb == "run-folds" and (options.fold is not None or config.data.fold != 0):
+        raise UserError("run-folds runs every fold; leave out --fold and data.fold")
     device_name = _choose_gpus(options, arguments) or config.device
 
     from fss.engine import distributed, verbs

@@ -31,7 +31,7 @@ def _grid(size: int) -> int:
 class DataConfig(_Section):
     """Where the images are, which classes are held out, and how images are prepared."""
 
-    name: str = "shapes"
+    name: str = Field("shapes", pattern=r"^\w[\w.-]*$")  # also of its folder below `output`
     layout: Literal["voc", "coco", "folder", "shapes"] = "shapes"  # coco: as voc, with 80 classes
     root: Path | None = None  # default: data/NAME
     mask_dir: str | None = None  # default: SegmentationClassAug where it exists, else SegmentationClass

@@ -10,6 +10,7 @@ from fss.backbones.resnet import STAGES, ResNet, stage_channels
 from fss.backbones.vit import VIT_CHANNELS, Tokens
 from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read_weights
 from fss.config import BackboneConfig, Config, NeckConfig
+from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.heads import Features, Head, HeadOutput, build_head
 from fss.necks.ppm import PyramidPooling
@@ -115,27 +116,30 @@ class FewShotModel(nn.Module):
             logits (B,2,H,W), background first.
 
         Raises:
-            ValueError: the shapes do not fit each other.
+            ValueError: the shapes do not fit each other, or a mask holds other values.
         """
-        _check_shapes(query, support_images, support_masks)
+        _check_inputs(query, support_images, support_masks)
         made = [self.head.prepare(masks, seed) for masks in support_masks.cpu()]
         extras = {k: torch.stack([m[k] for m in made]).to(query.device) for k in made[0]}
-        logits = self.output(query, support_images, support_masks, extras).logits
+        logits = self.output(query.float(), support_images.float(), support_masks, extras).logits
         return resize(logits.float(), (query.shape[-2], query.shape[-1]))
 
 
 _AT_ONCE = 4  # images
 
 
-def _check_shapes(query: Tensor, images: Tensor, masks: Tensor) -> None:
+def _check_inputs(query: Tensor, images: Tensor, masks: Tensor) -> None:
     got = [tuple(query.shape), tuple(images.shape), tuple(masks.shape)]
     b, _, h, w = got[0] if query.dim() == 4 else (0, 0, 0, 0)
     k = images.shape[1] if images.dim() == 5 else 0
-    if k < 1 or got != [(b, 3, h, w), (b, k, 3, h, w), (b, k, h, w)]:
+    if min(b, h, w, k) < 1 or got != [(b, 3, h, w), (b, k, 3, h, w), (b, k, h, w)]:
         raise ValueError(
             f"query {got[0]}, support images {got[1]}, support masks {got[2]} do not fit; "
             "wanted (B,3,H,W), (B,K,3,H,W), (B,K,H,W)"
         )
+    odd = masks[(masks != 0) & (masks != 1) & (masks != IGNORE)]
+    if odd.numel():
+        raise ValueError(f"support masks hold {odd.unique()[:5].tolist()}; allowed: 0, 1, {IGNORE} (ignored)")
 
 
 def frozen_checksum(model: FewShotModel) -> str:

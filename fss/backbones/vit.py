@@ -57,7 +57,7 @@ def build_tokens(weights: str, size: int, folder: Path = FOLDER) -> Tokens:
     if "encoder.pos_embedding" in state:
         try:
             state = dict(interpolate_embeddings(size, PATCH, state))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise UserError(f"{source} is no ViT-B/16 of torchvision's ({error})") from None
     load_strict(tokens.vit, state, source)
     return tokens

@@ -78,9 +78,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     state: object = content
     for nest in ("state_dict", "model"):
         state = state.get(nest, state) if isinstance(state, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict of tensors")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and _dense(v) for k, v in state.items()):
+        raise UserError(f"{path} holds no state dict of names and plain tensors")
+    named = {name.removeprefix("module."): value for name, value in state.items()}
+    if len(named) < len(state):
+        raise UserError(f"{path} holds {len(state) - len(named)} names twice, with `module.` and without")
+    return named
+
+
+def _dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def read_torch(path: Path) -> object:
@@ -130,11 +137,21 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         for n in sorted(own.keys() & state.keys())
         if state[n].shape != own[n].shape
     ]
-    problems = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    both = [n for n in sorted(own.keys() & state.keys()) if state[n].shape == own[n].shape]
+    kinds = [f"{n} ({state[n].dtype})" for n in both if _kind(state[n]) != _kind(own[n])]
+    broken = [n for n in both if state[n].is_floating_point() and not state[n].isfinite().all()]
+    problems = [
+        ("missing", missing), ("unexpected", unexpected), ("of another shape", shapes),
+        ("of another type", kinds), ("not finite", broken),
+    ]  # fmt: skip
     lines = [f"{len(names)} {what}: {_first(names)}" for what, names in problems if names]
     if lines:
         raise UserError(f"{source} does not fit this network; " + "; ".join(lines))
     module.load_state_dict({**{n: own[n] for n in counters}, **state})
+
+
+def _kind(value: Tensor) -> tuple[bool, bool]:
+    return value.is_floating_point(), value.is_complex()
 
 
 def _first(names: list[str], most: int = 6) -> str:

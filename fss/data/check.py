@@ -53,7 +53,8 @@ class SetCheck:
     @property
     def all_problems(self) -> list[str]:
         """One line each, the splits' own first."""
-        return [p for split in self.splits.values() for p in split.problems] + self.problems
+        own = [p for split in self.splits.values() for p in split.problems]
+        return list(dict.fromkeys([*own, *self.problems]))  # a missing folder is one problem, not a hundred
 
 
 def check_set(config: DataConfig, shots: int) -> SetCheck:

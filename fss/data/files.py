@@ -43,7 +43,7 @@ def read_mask(path: Path) -> np.ndarray:
             return np.asarray(mask).astype(np.uint8)
     except FileNotFoundError:
         raise UserError(f"mask {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"mask {path} is damaged or no image ({error})") from None
@@ -60,7 +60,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} is damaged or of an unknown format ({error})") from None
 
 

@@ -1,5 +1,7 @@
 """Episode plans as text files that others can run: one episode a line, a blank line between runs."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,10 +44,18 @@ def read_plan(path: Path, source: Source) -> list[list[Draw]]:
     runs = [run for run in runs if run]
     if not runs:
         raise UserError(f"plan {path} holds no episode")
+    if len({len(run) for run in runs}) > 1:
+        raise UserError(f"plan {path} has runs of {sorted({len(r) for r in runs})} episodes; make them equal")
     shots = {len(d.supports) for run in runs for d in run}
     if len(shots) > 1:
         raise UserError(f"plan {path} mixes episodes of {sorted(shots)} shots; one number is allowed")
     return runs
+
+
+def seeds_hash(runs: Sequence[Sequence[Draw]]) -> str:
+    """sha256 over the episodes' seeds, which a plan's own hash leaves out."""
+    text = "\n\n".join("\n".join(str(d.seed) for d in run) for run in runs)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Reader:
@@ -62,8 +72,8 @@ class _Reader:
         if len(parts) < 4:
             raise ValueError("wanted seed, class, query and supports, tab-separated")
         seed, name, *images = parts
-        if not seed.isdecimal():
-            raise ValueError(f"the seed {seed!r} is no whole number")
+        if not re.fullmatch(r"[0-9]{1,10}", seed) or int(seed) >= 2**31:
+            raise ValueError(f"the seed {seed[:20]!r} is no whole number below {2**31}")
         if self.classes.get(name) not in self.novel:
             raise ValueError(f"class {name!r} is not one of this fold's test classes")
         unknown = [i for i in images if i not in self.images]

@@ -151,6 +151,8 @@ def _neck(state: State, backbone: ResNet, source: str) -> PyramidPooling:
 def _sizes(state: State, name: str, source: str) -> tuple[int, ...]:
     if name not in state:
         raise UserError(f"{source}: no {name} among its {len(state)} names; is it of this --kind?")
+    if state[name].dim() < 2 or not 0 < max(state[name].shape[:2]) <= 2**20 or 0 in state[name].shape:
+        raise UserError(f"{source}: {name} has the shape {tuple(state[name].shape)}, which no such layer has")
     return tuple(state[name].shape[:2])
 
 

@@ -15,6 +15,7 @@ from fss.data.source import Source
 from fss.engine import distributed
 from fss.engine.features import FeatureStore, Ready
 from fss.episode import IGNORE
+from fss.errors import UserError
 from fss.heads import Panel
 from fss.metrics import EpisodeScore, counts
 from fss.model import FewShotModel
@@ -62,7 +63,7 @@ def evaluate(
         explain: ask the head for maps that explain, and hand them to `on_episode`.
 
     Raises:
-        UserError: an image or mask cannot be read.
+        UserError: an image or mask cannot be read, or logits are not finite.
     """
     model.eval()
     out, whole = Evaluation(), store.encode == model.encode
@@ -77,6 +78,9 @@ def evaluate(
             query, support = (ready.query, ready.support) if whole else ready.encoded(model.head)
             parts = (query, support, ready.support_masks, ready.extras)
             output = model.head(*parts)
+            if not output.logits.isfinite().all():
+                names = {store.pictures.source.samples[i].name for d in ready.draws for i in d.images}
+                raise UserError(f"logits are not finite in an episode of {', '.join(sorted(names))}")
             panels = model.head.explain(*parts) if explain else []
             out.notes.update({k: int(v.sum()) for k, v in output.notes.items()})
             for i, (prediction, mask) in enumerate(_predictions(output.logits, ready, label_size)):

@@ -13,6 +13,7 @@ import torchvision
 
 import fss
 from fss.config import Config
+from fss.errors import UserError
 
 
 def fold_folder(config: Config) -> Path:
@@ -92,6 +93,9 @@ def open_folder(folder: Path, config: Config, device: torch.device) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file in one go, so that no reader finds half of it."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         half.write_text(text, encoding="utf-8")

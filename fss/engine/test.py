@@ -1,5 +1,6 @@
 """The reported numbers: run the protocol, write `result.json`, and draw the episodes on request."""
 
+import hashlib
 import json
 from pathlib import Path
 from statistics import mean
@@ -9,7 +10,7 @@ import torch
 
 from fss.config import Config
 from fss.data.plan import Draw, plan_hash
-from fss.data.planfile import read_plan
+from fss.data.planfile import read_plan, seeds_hash
 from fss.data.source import Source, open_source
 from fss.engine import distributed
 from fss.engine.evaluate import Evaluation, evaluate, feature_store
@@ -44,7 +45,8 @@ def test(
     trained = load_trained(config, source, half, path)
     model = trained.model.to(device).to(memory_format=torch.channels_last)
     plans = make_plans(config, source)
-    folder = test_folder(config, trained.home, trained.kind)
+    said = protocol(config, source, plans, trained.kind)
+    folder = _folder_for(said, test_folder(config, trained.home, trained.kind))
     drawn = visualize or explain
     pictures = EpisodePictures(folder / "visualize", source, config.data.size) if drawn else None
     if distributed.is_main():
@@ -58,7 +60,7 @@ def test(
         on_episode=pictures.add if pictures else None, explain=explain,
     )  # fmt: skip
     result = {
-        "protocol": protocol(config, source, plans, trained.kind),
+        "protocol": said,
         "scores": scores(out, source),
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
@@ -74,6 +76,18 @@ def test(
     if pictures and distributed.is_main():
         pictures.contact_sheet()
     return folder, result
+
+
+def _folder_for(said: dict[str, Any], folder: Path) -> Path:
+    """`folder`, or one beside it where it holds the result of another protocol, so that none is lost."""
+    try:
+        there = json.loads((folder / "result.json").read_text(encoding="utf-8"))["protocol"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder
+    if there == said:
+        return folder
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return folder.with_name(f"{folder.name}_{digest[:8]}")
 
 
 def make_plans(config: Config, source: Source) -> list[list[Draw]]:
@@ -112,7 +126,7 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "shots": t.shots,
         "runs": len(plans),
         "episodes": len(plans[0]) if t.plan else t.episodes,
-        "seed": None if t.plan else t.seed,
+        "seed": f"of a plan file, {seeds_hash(plans)[:12]}" if t.plan else t.seed,
         "sampling": "a plan file" if t.plan else drawn,
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,

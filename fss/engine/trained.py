@@ -77,7 +77,11 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
         raise UserError(
             f"{path} is a {content['about'].get('stage')} network without a head; train one on it"
         )
-    return _filled(content, path, bf16).to(device).eval()
+    model = _filled(content, path, bf16).eval()
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or no CUDA here
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
@@ -87,9 +91,9 @@ def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
         backbone = build_backbone(BackboneConfig(layers=about["layers"], stem=about["stem"]), weights=False)
         neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
         head, options = str(about["head"]), dict(about["head_options"])
-    except (KeyError, TypeError, ValueError) as error:
+        tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{path} does not say what it holds ({error!r}); train or convert it anew") from None
-    tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
     model = build_model(head, options, backbone, neck, tokens, half)
     checkpoint.fill(model, content, path)
     return model

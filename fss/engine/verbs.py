@@ -106,7 +106,7 @@ def run_convert(
 def run_folds(configs: Sequence[Config], device: torch.device, pictures: Pictures) -> None:
     """Train and test every fold, then their table; folds that are done already are left as they are."""
     for config in configs:
-        found = _finished(config)
+        found = None if any(pictures) else _finished(config)
         _say(f"fold {config.data.fold}: {f'done -> {found}' if found else 'trains and tests'}")
         if not found:
             run_train(config, device, None, pictures)
@@ -123,8 +123,11 @@ def _finished(config: Config) -> Path | None:
     """The result of a test with exactly these settings, if there is one."""
     wanted = config.model_dump(mode="json")
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
-        if read_results([path])[0].content["config"] == wanted:
-            return path
+        try:
+            if read_results([path])[0].content["config"] == wanted:
+                return path
+        except UserError:  # another head's damaged result is no obstacle
+            continue
     return None
 
 
@@ -175,9 +178,9 @@ def run_report(paths: Sequence[Path], out: Path | None, compared: bool) -> None:
         if len(results) != 2:
             raise UserError(f"--compare takes two results, got {len(results)}")
         first, second = results
-        print(tables.comparison_text(first, second, compare(first, second)))
-        return
-    text = tables.FORMATS[kind](make_rows(results), results)
+        text = tables.comparison_text(first, second, compare(first, second)) + "\n"
+    else:
+        text = tables.FORMATS[kind](make_rows(results), results)
     if out:
         write_text(out, text)
         print(f"{len(results)} results -> {out}")

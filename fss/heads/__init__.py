@@ -3,10 +3,11 @@
 import difflib
 import functools
 import inspect
+import math
 from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from fss.errors import UserError
 from fss.heads.base import Features, Head, HeadOutput, Panel
@@ -79,7 +80,9 @@ def _plain(value: Any) -> bool:
         return all(isinstance(k, str) and _plain(v) for k, v in value.items())
     if isinstance(value, list | tuple):
         return all(map(_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or type(value) in (bool, int, str)
 
 
 def _called(name: str, head: type[Head]) -> str:
@@ -102,8 +105,8 @@ def build_head(name: str, options: dict[str, Any], channels: dict[str, int]) -> 
     arguments, found = head_options(name, options), find_head(name)
     try:
         head = found(channels=channels, **arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{_called(name, found)}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # RuntimeError: layers beyond memory
+        raise UserError(f"{_called(name, found)}: {str(error).splitlines()[0]}") from error
     except (AttributeError, KeyError) as error:
         raise UserError(
             f"{_called(name, found)}: __init__ fails with {error!r}; it must begin with "
@@ -116,8 +119,15 @@ def build_head(name: str, options: dict[str, Any], channels: dict[str, int]) -> 
 def _check_output(called: str, head: nn.Module, inputs: Any, output: Any) -> None:
     if not isinstance(output, HeadOutput):
         raise UserError(f"{called}: forward must return a HeadOutput, not {type(output).__name__}")
-    episodes = len(inputs[2])
-    if output.logits.dim() != 4 or output.logits.shape[:2] != (episodes, 2):
-        raise UserError(
-            f"{called}: logits must be (B,2,h,w) with B = {episodes}, got {tuple(output.logits.shape)}"
-        )
+    episodes, logits = len(inputs[2]), output.logits
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise UserError(f"{called}: logits must be a floating point tensor, got {type(logits).__name__}")
+    if logits.dim() != 4 or logits.shape[:2] != (episodes, 2) or 0 in logits.shape:
+        raise UserError(f"{called}: logits must be (B,2,h,w) with B = {episodes}, got {tuple(logits.shape)}")
+    for what, values, shape in (("losses", output.losses, ()), ("notes", output.notes, (episodes,))):
+        if not isinstance(values, dict):
+            raise UserError(f"{called}: {what} must be a dict, got {type(values).__name__}")
+        for key, value in values.items():
+            if not isinstance(value, Tensor) or value.shape != shape:
+                got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+                raise UserError(f"{called}: {what}[{key!r}] must be a tensor of shape {shape}, got {got}")

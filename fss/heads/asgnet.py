@@ -59,6 +59,8 @@ class ASGNet(Head):
                 f"prototypes={prototypes}, cells={cells}, width={width}, sizes={sizes}, "
                 f"iterations={iterations}: all must be 1 or more"
             )
+        if not 0 <= dropout < 1 or max(sizes) > 1000:
+            raise ValueError(f"dropout={dropout}, sizes={sizes}; allowed: 0 <= dropout < 1, sizes up to 1000")
         self.reduced = (*ASGNet.levels, *_TOKENS[tokens])
         self.levels = (*self.reduced, *(ASPP if context == "aspp" else Pyramid).levels)
         super().__init__(channels)

@@ -67,8 +67,12 @@ def _checked_class(name: str, found: Any, file: str) -> type[Head]:
         )
     if "channels" not in inspect.signature(found).parameters:
         raise UserError(f"{what}: __init__ must take channels, and hand it on: super().__init__(channels)")
+    if not (isinstance(found.levels, tuple | list) and found.levels):
+        raise UserError(f"{what}: levels must name one feature map or more, got {found.levels!r}")
     for method, count in (("forward", 6), ("encode", 2), ("prepare", 3), ("explain", 5)):
         wanted = inspect.signature(getattr(Head, method))
+        if not callable(getattr(found, method)):
+            raise UserError(f"{what}: {method} must be a method{wanted}")
         try:
             inspect.signature(getattr(found, method)).bind(*range(count))
         except TypeError as error:

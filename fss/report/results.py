@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from fss.errors import UserError
 from fss.metrics import interval95
 
@@ -67,29 +69,85 @@ class Row:
 
 
 def read_results(paths: Iterable[Path]) -> list[Result]:
-    """The results at `paths`: files, or folders that are searched for `result.json`.
+    """The results at `paths`: files, or folders, searched for `result.json`, else with .json of any name.
 
     Raises:
         UserError: a path without results, or a file that is no result.
     """
     found: dict[Path, Result] = {}
     for path in paths:
-        files = sorted(path.rglob("result.json")) if path.is_dir() else [path]
+        files = sorted(path.rglob("result.json")) or sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not files:
-            raise UserError(f"no result.json below {path}; a test writes one")
+            raise UserError(f"no result.json below {path}, nor other .json in it; a test writes one")
         found |= {file.resolve(): _read(file) for file in files}
     return list(found.values())
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class _Run(_Part):
+    miou: float
+
+
+class _Protocol(_Part):
+    data: str
+    fold: int = Field(ge=-1)
+    folds: int = Field(ge=1)
+    shots: int
+    runs: int
+    episodes: int
+    seed: int | str | None
+    label_size: str
+    plan_sha256: str
+    published_list: bool | None
+
+
+class _Scores(_Part):
+    runs: list[_Run] = Field(min_length=1)
+    fb_iou: float
+    per_class: dict[str, float] = Field(min_length=1)
+
+
+class _Head(_Part):
+    type: str
+
+
+class _Shots(_Part):
+    train: int | None
+    test: int
+
+
+class _Content(_Part):
+    """What a table reads of a result; the rest is let through."""
+
+    protocol: _Protocol
+    scores: _Scores
+    head: _Head
+    shots: _Shots
+    config: dict[str, Any]
+    frozen_sha256: str
+
+    @model_validator(mode="after")
+    def _agree(self) -> "_Content":
+        if len(self.scores.runs) != self.protocol.runs:
+            raise ValueError(f"{len(self.scores.runs)} runs, where the protocol says {self.protocol.runs}")
+        if self.protocol.fold >= self.protocol.folds:
+            raise ValueError(f"fold {self.protocol.fold} of {self.protocol.folds} does not exist")
+        return self
 
 
 def _read(path: Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        _Content.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is no result of a test: {where}: {first['msg']}") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as a result ({error})") from None
-    parts = ("protocol", "scores", "head", "shots", "config", "frozen_sha256")
-    missing = [p for p in parts if p not in content] if isinstance(content, dict) else list(parts)
-    if missing:
-        raise UserError(f"{path} is no result of a test: it has no {', '.join(missing)}")
     return Result(path, content)
 
 
@@ -187,4 +245,5 @@ def compare(first: Result, second: Result) -> Comparison:
         raise UserError(f"{first.path} and {second.path} are of different folds or shots; nothing to pair")
     differences = [b - a for a, b in zip(first.runs, second.runs, strict=True)]
     a, b = (r.content["scores"]["per_class"] for r in (first, second))
-    return Comparison(Number(mean(differences), interval95(differences)), {c: b[c] - a[c] for c in a})
+    both = {c: b[c] - a[c] for c in a if c in b}
+    return Comparison(Number(mean(differences), interval95(differences)), both)

@@ -43,6 +43,8 @@ def test_what_is_written_is_read_again(place, tmp_path):
     [
         (lambda line: line.replace("\t", " "), "line 2: wanted seed, class, query and supports"),
         (lambda line: "x" + line, "line 2: the seed 'x"),
+        (lambda line: "9" * 12 + line, "line 2: the seed '9.*no whole number below 2147483648"),
+        (lambda line: line + "\n", "has runs of .* episodes; make them equal"),
         (lambda line: line.replace("kind 1", "kind 4"), "line 2: class 'kind 4' is not one of this fold's"),
         (lambda line: line.rpartition("\t")[0] + "\tnowhere", "line 2: image 'nowhere' is not in the list"),
         (lambda line: line + "\t" + line.rpartition("\t")[2], "line 2: an image stands twice"),

@@ -146,6 +146,15 @@ PASCAL = ["--data", "pascal", "--fold", "0"]
             lambda s: s.update({"module.cls.3.weight": torch.zeros(3, 256, 1, 1)}),
             r"1 of another shape: head.context.cls.3.weight \(3, 256, 1, 1\), wanted \(2, 256, 1, 1\)",
         ),
+        (
+            lambda s: s.update({"module.cls.3.bias": torch.full((2,), torch.nan)}),
+            "1 not finite: head.context.cls.3.bias",
+        ),
+        (
+            lambda s: s.update({"module.cls.3.bias": torch.zeros(2, dtype=torch.int8)}),
+            r"1 of another type: head.context.cls.3.bias \(torch.int8\)",
+        ),
+        (lambda s: s.update({"cls.3.bias": torch.zeros(2)}), "1 names twice, with `module.` and without"),
         (lambda s: s.pop("module.down_conv.0.weight"), "no down_conv.0.weight among its"),
         (lambda s: [s.pop(k) for k in list(s) if "layer3.5" in k], r"6 or 23 blocks in layer3 \(it has 5\)"),
     ],

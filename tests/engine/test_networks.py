@@ -130,6 +130,33 @@ def test_a_head_without_explanations_says_so(place, capsys, monkeypatch):
     assert "head 'prototype' has no explain(); leave out --explain" in capsys.readouterr().err
 
 
+def test_a_model_refuses_masks_and_shapes_that_it_would_misread(place):
+    from fss.backbones.resnet import ResNet
+    from fss.model import build_model
+
+    model = build_model("prototype", {"level": "stage1"}, ResNet(18)).eval()
+    query, support = torch.randn(1, 3, 33, 33), torch.randn(1, 1, 3, 33, 33)
+    with torch.no_grad():
+        assert model(query, support, torch.ones(1, 1, 33, 33, dtype=torch.bool)).isfinite().all()
+    for masks in (torch.full((1, 1, 33, 33), 7), torch.full((1, 1, 33, 33), torch.nan)):
+        with pytest.raises(ValueError, match=r"support masks hold .*allowed: 0, 1, 255"):
+            model(query, support, masks)
+    with pytest.raises(ValueError, match=r"do not fit; wanted \(B,3,H,W\)"):
+        model(query, support, torch.ones(1, 2, 33, 33))
+
+
+def test_another_protocol_in_the_same_folder_loses_no_result(place):
+    for folds in (4, 2, 4):
+        assert run(place, "test", "prototype", "tag=kept", f"data.folds={folds}") == 0
+    homes = list((place / "results/folder/fold0").glob("prototype_*_kept/test_*/result.json"))
+    assert {json.loads(p.read_text())["protocol"]["folds"] for p in homes} == {2, 4} and len(homes) == 2
+
+
+def test_a_data_name_that_leaves_the_output_folder_is_refused(place, capsys):
+    assert run(place, "test", "prototype", "data.name=../../elsewhere") == 2
+    assert "data.name: String should match pattern" in capsys.readouterr().err
+
+
 def test_two_processes_train_asgnet(place):
     """Under torchrun with gloo: norms in the head, supports without gradients, one frozen network."""
     settings = [*QUICK, *SMALL, "head.context=aspp", "tag=two"]

@@ -98,6 +98,11 @@ def test_a_file_in_the_working_folder_is_found(head_file):
             GOOD.replace(", extras, query_mask=None", ""),
             r"head_\d+\.py: forward\(self, query, .*does not fit",
         ),
+        (
+            GOOD.replace("    def forward", "    levels = ()\n    def forward"),
+            r"levels must name one feature map",
+        ),
+        (GOOD + "    encode = 5\n", r"encode must be a method\(self, features"),
         (GOOD.replace("channels, width", "width"), r"head_\d+\.py: __init__ must take channels"),
     ],
 )
@@ -134,6 +139,7 @@ def test_a_wrong_keyword_names_file_and_keyword(head_file, options, message):
             GOOD.replace("super().__init__(channels)", "super().__init__(channels); channels['nek']"),
             "KeyError",
         ),
+        (GOOD.replace("width: int = 3", "w=float('nan')"), r"w=nan is no plain value"),
         (GOOD.replace("width: int = 3", "act=torch.nn.ReLU"), r"act=<class .*ReLU'> is no plain value"),
     ],
 )
@@ -151,6 +157,18 @@ def test_annotations_that_cannot_be_checked_are_let_through(head_file):
     ("text", "message"),
     [
         (GOOD.replace("HeadOutput(torch.cat([-x, x], 1))", "x"), r"must return a HeadOutput, not Tensor"),
+        (
+            GOOD.replace("HeadOutput(torch.cat([-x, x], 1))", "HeadOutput(None)"),
+            r"floating point tensor, got None",
+        ),
+        (
+            GOOD.replace(", x], 1))", ", x], 1), {'mine': 1.5})"),
+            r"losses\['mine'\] must be a tensor of shape",
+        ),
+        (
+            GOOD.replace(", x], 1))", ", x], 1), {}, {'a': True})"),
+            r"notes\['a'\] must be a tensor of shape \(1,\)",
+        ),
         (GOOD.replace("[-x, x]", "[x]"), r"logits must be \(B,2,h,w\) with B = 1, got \(1, 1, 5, 5\)"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from fss.cli import main
 from fss.errors import UserError
 from fss.metrics import interval95
-from fss.report.results import Result, compare, make_rows
+from fss.report.results import Result, compare, make_rows, read_results
 from fss.report.tables import comma_separated, markdown, page
 
 RESULTS = Path(__file__).parent.parent.parent / "docs/results"
@@ -70,6 +70,34 @@ def test_heads_of_one_kind_are_told_apart_by_what_differs():
 def test_protocols_that_differ_are_refused_by_name(changes, message):
     with pytest.raises(UserError, match=message):
         make_rows([load("fold0_cwt_1shot"), load("fold0_asgnet_1shot", **changes)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores__runs": []}, "scores.runs: List should have at least 1 item"),
+        (
+            {"scores__runs": [{"miou": float("nan")}] * 5},
+            "scores.runs.0.miou: Input should be a finite number",
+        ),
+        ({"scores__runs": [{"miou": 1.0}]}, "1 runs, where the protocol says 5"),
+        ({"protocol": {}}, "protocol.data: Field required"),
+        ({"protocol__fold": 9}, "fold 9 of 4 does not exist"),
+        ({"shots": 3}, "shots: Input should be a valid dictionary"),
+        ({"head": None}, "head: Input should be a valid dictionary"),
+        ({"config": None}, "config: Input should be a valid dictionary"),
+    ],
+)
+def test_odd_files_are_named_with_the_odd_part(changes, message, tmp_path):
+    (tmp_path / "odd.json").write_text(json.dumps(load("fold0_cwt_1shot", **changes).content))
+    with pytest.raises(UserError, match=f"odd.json is no result of a test: .*{message}"):
+        read_results([tmp_path / "odd.json"])
+
+
+def test_a_folder_of_renamed_results_is_read(tmp_path):
+    for fold in range(4):
+        (tmp_path / f"{fold}.json").write_text(json.dumps(load(f"fold{fold}_cwt_1shot").content))
+    assert len(read_results([tmp_path])) == 4
 
 
 def test_two_results_for_one_cell_are_refused():
