@@ -3,6 +3,7 @@
 SBD: Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011.
 """
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,12 +118,10 @@ def _write_masks(found: Prepared, names: Sequence[str], source: Callable[[str], 
         if path.is_file():
             return None
         try:
-            picture = Image.fromarray(source(name))
+            Image.fromarray(source(name)).save(png := io.BytesIO(), "PNG")
         except UserError as error:
             return str(error)
-        half = path.with_name(f".{path.name}.{os.getpid()}.part")
-        picture.save(half, "PNG")
-        half.replace(path)
+        _write(path, png.getvalue())
         return ""
 
     with ThreadPoolExecutor() as pool:
@@ -147,6 +146,7 @@ def _names(path: Path, hint: str) -> set[str]:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """A file in one go: a run that is killed leaves none half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     half.write_bytes(data)
