@@ -152,7 +152,7 @@ def run_check(config: Config) -> None:
     for c, name in enumerate(found.classes, 1):
         best = np.argsort(-split.pixels[:, c], kind="stable")
         shown = [split.samples[i] for i in best if split.pixels[i, c] > 0]
-        class_sheet(folder / f"{file_name(name)}.jpg", shown, c)
+        class_sheet(folder / f"{c:02}_{file_name(name)}.jpg", shown, c)
     print(f"\na sheet of images per class: {folder}")
     problems = found.all_problems
     if problems:

@@ -20,7 +20,7 @@ def test_a_fit_set_passes_and_has_a_sheet_per_class(tmp_path, capsys):
     assert "train: 16 images" in out and "val: 12 images" in out and "no problems found" in out
     assert "masks 16 P; 64x48 to 64x48 px" in out
     sheets = sorted(p.name for p in (tmp_path / "out/folder/check").iterdir())
-    assert sheets == [f"kind-{c}.jpg" for c in range(1, 5)]
+    assert sheets == [f"0{c}_kind-{c}.jpg" for c in range(1, 5)]
 
 
 def test_everything_wrong_is_named_at_once(tmp_path, capsys):
