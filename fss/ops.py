@@ -28,6 +28,11 @@ def binary_mask(labels: Tensor, class_id: Tensor) -> Tensor:
     return mask.masked_fill_(labels == IGNORE, IGNORE)
 
 
+def without_foreground(masks: Tensor) -> Tensor:
+    """Which episodes (B,) have no foreground pixel in any support mask (B,K,H,W)."""
+    return ~(masks == 1).flatten(1).any(1)
+
+
 def class_weights(masks: Tensor) -> Tensor:
     """Weights (B,2) for background and foreground: 1 and (background / foreground pixels).
 

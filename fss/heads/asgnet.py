@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fss.heads.base import Features, Head, HeadOutput, Panel
 from fss.heads.context import ASPP, Pyramid
 from fss.heads.seeds import place_seeds
-from fss.ops import resize, segmentation_loss
+from fss.ops import resize, segmentation_loss, without_foreground
 
 _NEARNESS = 10.0  # cells that count as much as a feature distance of 1; |xy|^2 / 100 in the paper's words
 
@@ -117,7 +117,7 @@ class ASGNet(Head):
         if query_mask is not None:
             each = [segmentation_loss(s, query_mask, balanced=False) for s in scales]
             losses["auxiliary"] = torch.stack(each).mean()
-        return HeadOutput(logits, losses, {"empty_support": ~(support_masks == 1).flatten(1).any(1)})
+        return HeadOutput(logits, losses, {"empty_support": without_foreground(support_masks)})
 
     def _cluster(
         self, support: Features, masks: Tensor, extras: dict[str, Tensor]

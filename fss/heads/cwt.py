@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fss.episode import IGNORE
 from fss.heads.base import Features, Head, HeadOutput, Panel
-from fss.ops import class_weights, interpolation_matrix
+from fss.ops import class_weights, interpolation_matrix, without_foreground
 
 
 class CWT(Head):
@@ -76,7 +76,7 @@ class CWT(Head):
         first, features = self._fit(query, support, support_masks, extras)
         with torch.autocast(support_masks.device.type, enabled=False):
             logits = classify(self._adapt(first, features), features)
-        return HeadOutput(logits, notes={"empty_support": ~(support_masks == 1).flatten(1).any(1)})
+        return HeadOutput(logits, notes={"empty_support": without_foreground(support_masks)})
 
     def _fit(
         self, query: Features, support: Features, masks: Tensor, extras: dict[str, Tensor]

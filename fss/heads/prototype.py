@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.heads.base import Features, Head, HeadOutput, Panel
-from fss.ops import interpolation_matrix, segmentation_loss
+from fss.ops import interpolation_matrix, segmentation_loss, without_foreground
 
 
 class Prototype(Head):
@@ -61,7 +61,7 @@ class Prototype(Head):
             losses = {}
             if self.align and query_mask is not None:
                 losses["alignment"] = self._alignment(x, logits, supports, support_masks)
-        return HeadOutput(logits, losses, {"empty_support": ~(support_masks == 1).flatten(1).any(1)})
+        return HeadOutput(logits, losses, {"empty_support": without_foreground(support_masks)})
 
     def _alignment(self, query: Tensor, logits: Tensor, supports: Tensor, masks: Tensor) -> Tensor:
         """Equation 5: the query with its predicted mask is the support of each support image."""

@@ -184,7 +184,8 @@ def check_comparable(results: Sequence[Result]) -> None:
     found = [p for p in problems if p]
     if found:
         raise UserError(
-            "these results stand on different protocols and must not share a table:\n" + "\n".join(found)
+            "these results stand on different protocols and must not share a table; name those that belong "
+            "together:\n" + "\n".join(found)
         )
 
 
