@@ -123,12 +123,22 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 def _prepare_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("name", metavar="NAME", help="the benchmark: pascal")
-    add("--root", type=Path, required=True, metavar="DIR", help="holds the archive, or will with --download")
-    add("--sbd", type=Path, metavar="DIR", help="holds SBD (default: sbd/ in the root)")
-    text = "where the lists go (default: lists/NAME)"
+    add("name", metavar="NAME", help="pascal, coco, fss1000, or folder for annotations of your own")
+    text = "the data root: holds the archive, or will with --download; folder: is written"
+    add("--root", type=Path, required=True, metavar="DIR", help=text)
+    text = "where the lists of images go (default: lists/NAME)"
     add("--lists", type=Path, metavar="DIR", help=text)
-    add("--download", action="store_true", help="fetch what is missing with torchvision's downloaders")
+    text = "pascal, coco: fetch what is missing with torchvision's downloaders"
+    add("--download", action="store_true", help=text)
+    add("--sbd", type=Path, metavar="DIR", help="pascal: holds SBD (default: sbd/ in the root)")
+    text = "fss1000: holds trn.txt, val.txt, test.txt, lists of class names (default: the root)"
+    add("--splits", type=Path, metavar="DIR", help=text)
+    text = "folder: COCO-style JSON file, folder of labelme's JSON files, or folder of mask PNGs"
+    add("--from", type=Path, dest="source", metavar="PATH", help=text)
+    text = "folder: where the images are (default: beside the annotations)"
+    add("--images", type=Path, metavar="DIR", help=text)
+    text = "folder: the share of images that become test images (default: 0.5)"
+    add("--val", type=float, metavar="SHARE", help=text)
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
@@ -245,8 +255,8 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
 def _prepare(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.engine import verbs
 
-    lists = options.lists or Path("lists") / options.name
-    verbs.run_prepare(options.name, options.root, options.sbd, lists, options.download)
+    given = {k: v for k, v in vars(options).items() if k not in ("verb", "name")}
+    verbs.run_prepare(options.name, given)
 
 
 def _plan(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -303,8 +313,13 @@ VERBS = {
         ("fss run-folds --data pascal --head cwt --layers 50 --shots 1",),
     ),
     "prepare": Verb(
-        "make masks and lists from a benchmark's official archives", _prepare_options, _prepare,
-        ("fss prepare pascal --root data/voc --download", "fss prepare pascal --root VOC2012 --sbd SBD"), "",
+        "make masks and lists from official archives, or from annotations of your own",
+        _prepare_options, _prepare,
+        ("fss prepare pascal --root data/voc --download",
+         "fss prepare coco --root data/coco --download",
+         "fss prepare fss1000 --root fewshot_data --splits class_lists",
+         "fss prepare folder --root my_photos --from labelme_json",
+         "fss prepare folder --root my_photos --from masks --images photos --val 0.3"), "",
     ),
     "check-data": Verb(
         "read a whole data set and tell all that is wrong with it", _check_options, _check,

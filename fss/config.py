@@ -1,8 +1,9 @@
 """The one schema of everything a run can be told, with defaults and ranges.
 
 A configuration is made from differences, later ones winning: the defaults here, `configs/head/HEAD.yaml`,
-`configs/data/DATA.yaml`, `configs/DATA_HEAD.yaml` where there is one, recipes named with `--config`, then
-`key=value` from the command line. An unknown key is an error that names the nearest one.
+`configs/data/DATA.yaml`, recipes named with `--config`, then `key=value` from the command line. After a data
+set's or a named recipe comes its NAME_HEAD.yaml, where there is one. An unknown key is an error that names
+the nearest one.
 """
 
 import difflib
@@ -32,14 +33,18 @@ class DataConfig(_Section):
     """Where the images are, which classes are held out, and how images are prepared."""
 
     name: str = Field("shapes", pattern=r"^\w[\w.-]*$")  # also of its folder below `output`
-    layout: Literal["voc", "coco", "folder", "shapes"] = "shapes"  # coco: as voc, with 80 classes
+    # coco: as voc, with 80 classes; fss1000: a folder and masks of 0 and 1 for each class
+    layout: Literal["voc", "coco", "folder", "shapes", "fss1000"] = "shapes"
     root: Path | None = None  # default: data/NAME
     mask_dir: str | None = None  # default: SegmentationClassAug where it exists, else SegmentationClass
     train_list: str = "ImageSets/Segmentation/train.txt"  # relative to here, or to root
     val_list: str = "ImageSets/Segmentation/val.txt"
+    select_list: str | None = None  # images on which checkpoints are chosen; default: those of val_list
     train_sha256: str | None = None  # of the published list's sorted names; a mismatch is reported
     val_sha256: str | None = None
     fold: int = 0  # -1: every class is novel (testing only)
+    # cross-domain (testing only): `fold` is of that set, and classes that it trains on are left out, by name
+    trained_on: Literal["pascal", "coco", "coco_contiguous"] | None = None
     folds: int = Field(4, ge=1)
     scheme: Literal["contiguous", "interleaved"] = "contiguous"
     size: int = Field(473, ge=17)  # S, pixels; 8n+1
@@ -66,6 +71,16 @@ class DataConfig(_Section):
     def folder(self) -> Path:
         """The data root: `root`, or data/NAME."""
         return self.root or Path("data") / self.name
+
+    @property
+    def trained_name(self) -> str:
+        """The set that networks are trained on: this one, but for cross-domain tests."""
+        return self.trained_on or self.name
+
+    def list_of(self, split: str) -> str:
+        """The list of a split: "train", "val", or "select"."""
+        named = getattr(self, f"{split}_list")
+        return str(named or self.val_list)
 
 
 class BackboneConfig(_Section):
@@ -183,10 +198,16 @@ class TestConfig(_Section):
     runs: int = Field(5, ge=1)
     shots: int = Field(1, ge=1)
     seed: int = Field(2021, ge=0, lt=2**31)
-    label_size: Literal["network", "original"] = "network"
+    label_size: Literal["network", "original"] = "network"  # each head's published one; `common`: original
+    sampling: Literal["list", "class", "pair"] = "list"  # list: query images in turn (published); see Planner
     batch: int = Field(8, ge=1)  # episodes at once; changes no number
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last", "both"] = "both"
     plan: Path | None = None  # episodes from a file (fss plan), in place of drawing them
+
+    @field_validator("label_size", mode="before")
+    @classmethod
+    def _common(cls, size: Any) -> Any:
+        return "original" if size == "common" else size
 
 
 class Config(_Section):
@@ -249,9 +270,10 @@ def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequ
         UserError: an unknown recipe or key, a value out of range, a file that is no YAML mapping.
     """
     files = [find_recipe("head", head), find_recipe("data", data)]
-    both = [folder / f"{files[1].stem}_{files[0].stem}.yaml" for folder in config_folders()]
-    files += [path for path in both if path.is_file()][:1]
-    files += [find_recipe("", name) for name in extra]
+    files += _with_head(files[1], head_of=files[0])
+    for name in extra:
+        files.append(find_recipe("", name))
+        files += _with_head(files[-1], head_of=files[0])
     tree: dict[str, Any] = {}
     for path in files:
         merge(tree, read_yaml(path), str(path))
@@ -261,6 +283,12 @@ def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequ
     config = validate(tree)
     changed = {k: v for k, v in config.head.options.items() if recipe.get(k) != v}
     return config.model_copy(update={"variant": ",".join(f"{k}={changed[k]}" for k in sorted(changed))})
+
+
+def _with_head(recipe: Path, head_of: Path) -> list[Path]:
+    """What a recipe has to add for one head: its NAME_HEAD.yaml, where there is one."""
+    both = [folder / f"{recipe.stem}_{head_of.stem}.yaml" for folder in config_folders()]
+    return [path for path in both if path.is_file()][:1]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

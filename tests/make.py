@@ -61,6 +61,7 @@ TINY = (
     "backbone.weights=random", "backbone.layers=18", "neck.channels=16", "data.size=49", "data.workers=0",
     "data.min_pixels=100", "pretrain.epochs=1", "pretrain.batch=8", "pretrain.validations=1",
     "train.epochs=1", "train.episodes=6", "train.batch=2", "train.validations=1",
-    "train.validation_episodes=4", "test.episodes=6", "test.runs=2", "head.steps=10", "precision=fp32",
+    "train.validation_episodes=4", "test.episodes=6", "test.runs=2",
+    "test.checkpoint=best", "head.steps=10", "precision=fp32",
     "device=cpu",
 )  # fmt: skip

@@ -40,7 +40,7 @@ def test_wrong_gpus(text):
         (["test", "stray"], "'stray' is not key=value"),
         (["test", "device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
         (["test", "--data", "nowhere.yaml"], "no configuration file nowhere.yaml"),
-        (["test", "--config", "cwt_cpuu"], "unknown recipe 'cwt_cpuu', did you mean cwt_cpu"),
+        (["test", "--config", "cpuu"], "unknown recipe 'cpuu', did you mean cpu"),
         (["test", "--data", "folder", "--gpus", "cpu", "data.root=nowhere"], "no data folder nowhere"),
         (["pretrain", "--data", "folder", "data.fold=-1", "device=cpu"], "fold=-1 of 4 has no base classes"),
     ],

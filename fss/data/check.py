@@ -3,21 +3,20 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from fss.config import DataConfig
+from fss.data.classes import class_names, fold_classes
 from fss.data.files import read_image
-from fss.data.folds import novel_classes
 from fss.data.index import count_labels
+from fss.data.lists import Sample, list_checksum
 from fss.data.shapes import draw_shapes
-from fss.data.source import class_names, find_split
-from fss.data.voc import Sample, list_checksum, read_list
+from fss.data.source import read_split
 from fss.errors import UserError
-
-SPLITS = ("train", "val")
 
 
 @dataclass
@@ -44,10 +43,11 @@ class SplitCheck:
 
 @dataclass
 class SetCheck:
-    """Both splits, the classes' names, and what is wrong between the splits."""
+    """All splits, the classes' names, the folds that test each label, and what is wrong between splits."""
 
     classes: tuple[str, ...]
     splits: dict[str, SplitCheck]
+    folds: dict[int, list[int]]
     problems: list[str]
 
     @property
@@ -71,19 +71,26 @@ def check_set(config: DataConfig, shots: int) -> SetCheck:
     elif not config.folder.is_dir():
         raise UserError(f"no data folder {config.folder} for {config.name}; set data.root to where it is")
     classes = class_names(config)
-    splits = {split: _check_split(config, split, len(classes)) for split in SPLITS}
-    both = {s.name for s in splits["train"].samples} & {s.name for s in splits["val"].samples}
-    problems = [f"{len(both)} images are in both lists: {_some(sorted(both))}"] if both else []
+    names = ["train"] * (config.trained_on is None) + ["select"] * bool(config.select_list) + ["val"]
+    splits = {split: _check_split(config, split, len(classes)) for split in names}
+    problems = []
+    for one, other in combinations(names, 2):
+        both = {s.name for s in splits[one].samples} & {s.name for s in splits[other].samples}
+        if both:
+            problems.append(f"{len(both)} images are in both lists, {one} and {other}: {_some(sorted(both))}")
+    folds: dict[int, list[int]] = {c: [] for c in range(1, len(classes) + 1)}
+    counts = counting(splits["val"], config)
     for fold in range(config.folds):
-        counts = counting(splits["val"], config)
-        novel = novel_classes(len(classes), fold, config.folds, config.scheme)
+        novel = fold_classes(config.model_copy(update={"fold": fold})).novel
+        for c in novel:
+            folds[c].append(fold)
         small = [f"{classes[c - 1]} ({counts[c]})" for c in novel if counts[c] < shots + 1]
         if small:
             problems.append(
                 f"fold {fold}: fewer than {shots + 1} test images with {config.min_pixels} pixels of "
                 f"{_some(small)}"
             )
-    return SetCheck(classes, splits, problems)
+    return SetCheck(classes, splits, folds, problems)
 
 
 def counting(split: SplitCheck, config: DataConfig) -> np.ndarray:
@@ -93,8 +100,8 @@ def counting(split: SplitCheck, config: DataConfig) -> np.ndarray:
 
 def _check_split(config: DataConfig, split: str, classes: int) -> SplitCheck:
     problems: list[str] = []
-    samples = read_list(find_split(config, split), config.folder, config.mask_dir, problems)
-    wanted, got = getattr(config, f"{split}_sha256"), list_checksum(samples)
+    samples = read_split(config, split, problems)
+    wanted, got = getattr(config, f"{split}_sha256", None), list_checksum(samples)
     found = SplitCheck(samples, np.zeros((len(samples), classes + 1), np.int64), problems=problems)
     found.checksum, found.published = got, None if wanted is None else got == wanted
     with ThreadPoolExecutor() as pool:
@@ -121,6 +128,10 @@ def _look(sample: Sample, classes: int) -> tuple[np.ndarray, str, tuple[int, int
         return row, str(mask.mode), (mask.height, mask.width), ""
 
 
+def _with_any(split: SplitCheck, classes: list[int], config: DataConfig) -> int:
+    return int((split.pixels[:, classes] >= config.min_pixels).any(1).sum())
+
+
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -138,18 +149,18 @@ def check_text(found: SetCheck, config: DataConfig) -> str:
         ]
     width = max(5, *(len(c) for c in found.classes))
     counts = {name: counting(split, config) for name, split in found.splits.items()}
-    fold_of = {
-        c: fold
-        for fold in range(config.folds)
-        for c in novel_classes(len(found.classes), fold, config.folds, config.scheme)
-    }
     lines += [
         "",
-        f"images with {config.min_pixels} pixels or more of a class",
-        f"{'class':<{width}}  fold  train    val",
+        f"images with {config.min_pixels} pixels or more of a class, and the folds that test it",
+        f"{'class':<{width}}  {'folds':>7}" + "".join(f"{split:>8}" for split in counts),
     ]
     lines += [
-        f"{name:<{width}}  {fold_of[c]:>4}  {counts['train'][c]:>5}  {counts['val'][c]:>5}"
+        f"{name:<{width}}  {','.join(map(str, found.folds[c])):>7}"
+        + "".join(f"{own[c]:>8}" for own in counts.values())
         for c, name in enumerate(found.classes, 1)
     ]
+    for fold in range(config.folds if any(found.folds.values()) else 0):
+        tested = [c for c, folds in found.folds.items() if fold in folds]
+        sums = ", ".join(f"{split} {_with_any(s, tested, config)}" for split, s in found.splits.items())
+        lines.append(f"fold {fold}: {len(tested)} classes; images that count for one of them: {sums}")
     return "\n".join(lines)

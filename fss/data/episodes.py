@@ -65,7 +65,8 @@ class EpisodeSet(Loadable):
         pairs = [self._picture(i, random) for i in key.images]
         images = torch.stack([image for image, _ in pairs])
         class_id = torch.tensor([key.class_id])
-        masks = binary_mask(torch.stack([m for _, m in pairs])[None], class_id)[0]
+        value = torch.tensor([self.source.value(key.class_id)])
+        masks = binary_mask(torch.stack([m for _, m in pairs])[None], value)[0]
         extras = {k: v[None] for k, v in self.prepare(masks[1:], key.seed).items()}
         return Episode(
             images[:1], masks[:1], images[None, 1:], masks[None, 1:], class_id, extras, {"draw": [key]}

@@ -19,8 +19,7 @@ def read_image(path: Path) -> np.ndarray:
         UserError: missing, unreadable, or a JPEG that breaks off (OpenCV would fill in grey).
     """
     data = _read(path, "image")
-    broken = not data or (data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:])
-    image = None if broken else cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR)
+    image = None if _breaks_off(data) else cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR)
     if image is None:
         raise UserError(
             f"image {path} is damaged or of an unknown format; replace it or take it off the list"
@@ -49,6 +48,17 @@ def read_mask(path: Path) -> np.ndarray:
         raise UserError(f"mask {path} is damaged or no image ({error})") from None
 
 
+def check_image(path: Path) -> tuple[int, int]:
+    """(H,W) of an image whose file is whole, as far as that can be told without decoding it.
+
+    Raises:
+        UserError: missing, unreadable, or a JPEG that breaks off.
+    """
+    if _breaks_off(_read(path, "image")):
+        raise UserError(f"image {path} is damaged: it breaks off before its end")
+    return image_size(path)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(H,W) of an image from its header alone; as stored, EXIF rotation not applied.
 
@@ -62,6 +72,10 @@ def image_size(path: Path) -> tuple[int, int]:
         raise UserError(f"image {path} does not exist") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} is damaged or of an unknown format ({error})") from None
+
+
+def _breaks_off(data: bytes) -> bool:
+    return not data or (data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:])
 
 
 def _read(path: Path, what: str) -> bytes:

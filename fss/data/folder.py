@@ -5,11 +5,11 @@ from pathlib import Path
 from fss.errors import UserError
 
 
-def read_classes(root: Path) -> tuple[str, ...]:
+def read_classes(root: Path, most: int = 254) -> tuple[str, ...]:
     """Class names from `root/classes.txt`, one a line; line n names label n.
 
     Raises:
-        UserError: no such file, no names, a name twice, or more than 254.
+        UserError: no such file, no names, a name twice, or more than `most` (a mask of 8 bits holds 254).
     """
     path = root / "classes.txt"
     try:
@@ -23,8 +23,8 @@ def read_classes(root: Path) -> tuple[str, ...]:
         raise UserError(
             f"{path}: a blank or unprintable line before the last; line n names label n, so none may be"
         )
-    if not names or twice or len(names) > 254:
+    if not names or twice or len(names) > most:
         raise UserError(
-            f"{path} must hold 1 to 254 different names, got {len(names)} (twice: {sorted(twice)})"
+            f"{path} must hold 1 to {most} different names, got {len(names)} (twice: {sorted(twice)})"
         )
     return tuple(names)

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fss.data.files import image_size, read_mask
-from fss.data.voc import Sample
+from fss.data.lists import Sample
 from fss.episode import IGNORE
 from fss.errors import UserError
 
@@ -63,7 +63,7 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
 
 
 def count_labels(sample: Sample, num_classes: int) -> np.ndarray:
-    """Pixels of each label of one mask, (num_classes + 1,).
+    """Pixels of each class of one mask, (num_classes + 1,).
 
     Raises:
         UserError: an unreadable mask, a label that is no class, another size than the image's.
@@ -74,12 +74,15 @@ def count_labels(sample: Sample, num_classes: int) -> np.ndarray:
             f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
         )
     found = np.bincount(mask.ravel(), minlength=256)
-    wrong = [int(v) for v in np.flatnonzero(found) if num_classes < v != IGNORE]
+    highest = num_classes if sample.label is None else 1
+    wrong = [int(v) for v in np.flatnonzero(found) if highest < v != IGNORE]
     if wrong:
-        raise UserError(
-            f"mask {sample.mask} has unknown labels {wrong}; allowed: 0..{num_classes} and {IGNORE}"
-        )
-    return found[: num_classes + 1]
+        raise UserError(f"mask {sample.mask} has unknown labels {wrong}; allowed: 0..{highest} and {IGNORE}")
+    if sample.label is None:
+        return found[: num_classes + 1]
+    row = np.zeros(num_classes + 1, found.dtype)
+    row[[0, sample.label]] = found[:2]
+    return row
 
 
 def _stamp(sample: Sample) -> tuple[int, int, int, int]:

@@ -37,25 +37,41 @@ class Planner:
         seed: of the whole plan.
         shuffle: go through the query images in a new order every run (training) or in the list's
             order, cycling (published testing).
+        sampling: "list": query images in turn, a class at random among those that count in it (published);
+            "class": a class at random, then one of its images; "pair": every pair of image and class in
+            turn, in the list's order.
     """
 
-    def __init__(self, pools: dict[int, np.ndarray], shots: int, seed: int, shuffle: bool = False) -> None:
+    def __init__(
+        self, pools: dict[int, np.ndarray], shots: int, seed: int, shuffle: bool = False,
+        sampling: str = "list",
+    ) -> None:  # fmt: skip
         self.pools, self.shots, self.seed, self.shuffle = pools, shots, seed, shuffle
+        self.sampling = sampling
         classes_of: dict[int, list[int]] = {}
         for class_id, images in sorted(pools.items()):
             for image in images.tolist():
                 classes_of.setdefault(image, []).append(class_id)
         self.queries = sorted(classes_of)
         self.classes_of = classes_of
+        self.pairs = [(image, c) for image in self.queries for c in classes_of[image]]
 
     def draw(self, run: int, i: int) -> Draw:
-        """Episode i of a run: the next query, one of its counting classes, K other images of that class."""
+        """Episode i of a run: a query and one of its counting classes, K other images of that class."""
         random = np.random.default_rng([self.seed, run, i])
-        query = self._query(run, i)
-        class_id = int(random.choice(self.classes_of[query]))
+        query, class_id = self._pair(run, i, random)
         others = self.pools[class_id][self.pools[class_id] != query]
         supports = random.choice(others, self.shots, replace=False)
         return Draw(class_id, query, tuple(supports.tolist()), int(random.integers(2**31)))
+
+    def _pair(self, run: int, i: int, random: np.random.Generator) -> tuple[int, int]:
+        if self.sampling == "class":
+            class_id = int(random.choice(list(self.pools)))
+            return int(random.choice(self.pools[class_id])), class_id
+        if self.sampling == "pair":
+            return self.pairs[i % len(self.pairs)]
+        query = self._query(run, i)
+        return query, int(random.choice(self.classes_of[query]))
 
     def _query(self, run: int, i: int) -> int:
         if not self.shuffle:

@@ -6,27 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from fss.config import DataConfig
-from fss.data.coco import COCO_CLASSES
+from fss.data.classes import class_names, fold_classes
 from fss.data.files import read_mask
-from fss.data.folder import read_classes
-from fss.data.folds import base_classes, novel_classes
 from fss.data.index import Index, build_index
+from fss.data.lists import LIST_HINT, Sample, find_list, list_checksum, read_list
 from fss.data.shapes import draw_shapes
-from fss.data.voc import PASCAL_CLASSES, Sample, find_list, list_checksum, read_list
 from fss.episode import IGNORE
 from fss.errors import UserError
 
-_GET_PASCAL = (
-    "Put VOC 2012 (JPEGImages/, SegmentationClassAug/) into {root}, or set data.root to where it is."
-)
-_GET_COCO = (
-    "Put COCO 2014 there as JPEGImages/ and SegmentationClass/ (one PNG of labels 1..80 an image), "
-    "or set data.root to where it is ({root})."
-)
-_GET_FOLDER = (
-    "Put your set there (JPEGImages/, SegmentationClass/, classes.txt), or set data.root to where it is."
-)
-_GET_LIST = "Write one `IMAGE MASK` a line, relative to the root (lists/README.md), or set data.{split}_list."
+_GET = {
+    "voc": "Put VOC 2012 there (JPEGImages/, SegmentationClassAug/; `fss prepare pascal` makes the masks)",
+    "coco": "Put COCO 2014 there (`fss prepare coco` makes masks and lists)",
+    "fss1000": "Put FSS-1000 there (`fss prepare fss1000` makes masks and lists)",
+    "folder": "Put your set there (JPEGImages/, SegmentationClass/, classes.txt)",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +29,7 @@ class Source:
     Attributes:
         classes: names; label i is classes[i-1].
         base, novel: class ids of the fold.
+        base_names: of the classes that its networks are trained on; another set's in a cross-domain test.
         checksum: sha256 of the list's sorted names.
         published: whether that is the published list; None where the data set has none.
         ignored: class ids whose pixels are 255 here.
@@ -48,6 +42,7 @@ class Source:
     index: Index
     checksum: str
     published: bool | None
+    base_names: tuple[str, ...] = ()
     ignored: tuple[int, ...] = ()
 
     def mask(self, position: int) -> np.ndarray:
@@ -57,10 +52,9 @@ class Source:
             mask[np.isin(mask, self.ignored)] = IGNORE
         return mask
 
-    @property
-    def base_names(self) -> list[str]:
-        """Names of the base classes."""
-        return [self.classes[c - 1] for c in self.base]
+    def value(self, class_id: int) -> int:
+        """What stands for a class in the masks."""
+        return self.samples[0].value(class_id)
 
     def pools(self, classes: list[int], min_pixels: int, least: int, small: str) -> dict[int, np.ndarray]:
         """Class -> positions of the images that count for it.
@@ -88,56 +82,40 @@ class Source:
         return kept
 
 
-def class_names(config: DataConfig) -> tuple[str, ...]:
-    """Names of the classes, label 1 first.
-
-    Raises:
-        UserError: they stand in the data folder, and it has none; or they are fewer than the folds.
-    """
-    fixed = {"voc": PASCAL_CLASSES, "coco": COCO_CLASSES}
-    classes = fixed[config.layout] if config.layout in fixed else read_classes(config.folder)
-    if len(classes) < config.folds:
-        raise UserError(f"{len(classes)} classes cannot make data.folds={config.folds} folds; ask for fewer")
-    return classes
-
-
-def find_split(config: DataConfig, split: str) -> Path:
-    """The list file of a split; `UserError` where there is none."""
-    return find_list(getattr(config, f"{split}_list"), config.folder, _GET_LIST.format(split=split))
-
-
-def base_names(config: DataConfig) -> list[str]:
-    """Names of the classes that the fold trains on."""
-    classes = class_names(config)
-    return [classes[c - 1] for c in base_classes(len(classes), config.fold, config.folds, config.scheme)]
-
-
 def open_source(config: DataConfig, split: str, cache: Path | None = None) -> Source:
-    """Find and index a split ("train" or "val"); the synthetic set is drawn where it is missing.
+    """Find and index a split ("train", "val", or "select"); the synthetic set is drawn where it is missing.
 
     Raises:
         UserError: the root, a list, or a listed file is missing, or the masks do not fit the classes.
     """
     root = config.folder
-    hint = {"voc": _GET_PASCAL, "coco": _GET_COCO}.get(config.layout, _GET_FOLDER)
     if config.layout == "shapes":
         draw_shapes(root)
     elif not root.is_dir():
-        raise UserError(f"no data folder {root} for {config.name}. {hint.format(root=root)}")
-    classes = class_names(config)
-    samples = read_list(find_split(config, split), root, config.mask_dir)
-    wanted, got = getattr(config, f"{split}_sha256"), list_checksum(samples)
-    fold = (len(classes), config.fold, config.folds, config.scheme)
+        raise UserError(
+            f"no data folder {root} for {config.name}. {_GET[config.layout]}, or set data.root to where it is"
+        )
+    samples = read_split(config, split)
+    wanted, got = getattr(config, f"{split}_sha256", None), list_checksum(samples)
+    classes, base, novel, trained = fold_classes(config, split)
     source = Source(
-        classes=tuple(classes),
-        base=base_classes(*fold),
-        novel=novel_classes(*fold),
+        classes=classes,
+        base=base,
+        novel=novel,
         samples=samples,
         index=build_index(samples, len(classes), cache),
         checksum=got,
         published=None if wanted is None else wanted == got,
+        base_names=tuple(trained),
     )
     return _without_novel(source, config.novel_in_train) if split == "train" else source
+
+
+def read_split(config: DataConfig, split: str, problems: list[str] | None = None) -> list[Sample]:
+    """The samples of a split's list; `problems` as in `read_list`."""
+    path = find_list(config.list_of(split), config.folder, LIST_HINT.format(split=split))
+    folders = class_names(config) if config.layout == "fss1000" else None
+    return read_list(path, config.folder, config.mask_dir, folders, problems)
 
 
 def _without_novel(source: Source, how: str) -> Source:

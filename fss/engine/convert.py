@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
 from fss.config import Config, HeadConfig
-from fss.data.source import base_names
+from fss.data.classes import fold_classes
 from fss.engine import checkpoint
 from fss.engine.network import about_base
 from fss.engine.train import about_few_shot
@@ -82,7 +82,11 @@ def _cwt_base(state: State, config: Config, source: str) -> Converted:
     neck = _neck(state, backbone, source)
     model = BaseSegmenter(backbone, neck, _sizes(state, "classifier.weight", source)[0])
     shaped = _shaped(config, backbone, neck)
-    return model, about_base(shaped, _stem(backbone), base_names(config.data)), _renamed(state, _BASE)
+    return (
+        model,
+        about_base(shaped, _stem(backbone), fold_classes(config.data).trained),
+        _renamed(state, _BASE),
+    )
 
 
 def _cwt(state: State, config: Config, source: str) -> Converted:
@@ -111,7 +115,7 @@ KINDS: dict[str, Kind] = {"backbone": _backbone, "cwt-base": _cwt_base, "cwt": _
 def _few_shot(
     config: Config, backbone: ResNet, neck: PyramidPooling | None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    about = about_few_shot(config, _stem(backbone), base_names(config.data))
+    about = about_few_shot(config, _stem(backbone), fold_classes(config.data).trained)
     model = build_model(config.head.type, config.head.options, backbone, neck)
     return model, {**about, "shots": config.train.shots}
 

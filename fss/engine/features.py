@@ -123,8 +123,9 @@ class FeatureStore:
         queries = [images[d.query] for d in draws]
         supports = [[images[i] for i in d.supports] for d in draws]
         class_id = torch.tensor([d.class_id for d in draws], device=self.device)
+        value = torch.tensor([self.pictures.source.value(d.class_id) for d in draws], device=self.device)
         support_masks = binary_mask(
-            torch.stack([torch.stack([s.labels for s in row]) for row in supports]), class_id
+            torch.stack([torch.stack([s.labels for s in row]) for row in supports]), value
         )
         extras = [self.prepare(masks, d.seed) for masks, d in zip(support_masks.cpu(), draws, strict=True)]
         levels = queries[0].features
@@ -136,12 +137,12 @@ class FeatureStore:
                 for k in levels
                 if k not in self.query_only
             },
-            query_mask=binary_mask(torch.stack([q.labels for q in queries]), class_id),
+            query_mask=binary_mask(torch.stack([q.labels for q in queries]), value),
             support_masks=support_masks,
             class_id=class_id,
             originals=[
-                binary_mask(q.original[None], torch.tensor([d.class_id]))[0]
-                for q, d in zip(queries, draws, strict=True)
+                binary_mask(q.original[None], v[None].cpu())[0]
+                for q, v in zip(queries, value, strict=True)
                 if q.original is not None
             ],
             extras={k: torch.stack([e[k] for e in extras]).to(self.device) for k in extras[0]},

@@ -1,5 +1,6 @@
 """The frozen network under the heads, from its files: stage 1's checkpoint, or backbone weights alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +72,15 @@ def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, 
     return model, {**content["about"], **content["facts"], "base_miou": checkpoint.best_score(content)}
 
 
-def about_base(config: Config, stem: str, base_names: list[str]) -> dict[str, Any]:
+def about_base(config: Config, stem: str, base_names: Sequence[str]) -> dict[str, Any]:
     """What a base checkpoint must say of itself to be the one that is wanted."""
     novel = config.data.novel_in_train
     return {
         "stage": "base",
         **({} if novel == "background" else {"novel_in_train": novel}),
-        "data": config.data.name,
+        "data": config.data.trained_name,
         "fold": config.data.fold,
-        "base_classes": base_names,
+        "base_classes": list(base_names),
         "size": config.data.size,
         "layers": config.backbone.layers,
         "stem": stem,

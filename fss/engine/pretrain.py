@@ -29,15 +29,31 @@ def _training(config: Config, source: Source) -> dict[str, Any]:
     return {"seed": config.seed, "weights": config.backbone.weights, "train_list_sha256": source.checksum}
 
 
+def refuse_other_domain(config: Config) -> None:
+    """`UserError` for settings of a cross-domain test, which say nothing of training."""
+    data = config.data
+    if data.trained_on:
+        raise UserError(
+            f"{data.name} is for testing what was trained on {data.trained_on}; train there: "
+            f"sh scripts/train.sh {data.trained_on} {max(data.fold, 0)} [0] {config.backbone.layers} "
+            f"{config.train.shots} --head {config.head.type}"
+        )
+
+
 def _open(config: Config) -> tuple[Source, Source]:
     """The training and the test split, fit for stage 1."""
-    if config.data.fold < 0 or config.data.folds < 2:
+    if config.data.fold < 0 or (config.data.folds < 2 and config.data.layout != "fss1000"):
         raise UserError(
             f"data.fold={config.data.fold} of {config.data.folds} has no base classes to train on; "
             "take two folds or more, and a fold from 0 on"
         )
     cache = config.output / "cache"
     train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
+    if not len(train.base) < IGNORE:
+        raise UserError(
+            f"{config.data.name} has {len(train.base)} base classes; stage 1 learns 1 to 254. "
+            "Take a head that needs no stage 1 (backbone.stage1=false)"
+        )
     if len(train.samples) < 2:
         raise UserError(
             f"{config.data.train_list} lists one image; batch norms need two or more to learn from"
@@ -54,6 +70,7 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     Raises:
         UserError: data or backbone weights are missing, or the folder holds another run.
     """
+    refuse_other_domain(config)
     if config.backbone.base or not config.backbone.stage1:
         raise UserError("backbone.stage1=false and backbone.base=FILE mean that there is no stage 1 to train")
     train, val = _open(config)

@@ -17,8 +17,8 @@ from fss.errors import UserError
 
 
 def fold_folder(config: Config) -> Path:
-    """results/DATA/foldN"""
-    return config.output / config.data.name / f"fold{config.data.fold}"
+    """results/DATA/foldN, of the data that networks are trained on."""
+    return config.output / config.data.trained_name / f"fold{config.data.fold}"
 
 
 def base_folder(config: Config) -> Path:
@@ -39,7 +39,9 @@ def test_folder(config: Config, home: Path, kind: str) -> Path:
     t = config.test
     size = "" if t.label_size == "network" else f"_{t.label_size}"
     plan = f"plan_{t.plan.stem}" if t.plan else f"{t.runs}x{t.episodes}_seed{t.seed}"
-    return home / f"test_{t.shots}shot_{plan}{size}_{kind}"
+    other = "" if config.data.trained_on is None else f"{config.data.name}_"
+    sampled = "" if t.plan or t.sampling == "list" else f"_by_{t.sampling}"
+    return home / f"test_{other}{t.shots}shot_{plan}{sampled}{size}_{kind}"
 
 
 def _base(config: Config) -> str:

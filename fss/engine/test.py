@@ -22,6 +22,7 @@ from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
 from fss.model import frozen_checksum
 from fss.report.overlay import EpisodePictures
+from fss.report.protocol import protocol_name
 
 
 def test(
@@ -61,6 +62,7 @@ def test(
     )  # fmt: skip
     result = {
         "protocol": said,
+        "protocol_name": protocol_name(said),
         "scores": scores(out, source),
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
@@ -97,8 +99,9 @@ def make_plans(config: Config, source: Source) -> list[list[Draw]]:
         UserError: too few images of a class, or a plan that fits neither the data nor `test.shots`.
     """
     if config.test.plan is None:
-        planner = planner_for(config, source, source.novel, config.test.shots, config.test.seed)
-        return [planner.run(run, config.test.episodes) for run in range(config.test.runs)]
+        t = config.test
+        planner = planner_for(config, source, source.novel, t.shots, t.seed, sampling=t.sampling)
+        return [planner.run(run, t.episodes) for run in range(t.runs)]
     plans = read_plan(config.test.plan, source)
     shots = len(plans[0][0].supports)
     if shots != config.test.shots:
@@ -114,26 +117,33 @@ _SELECTION = {
 }
 
 
+_SAMPLING = {
+    "list": "query list in order, class at random among those that count, supports without repeats",
+    "class": "class at random, then query and supports at random without repeats",
+    "pair": "pairs of query and class in order, supports at random without repeats",
+}
+
+
 def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str) -> dict[str, Any]:
     """All that must agree before two numbers may be compared."""
     data, t = config.data, config.test
-    drawn = "query list in order, class at random among those that count, supports without repeats"
     return {
         "data": data.name,
         "fold": data.fold,
         "folds": data.folds,
         "scheme": data.scheme,
+        "trained_on": data.trained_on,
         "shots": t.shots,
         "runs": len(plans),
         "episodes": len(plans[0]) if t.plan else t.episodes,
         "seed": f"of a plan file, {seeds_hash(plans)[:12]}" if t.plan else t.seed,
-        "sampling": "a plan file" if t.plan else drawn,
+        "sampling": "a plan file" if t.plan else _SAMPLING[t.sampling],
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,
         "novel_in_training": data.novel_in_train,
         "image_size": data.size,
         "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
-        "selection": _SELECTION[kind],
+        "selection": _SELECTION[kind] + (" and images" if data.select_list and kind == "best" else ""),
         "list_sha256": source.checksum,
         "published_list": source.published,
         "plan_sha256": plan_hash(plans, source),

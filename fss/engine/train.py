@@ -1,6 +1,6 @@
 """Stage 2: a head learns from episodes of base classes, on a frozen network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fss.engine.evaluate import evaluate, feature_store
 from fss.engine.features import Ready
 from fss.engine.fit import Fit, Losses, Validate
 from fss.engine.network import about_base, load_network
+from fss.engine.pretrain import refuse_other_domain
 from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
 from fss.heads import Head, HeadOutput, head_options
@@ -30,7 +31,7 @@ VALIDATION_SEED = 1_000_003
 _SHOWN = 4  # validation episodes drawn for TensorBoard
 
 
-def about_few_shot(config: Config, stem: str, base_names: list[str]) -> dict[str, Any]:
+def about_few_shot(config: Config, stem: str, base_names: Sequence[str]) -> dict[str, Any]:
     """What a checkpoint of stage 2 must say of itself to be the one that is wanted."""
     about = {**about_base(config, stem, base_names), "stage": "few-shot"}
     if not config.backbone.stage1:
@@ -47,8 +48,9 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     Raises:
         UserError: data or the base checkpoint is missing, or the folder holds another run.
     """
+    refuse_other_domain(config)
     cache = config.output / "cache"
-    base_side, val = (open_source(config.data, split, cache) for split in ("train", "val"))
+    base_side, val = (open_source(config.data, split, cache) for split in ("train", "select"))
     net = load_network(config, base_side)
     torch.manual_seed(config.seed + 1)
     model = build_model(config.head.type, config.head.options, net.backbone, net.neck, net.tokens, half)
@@ -89,11 +91,12 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
 
 
 def planner_for(
-    config: Config, source: Source, classes: list[int], shots: int, seed: int, shuffle: bool = False
-) -> Planner:
+    config: Config, source: Source, classes: list[int], shots: int, seed: int, shuffle: bool = False,
+    sampling: str = "list",
+) -> Planner:  # fmt: skip
     """A planner over the images of `source` that count for `classes`."""
     pools = source.pools(classes, config.data.min_pixels, shots + 1, config.data.small_classes)
-    return Planner(pools, shots, seed, shuffle)
+    return Planner(pools, shots, seed, shuffle, sampling)
 
 
 def _steps_per_epoch(config: Config, planner: Planner) -> int:
@@ -168,8 +171,8 @@ def _losses(model: FewShotModel, output: HeadOutput, mask: torch.Tensor) -> Loss
 
 def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Validate:
     """mIoU on novel classes of the test images, as published, over a plan of its own."""
-    shots, batch = config.train.shots, config.test.batch
-    planner = planner_for(config, val, val.novel, shots, VALIDATION_SEED + config.test.seed)
+    shots, batch, t = config.train.shots, config.test.batch, config.test
+    planner = planner_for(config, val, val.novel, shots, VALIDATION_SEED + t.seed, sampling=t.sampling)
     plan = planner.run(0, config.train.validation_episodes)
     store = feature_store(model, val, config, device, frozen_only=True)
 

@@ -44,7 +44,7 @@ def load_trained(config: Config, source: Source, half: bool, path: Path | None =
     """
     if path is None and config.data.fold == -1:
         raise UserError("data.fold=-1 tests on every class; name what to test with --checkpoint FILE")
-    if path is None and not _learns(config):
+    if path is None and not learns(config):
         net = load_network(config, source)
         head, home = config.head, train_folder(config, config.test.shots)
         model = build_model(head.type, head.options, net.backbone, net.neck, net.tokens, half)
@@ -105,7 +105,8 @@ def find_trained(config: Config) -> Path:
     Raises:
         UserError: there is none; the message says how to train it.
     """
-    name, shots = f"{config.test.checkpoint}.pt", config.test.shots
+    kind = "best" if config.test.checkpoint == "both" else config.test.checkpoint
+    name, shots = f"{kind}.pt", config.test.shots
     own = train_folder(config, shots)
     family = re.compile(re.escape(own.name).replace(f"_{shots}shot", r"_(\d+)shot"))
     there = sorted(own.parent.glob("*")) if own.parent.is_dir() else []
@@ -115,14 +116,15 @@ def find_trained(config: Config) -> Path:
         asked = f"head.type={head}" if ":" in head else f"--head {head}"
         raise UserError(
             f"no checkpoint {own / name}. Train first: "
-            f"sh scripts/train.sh {data.name} {data.fold} [0] {layers} {shots} {asked}, "
+            f"sh scripts/train.sh {data.trained_name} {data.fold} [0] {layers} {shots} {asked}, "
             "or name one with --checkpoint FILE"
         )
     _, nearest = min(matches, key=lambda pair: abs(int(pair[0][1]) - shots))
     return nearest / name
 
 
-def _learns(config: Config) -> bool:
+def learns(config: Config) -> bool:
+    """Whether the head has anything to learn."""
     neck = config.neck.channels if config.backbone.stage1 else None
     channels = network_channels(config.backbone.layers, neck, config.backbone.vit != "none")
     return build_head(config.head.type, config.head.options, channels).learns

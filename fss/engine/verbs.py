@@ -1,8 +1,9 @@
 """What the command line's verbs do, start to end, each a few calls long."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,11 @@ from fss.config import Config, load_config
 from fss.data.check import check_set, check_text
 from fss.data.plan import plan_hash
 from fss.data.planfile import plan_text
-from fss.data.prepare import prepare_pascal
+from fss.data.prepare.coco import prepare_coco
+from fss.data.prepare.common import Prepared
+from fss.data.prepare.folder import prepare_folder
+from fss.data.prepare.fss1000 import prepare_fss1000
+from fss.data.prepare.pascal import prepare_pascal
 from fss.data.source import open_source
 from fss.engine import distributed
 from fss.engine.checkpoint import read
@@ -21,12 +26,13 @@ from fss.engine.pretrain import pretrain
 from fss.engine.run import base_folder, fold_folder, train_folder, write_text
 from fss.engine.test import make_plans, test
 from fss.engine.train import train
+from fss.engine.trained import learns
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
 from fss.report import tables
 from fss.report.overlay import class_sheet, file_name
 from fss.report.results import compare, make_rows, read_results
-from fss.report.table import console_table
+from fss.report.table import console_table, one_line
 
 
 class Pictures(NamedTuple):
@@ -50,8 +56,7 @@ def run_train(config: Config, device: torch.device, checkpoint: Path | None, pic
         _base(config, device)
     folder = train(config, device, wants_half(config.precision, device))
     _say(f"stage 2: done -> {folder}" if folder else "stage 2: this head has nothing to learn")
-    best = folder / f"{config.test.checkpoint}.pt" if folder else None
-    run_test(config, device, best, pictures)
+    _test(config, device, folder, pictures)
 
 
 def _check_head(config: Config, pictures: Pictures) -> None:
@@ -68,11 +73,41 @@ def _base(config: Config, device: torch.device) -> None:
 
 
 def run_test(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
-    """A test, its table, and where everything lies."""
+    """A test of a given checkpoint, or of those that training left, and where everything lies."""
     _check_head(config, pictures)
+    if checkpoint:
+        _test_one(config, device, checkpoint, pictures)
+    else:
+        _test(config, device, None, pictures)
+
+
+def _test(config: Config, device: torch.device, folder: Path | None, pictures: Pictures) -> None:
+    """Best and last checkpoint, or what the settings name; of `folder`, else wherever training left them."""
+    first, *others = _each_checkpoint(config)
+    _test_one(first, device, folder / f"{first.test.checkpoint}.pt" if folder else None, pictures)
+    for other in others:
+        path = folder / f"{other.test.checkpoint}.pt" if folder else None
+        _test_one(other, device, path, Pictures(), brief=True)
+
+
+def _each_checkpoint(config: Config) -> list[Config]:
+    """The settings, once for each checkpoint that is to be tested."""
+    if config.test.checkpoint != "both":
+        return [config]
+    kinds = ("best", "last") if learns(config) else ("best",)
+    tests = [config.test.model_copy(update={"checkpoint": kind}) for kind in kinds]
+    return [config.model_copy(update={"test": test}) for test in tests]
+
+
+def _test_one(
+    config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures, brief: bool = False
+) -> None:
     half = wants_half(config.precision, device)
     folder, result = test(config, device, half, checkpoint, pictures.visualize, pictures.explain)
-    _say(f"\n{console_table(result)}\n\nresult:   {folder / 'result.json'}")
+    if brief:
+        _say(f"{one_line(result)}\nresult:   {folder / 'result.json'}")
+    else:
+        _say(f"\n{console_table(result)}\n\nresult:   {folder / 'result.json'}")
     if pictures.visualize or pictures.explain:
         _say(f"pictures: {folder / 'visualize'}, the best, median and worst in contact_sheet.jpg")
 
@@ -106,12 +141,16 @@ def run_convert(
 def run_folds(configs: Sequence[Config], device: torch.device, pictures: Pictures) -> None:
     """Train and test every fold, then their table; folds that are done already are left as they are."""
     for config in configs:
-        found = None if any(pictures) else _finished(config)
-        _say(f"fold {config.data.fold}: {f'done -> {found}' if found else 'trains and tests'}")
-        if not found:
-            run_train(config, device, None, pictures)
+        found = [_finished(c) for c in _each_checkpoint(config)]
+        other = config.data.trained_on  # nothing to train here
+        done = all(found) and not any(pictures)
+        what = f"done -> {found[0]}" if done else "tests" if other else "trains and tests"
+        _say(f"fold {config.data.fold}: {what}")
+        if not done:
+            (run_test if other else run_train)(config, device, None, pictures)
     if distributed.is_main():
-        results = read_results([path for c in configs if (path := _finished(c))])
+        every = [_finished(c) for config in configs for c in _each_checkpoint(config)]
+        results = read_results([path for path in every if path])
         table = tables.markdown(make_rows(results), results)
         some = configs[0]
         out = some.output / some.data.name / f"{train_folder(some).name}_{some.test.shots}shot_test.md"
@@ -131,16 +170,42 @@ def _finished(config: Config) -> Path | None:
     return None
 
 
-def run_prepare(name: str, root: Path, sbd: Path | None, lists: Path, download: bool) -> None:
-    """A benchmark's archives into masks and lists."""
-    if name != "pascal":
-        raise UserError(f"cannot prepare {name!r}; allowed: pascal")
-    done = prepare_pascal(root, sbd, lists, download)
-    counts = ", ".join(f"{split}.txt {count} images" for split, count in done.lists.items())
-    print(f"{done.made} masks made, {done.kept} kept; {lists}: {counts}")
+_PREPARE: dict[str, Callable[..., Prepared]] = {
+    "pascal": prepare_pascal,
+    "coco": prepare_coco,
+    "fss1000": prepare_fss1000,
+    "folder": prepare_folder,
+}
+
+
+def run_prepare(name: str, given: Mapping[str, Any]) -> None:
+    """A benchmark's archives, or a user's own annotations, into masks and lists.
+
+    Args:
+        given: arguments of the preparation, those left out being None or False.
+    """
+    if name not in _PREPARE:
+        raise UserError(f"cannot prepare {name!r}; allowed: {', '.join(_PREPARE)}")
+    takes = signature(_PREPARE[name]).parameters
+    given = {"lists": Path("lists") / name} | {k: v for k, v in given.items() if v not in (None, False)}
+    if name == "folder":
+        given.pop("lists")
+    unknown = sorted(given.keys() - takes.keys())
+    needed = [k for k, p in takes.items() if p.default is p.empty and k not in given]
+    if unknown or needed:
+        raise UserError(
+            f"prepare {name}: "
+            + "; ".join(
+                [f"--{k.replace('source', 'from')} is not for this" for k in unknown]
+                + [f"say --{k.replace('source', 'from')}, too" for k in needed]
+            )
+        )
+    done = _PREPARE[name](**given)
+    counts = ", ".join(f"{file} {count} images" for file, count in done.lists.items())
+    print(f"{done.made} masks made, {done.kept} kept; lists: {counts}")
     print(f"use it with data.root={done.root}; read it all with: fss check-data {name} data.root={done.root}")
     if done.problems:
-        raise UserError("\n".join([f"{len(done.problems)} masks could not be made:", *done.problems]))
+        raise UserError("\n".join([f"{len(done.problems)} problems, their images left out:", *done.problems]))
 
 
 def run_check(config: Config) -> None:

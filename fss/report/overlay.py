@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from fss.data.files import read_image, read_mask
+from fss.data.lists import Sample
 from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, fitted_size
-from fss.data.voc import Sample
 from fss.heads import Panel
 from fss.report.panels import LEAST, draw_panel
 
@@ -48,7 +48,7 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
     image, mask = read_image(sample.image), read_mask(sample.mask)
     h, w = fitted_size(mask.shape[0], mask.shape[1], size)
     fitted = fit(image, size)[:h, :w].round().astype(np.uint8)
-    return fitted, fit_mask(mask, size)[:h, :w] == class_id
+    return fitted, fit_mask(mask, size)[:h, :w] == sample.value(class_id)
 
 
 def file_name(class_name: str) -> str:
@@ -64,7 +64,9 @@ def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int 
     for sample in samples[:most]:
         image, mask = read_image(sample.image), read_mask(sample.mask)
         panels.append(
-            cv2.resize(blend(image, mask == class_id, RED), (200, 150), interpolation=cv2.INTER_AREA)
+            cv2.resize(
+                blend(image, mask == sample.value(class_id), RED), (200, 150), interpolation=cv2.INTER_AREA
+            )
         )
     panels += [np.full((150, 200, 3), 255, np.uint8)] * (-len(panels) % 6)
     page = np.concatenate([np.concatenate(panels[i : i + 6], 1) for i in range(0, len(panels), 6)])

@@ -11,10 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fss.errors import UserError
 from fss.metrics import interval95
-
-# What may differ inside one table: folds and shots are its columns and parts, and how a checkpoint was
-# chosen belongs to the head. Plans must agree where fold and shots do.
-_FREE = ("fold", "shots", "plan_sha256", "selection")
+from fss.report.protocol import FREE
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,12 @@ class Result:
     def protocol(self) -> dict[str, Any]:
         """All that must agree before two numbers may be compared."""
         return dict(self.content["protocol"])
+
+    @property
+    def checkpoint(self) -> str:
+        """Which checkpoint was tested: "best", "last", "file", or "" where there is nothing to choose."""
+        said = str(self.protocol.get("selection", ""))
+        return {"best": "best", "last": "last", "a": "file"}.get(said.partition(" ")[0], "")
 
     @property
     def runs(self) -> list[float]:
@@ -52,6 +55,7 @@ class Row:
 
     Attributes:
         label: the head, with the options in which it differs from others of its kind.
+        checkpoint: "best", "last", "file", or "" where nothing is chosen.
         trained: shots in training; None where nothing learns.
         tested: shots in testing.
         folds: fold -> mIoU.
@@ -60,6 +64,7 @@ class Row:
     """
 
     label: str
+    checkpoint: str
     trained: int | None
     tested: int
     folds: dict[int, Number]
@@ -152,17 +157,17 @@ def _read(path: Path) -> Result:
 
 
 def make_rows(results: Sequence[Result]) -> list[Row]:
-    """One row per head, options, tag and shots; fewest shots first, then the order of the labels.
+    """One row per head, options, tag, checkpoint and shots; fewest shots first, then the order of the labels.
 
     Raises:
         UserError: protocols or plans that differ (named, with their files), or two results for one cell.
     """
     check_comparable(results)
     labels = _labels(results)
-    cells: dict[tuple[str, int | None, int], dict[int, Result]] = {}
+    cells: dict[tuple[str, str, int | None, int], dict[int, Result]] = {}
     for result, label in zip(results, labels, strict=True):
         shots, fold = result.content["shots"], result.protocol["fold"]
-        row = cells.setdefault((label, shots["train"], shots["test"]), {})
+        row = cells.setdefault((label, result.checkpoint, shots["train"], shots["test"]), {})
         if fold in row:
             raise UserError(
                 f"two results for {label}, fold {fold}, {shots['test']} shot(s): {row[fold].path} and "
@@ -170,13 +175,13 @@ def make_rows(results: Sequence[Result]) -> list[Row]:
             )
         row[fold] = result
     rows = [_row(*key, folds) for key, folds in cells.items()]
-    return sorted(rows, key=lambda r: (r.tested, r.label, r.trained or 0))
+    return sorted(rows, key=lambda r: (r.tested, r.label, r.trained or 0, r.checkpoint))
 
 
 def check_comparable(results: Sequence[Result]) -> None:
     """`UserError` with each field of the protocol in which results differ, its values and their files."""
     problems = [
-        _difference(key, results) for key in sorted({k for r in results for k in r.protocol} - set(_FREE))
+        _difference(key, results) for key in sorted({k for r in results for k in r.protocol} - set(FREE))
     ]
     for fold, shots in sorted({(r.protocol["fold"], r.protocol["shots"]) for r in results}):
         same = [r for r in results if (r.protocol["fold"], r.protocol["shots"]) == (fold, shots)]
@@ -211,13 +216,14 @@ def _labels(results: Sequence[Result]) -> list[str]:
     return labels
 
 
-def _row(label: str, trained: int | None, tested: int, folds: dict[int, Result]) -> Row:
+def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: dict[int, Result]) -> Row:
     some = next(iter(folds.values())).protocol
     wanted = [-1] if some["fold"] == -1 else range(some["folds"])
     whole = all(fold in folds for fold in wanted)
     per_run = [mean(runs) for runs in zip(*(r.runs for r in folds.values()), strict=True)]
     return Row(
         label=label,
+        checkpoint=checkpoint,
         trained=trained,
         tested=tested,
         folds={f: Number(mean(r.runs), interval95(r.runs)) for f, r in sorted(folds.items())},

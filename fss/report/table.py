@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fss.report.protocol import protocol_name
+
 
 def console_table(result: dict[str, Any]) -> str:
     """The scores of one test, class by class, with what makes them comparable."""
@@ -25,9 +27,21 @@ def console_table(result: dict[str, Any]) -> str:
         (without if steps is None else f"checkpoint of step {steps}")
         + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
     ]
+    lines.append(f"protocol: {protocol_name(protocol)}")
     lines += [
         f"{count} episodes: {note.replace('_', ' ')}" for note, count in scores["notes"].items() if count
     ]
     if protocol["published_list"] is False:
         lines.append("note: the list of test images is not the published one")
     return "\n".join(lines)
+
+
+def one_line(result: dict[str, Any]) -> str:
+    """A second test beside one with a table: which checkpoint, and its scores."""
+    scores, told = result["scores"], result["checkpoint"]
+    interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
+    chosen = result["protocol"]["selection"].partition(" ")[0]
+    return (
+        f"{chosen} checkpoint, of step {told.get('steps')}: mIoU {scores['miou']:.2f}{interval}, "
+        f"FB-IoU {scores['fb_iou']:.2f}"
+    )

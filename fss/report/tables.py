@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from fss.errors import UserError
+from fss.report.protocol import protocol_name
 from fss.report.results import Comparison, Result, Row
 
 _STYLE = """
@@ -22,7 +23,7 @@ td:first-child, th:first-child { text-align: left }
 def headings(rows: Sequence[Row]) -> list[str]:
     """The table's first line; folds that no row has are left out."""
     folds = [f"fold {f}" if f >= 0 else "all classes" for f in sorted({f for r in rows for f in r.folds})]
-    return ["head", "trained", "tested", *folds, "mean", "FB-IoU"]
+    return ["head", "checkpoint", "trained", "tested", *folds, "mean", "FB-IoU"]
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -31,7 +32,8 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
     shots = lambda k: "" if k is None else f"{k}-shot"  # noqa: E731
     return [
         [
-            row.label, shots(row.trained), shots(row.tested), *(str(row.folds.get(f, "")) for f in folds),
+            row.label, row.checkpoint, shots(row.trained), shots(row.tested),
+            *(str(row.folds.get(f, "")) for f in folds),
             str(row.miou or ""), "" if row.fb_iou is None else f"{row.fb_iou:.1f}",
         ]
         for row in rows
@@ -42,9 +44,8 @@ def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     """What a reader must know of the numbers."""
     p = results[0].protocol
     lines = [
-        f"mIoU in percent on {p['data']}, {p['runs']} runs x {p['episodes']} episodes (seed {p['seed']}), "
-        f"labels at {p['label_size']}; ± is half the 95% interval over runs; equal episodes in every row "
-        "of a column."
+        "mIoU in percent; ± is half the 95% interval over runs; equal episodes in every row of a column.",
+        f"Protocol: {protocol_name(p)}.",
     ]
     folds = sorted({f for r in rows for f in r.networks})
     mixed = [f for f in folds if len({r.networks[f] for r in rows if f in r.networks}) > 1]
@@ -70,7 +71,7 @@ def published(rows: Sequence[Row], results: Sequence[Result]) -> list[list[str]]
             continue
         folds = [str(paper["folds"][f]) if "folds" in paper else "" for f in shown]
         title = f"{paper['method']} ({paper['source']})"
-        lines.append([title, "", f"{paper['shots']}-shot", *folds, str(paper["mean"]), ""])
+        lines.append([title, "", "", f"{paper['shots']}-shot", *folds, str(paper["mean"]), ""])
     return lines
 
 

@@ -39,7 +39,8 @@ def test_everything_wrong_is_named_at_once(tmp_path, capsys):
     assert "6 problems" in error and "Traceback" not in error
     for part in (
         "nowhere.jpg does not exist", "unknown labels [77]", "is 10x10, its image 64x48",
-        f"{names[3]}.png is damaged", f"{names[4]}.jpg is damaged", f"1 images are in both lists: {names[0]}",
+        f"{names[3]}.png is damaged", f"{names[4]}.jpg is damaged",
+            f"1 images are in both lists, train and val: {names[0]}",
     ):  # fmt: skip
         assert part in error
 

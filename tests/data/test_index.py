@@ -7,7 +7,7 @@ import pytest
 
 import fss.data.index as index_module
 from fss.data.index import build_index
-from fss.data.voc import read_list
+from fss.data.lists import read_list
 from fss.errors import UserError
 from tests.make import make_folder, save_mask
 

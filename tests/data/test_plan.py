@@ -1,13 +1,15 @@
 """Folds and episode plans."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fss.data.folds import base_classes, novel_classes
 from fss.data.index import Index
+from fss.data.lists import Sample
 from fss.data.plan import Planner, plan_hash
 from fss.data.source import Source
-from fss.data.voc import Sample
 from fss.errors import UserError
 
 
@@ -16,7 +18,7 @@ def source(pixels) -> Source:
     pixels = np.asarray(pixels)
     names = tuple(f"i{n}" for n in range(len(pixels)))
     count = pixels.shape[1] - 1
-    samples = [Sample(n, None, None) for n in names]  # type: ignore[arg-type]
+    samples = [Sample(n, Path(), ("", "")) for n in names]
     classes = tuple(f"c{i}" for i in range(1, count + 1))
     return Source(classes, [], list(range(1, count + 1)), samples, Index(names, pixels), "", None)
 
@@ -24,19 +26,6 @@ def source(pixels) -> Source:
 @pytest.fixture
 def many():
     return source(np.random.default_rng(0).integers(0, 200, (40, 6)) * 1)
-
-
-def test_pascal_and_coco_folds():
-    assert novel_classes(20, 2, 4, "contiguous") == [11, 12, 13, 14, 15]
-    assert (
-        novel_classes(80, 1, 4, "interleaved")[:3] == [2, 6, 10]
-        and len(novel_classes(80, 1, 4, "interleaved")) == 20
-    )
-    assert novel_classes(80, 3, 4, "contiguous") == list(range(61, 81))
-    assert (
-        novel_classes(20, -1, 4, "contiguous") == list(range(1, 21))
-        and base_classes(20, -1, 4, "contiguous") == []
-    )
 
 
 def test_folds_share_out_any_number_of_classes():
@@ -63,6 +52,24 @@ def test_episode_is_a_function_of_seed_run_and_number(many):
         plan = Planner(pools, 1, 3, shuffle).run(2, 50)
         assert Planner(pools, 1, 3, shuffle).draw(2, 31) == plan[31]
         assert Planner(pools, 1, 3, shuffle).run(1, 50) != plan != Planner(pools, 1, 4, shuffle).run(2, 50)
+
+
+def test_sampling_by_class_draws_classes_alike():
+    pixels = np.zeros((300, 3), int)
+    pixels[:, 1], pixels[:6, 2] = 500, 500  # 300 images of one class, six of the other
+    few = source(pixels)
+    pools = few.pools([1, 2], 100, 2, "error")
+    drawn = {s: Planner(pools, 1, 0, sampling=s).run(0, 600) for s in ("list", "class", "pair")}
+    share = {s: sum(d.class_id == 2 for d in plan) / 600 for s, plan in drawn.items()}
+    assert share["list"] < 0.05 and 0.4 < share["class"] < 0.6
+    assert [(d.query, d.class_id) for d in drawn["pair"][:13:2]] == [(i, 1) for i in range(6)] + [(6, 1)]
+    assert [(d.query, d.class_id) for d in drawn["pair"][1:12:2]] == [(i, 2) for i in range(6)]
+    assert drawn["pair"][306].query == 0  # after 306 pairs it begins again
+    for plan in drawn.values():
+        assert all(few.index.pixels[i, d.class_id] >= 100 for d in plan for i in d.images)
+        assert all(d.query not in d.supports for d in plan)
+    again = Planner(pools, 1, 0, sampling="class")
+    assert again.draw(0, 417) == drawn["class"][417]  # a function of seed, run and number alone
 
 
 def test_hash_tells_plans_apart(many):

@@ -19,7 +19,9 @@ def test_every_fold_is_trained_tested_and_tabled_once(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "fold 0: trains and tests" in out and "fold 1: done -> " in out
     (table,) = (tmp_path / "out/folder").glob("prototype_*_1shot_test.md")
-    assert table.read_text().startswith("| head | trained | tested | fold 0 | fold 1 | mean | FB-IoU |")
+    assert table.read_text().startswith(
+        "| head | checkpoint | trained | tested | fold 0 | fold 1 | mean | FB-IoU |"
+    )
     results = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     assert len(results) == 2 and main(run) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")} == results

@@ -110,6 +110,14 @@ def test_a_tag_makes_another_row():
     assert [r.label for r in rows] == ["cwt", "cwt (long)"]
 
 
+def test_best_and_last_checkpoint_stand_in_rows_of_their_own():
+    last = {"protocol__selection": "last checkpoint"}
+    results = [*folds("cwt"), *(load(f"fold{f}_cwt_1shot", **last) for f in range(4)), *folds("prototype")]
+    rows = make_rows(results)
+    assert [(r.label, r.checkpoint) for r in rows] == [("cwt", "best"), ("cwt", "last"), ("prototype", "")]
+    assert all(r.miou for r in rows)
+
+
 def test_other_networks_are_noted():
     results = [load("fold0_cwt_1shot"), load("fold0_asgnet_1shot", frozen_sha256="0" * 64)]
     assert "Frozen networks differ between rows in fold 0." in markdown(make_rows(results), results)
@@ -119,7 +127,10 @@ def test_formats_hold_the_same_cells():
     results = [*folds("cwt"), *folds("prototype")]
     rows = make_rows(results)
     lines = comma_separated(rows, results).splitlines()
-    assert lines[0] == "head,trained,tested,fold 0,fold 1,fold 2,fold 3,mean,FB-IoU" and len(lines) == 3
+    assert (
+        lines[0] == "head,checkpoint,trained,tested,fold 0,fold 1,fold 2,fold 3,mean,FB-IoU"
+        and len(lines) == 3
+    )
     for cell in lines[1].split(","):
         assert cell in markdown(rows, results) and cell in page(rows, results)
     assert "<script" not in page(rows, results) and "http" not in page(rows, results)
@@ -128,7 +139,7 @@ def test_formats_hold_the_same_cells():
 def test_published_numbers_stand_beside_with_their_source():
     results = [load(f"fold{f}_cwt_5shot", protocol__data="pascal") for f in range(4)]
     text = markdown(make_rows(results), results)
-    assert "| RePRI (paper) |  | 5-shot | 64.6 | 71.4 | 71.1 | 59.3 | 66.6 |  |" in text
+    assert "| RePRI (paper) |  |  | 5-shot | 64.6 | 71.4 | 71.1 | 59.3 | 66.6 |  |" in text
     assert "1-shot | 59.8" not in text and "published numbers, each on a protocol of its own" in text
     assert "RePRI" not in markdown(make_rows(folds("cwt")), folds("cwt"))
 
@@ -146,7 +157,7 @@ def test_pairs_are_compared_run_by_run():
 def test_command_line_writes_tables_and_compares(tmp_path, capsys):
     files = [str(RESULTS / f"shapes_fold{f}_cwt_1shot.json") for f in range(4)]
     assert main(["report", *files]) == 0
-    assert "| cwt | 1-shot | 1-shot |" in capsys.readouterr().out
+    assert "| cwt | best | 1-shot | 1-shot |" in capsys.readouterr().out
     for name in ("table.md", "table.csv", "table.html"):
         assert main(["report", *files, "--out", str(tmp_path / name)]) == 0
         assert "cwt" in (tmp_path / name).read_text()

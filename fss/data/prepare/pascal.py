@@ -1,20 +1,15 @@
-"""From the official archives to what the recipes expect. So far: PASCAL, from VOC 2012 and SBD.
+"""PASCAL from VOC 2012 and SBD.
 
 SBD: Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011.
 """
 
-import io
-import os
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from fss.data.files import read_mask
+from fss.data.prepare.common import Prepared, find_part, tally, write_list, write_mask
 from fss.errors import UserError
 
 MASKS = "SegmentationClassAug"
@@ -28,27 +23,16 @@ _GET_SBD = (
 )
 
 
-@dataclass
-class Prepared:
-    """Where the data root is, images of every list written, and what could not be made."""
-
-    root: Path
-    lists: dict[str, int] = field(default_factory=dict)
-    made: int = 0
-    kept: int = 0
-    problems: list[str] = field(default_factory=list)
-
-
-def prepare_pascal(root: Path, sbd: Path | None, lists: Path, download: bool = False) -> Prepared:
+def prepare_pascal(root: Path, lists: Path, sbd: Path | None = None, download: bool = False) -> Prepared:
     """Write `SegmentationClassAug/` into VOC's folder, and the published lists.
 
-    VOC's own masks are taken where there is one; SBD's for the rest. Masks that are there already are kept,
-    so that a run that was stopped goes on; each file is written in one go.
+    VOC's own masks are taken where there is one; SBD's for the rest.
 
     Args:
         root: holds VOC 2012, or will with `download`.
         sbd: holds SBD; default: `root`/sbd.
-        lists: folder for train.txt (5,953 images), val.txt (1,449) and trainaug.txt (10,582).
+        lists: folder for train.txt (5,953 images), val.txt (1,449) and trainaug.txt (10,582); images
+            that could not be made are left out.
 
     Raises:
         UserError: an archive or one of its parts is missing.
@@ -56,10 +40,8 @@ def prepare_pascal(root: Path, sbd: Path | None, lists: Path, download: bool = F
     sbd = sbd or root / "sbd"
     if download:
         _download(root, sbd)
-    voc, sbd = (
-        _find(root, "VOCdevkit/VOC2012", "JPEGImages", _GET),
-        _find(sbd, "benchmark_RELEASE/dataset", "cls", _GET_SBD),
-    )
+    voc = find_part(root, "VOCdevkit/VOC2012", "JPEGImages", _GET)
+    sbd = find_part(sbd, "benchmark_RELEASE/dataset", "cls", _GET_SBD)
     own = {split: _names(voc / "ImageSets/Segmentation" / f"{split}.txt", _GET) for split in ("train", "val")}
     extra = {split: _names(sbd / f"{split}.txt", _GET_SBD) for split in ("train", "val", "train_noval")}
     every = {
@@ -67,23 +49,21 @@ def prepare_pascal(root: Path, sbd: Path | None, lists: Path, download: bool = F
         "val": own["val"],
         "trainaug": (own["train"] | extra["train"] | extra["val"]) - own["val"],
     }
-    found = Prepared(voc)
     annotated = own["train"] | own["val"]
-    _write_masks(found, sorted(set().union(*every.values())), lambda n: _source(n, n in annotated, voc, sbd))
+
+    def make(name: str) -> str | None:
+        image, mask = voc / "JPEGImages" / f"{name}.jpg", voc / MASKS / f"{name}.png"
+        if name in annotated:
+            return write_mask(mask, image, lambda: read_mask(voc / "SegmentationClass" / f"{name}.png"))
+        return write_mask(mask, image, lambda: read_sbd(sbd / "cls" / f"{name}.mat"))
+
+    found, names = Prepared(voc), sorted(set().union(*every.values()))
+    with ThreadPoolExecutor() as pool:
+        good = tally(found, names, pool.map(make, names), "masks")
     for name, images in every.items():
-        lines = "".join(f"JPEGImages/{n}.jpg {MASKS}/{n}.png\n" for n in sorted(images))
-        _write(lists / f"{name}.txt", lines.encode())
-        found.lists[name] = len(images)
+        lines = (f"JPEGImages/{n}.jpg {MASKS}/{n}.png" for n in images & good)
+        write_list(found, lists / f"{name}.txt", lines)
     return found
-
-
-def _source(name: str, annotated: bool, voc: Path, sbd: Path) -> np.ndarray:
-    """The mask of an image: VOC's where it has one, else SBD's."""
-    if not (voc / "JPEGImages" / f"{name}.jpg").is_file():
-        raise UserError(f"image {voc / 'JPEGImages' / name}.jpg does not exist")
-    if annotated:
-        return read_mask(voc / "SegmentationClass" / f"{name}.png")
-    return read_sbd(sbd / "cls" / f"{name}.mat")
 
 
 def read_sbd(path: Path) -> np.ndarray:
@@ -109,48 +89,11 @@ def read_sbd(path: Path) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-def _write_masks(found: Prepared, names: Sequence[str], source: Callable[[str], np.ndarray]) -> None:
-    folder = found.root / MASKS
-    folder.mkdir(exist_ok=True)
-
-    def make(name: str) -> str | None:
-        path = folder / f"{name}.png"
-        if path.is_file():
-            return None
-        try:
-            Image.fromarray(source(name)).save(png := io.BytesIO(), "PNG")
-        except UserError as error:
-            return str(error)
-        _write(path, png.getvalue())
-        return ""
-
-    with ThreadPoolExecutor() as pool:
-        for problem in tqdm(pool.map(make, names), "masks", len(names)):
-            found.kept += problem is None
-            found.made += problem == ""
-            found.problems += [problem] if problem else []
-
-
-def _find(root: Path, inner: str, part: str, hint: str) -> Path:
-    for folder in (root, root / inner):
-        if (folder / part).is_dir():
-            return folder
-    raise UserError(f"no {part}/ in {root} or {root / inner}. {hint}")
-
-
 def _names(path: Path, hint: str) -> set[str]:
     try:
         return set(path.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error}). {hint}") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A file in one go: a run that is killed leaves none half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    half.write_bytes(data)
-    half.replace(path)
 
 
 def _download(root: Path, sbd: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from fss.data.folder import read_classes
-from fss.data.voc import list_checksum, read_list
+from fss.data.lists import list_checksum, read_list
 from fss.errors import UserError
 from tests.make import make_voc
 

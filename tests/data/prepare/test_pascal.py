@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 from fss.cli import main
 from fss.data.files import read_mask
-from fss.data.voc import read_list
+from fss.data.lists import read_list
 from tests.make import save_mask
 
 TRAIN, VAL = ["2007_000001", "2007_000002"], ["2007_000003"]
@@ -94,10 +94,20 @@ def test_damage_is_named_and_counted_at_the_end(archives, tmp_path, capsys):
     (archives / "VOCdevkit/VOC2012/JPEGImages/2008_000012.jpg").unlink()
     assert prepare(archives, tmp_path / "lists") == 2
     error = capsys.readouterr().err
-    assert "3 masks could not be made" in error and "2008_000010.mat is damaged" in error
+    assert "3 problems, their images left out" in error and "2008_000010.mat is damaged" in error
     assert "2008_000011.mat is no label map of 0..20 and 255" in error
     assert "2008_000012.jpg does not exist" in error
     assert len(list((archives / "VOCdevkit/VOC2012/SegmentationClassAug").iterdir())) == 3
+    names = (tmp_path / "lists/trainaug.txt").read_text()
+    assert "2007_000001" in names and "2008_000010" not in names  # lists hold what can be used
+
+
+def test_a_truncated_photo_is_named(archives, tmp_path, capsys):
+    photo = archives / "VOCdevkit/VOC2012/JPEGImages/2008_000012.jpg"
+    photo.write_bytes(photo.read_bytes()[:-10])
+    assert prepare(archives, tmp_path / "lists") == 2
+    error = capsys.readouterr().err
+    assert "1 problems" in error and "2008_000012.jpg is damaged: it breaks off" in error
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Which classes a configuration trains on and which it tests, by number and by name."""
+
+from typing import NamedTuple
+
+from fss.config import DataConfig
+from fss.data.coco import COCO_CLASSES
+from fss.data.folder import read_classes
+from fss.data.folds import base_classes, novel_classes
+from fss.data.lists import LIST_HINT, find_list, read_list
+from fss.data.voc import PASCAL_CLASSES
+from fss.errors import UserError
+
+# Training sets of cross-domain tests: classes and fold scheme, four folds each.
+TRAINED = {
+    "pascal": (PASCAL_CLASSES, "contiguous"),
+    "coco": (COCO_CLASSES, "interleaved"),
+    "coco_contiguous": (COCO_CLASSES, "contiguous"),
+}
+_COCO_NAME = {
+    "aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle",
+    "pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv",
+}  # fmt: skip
+
+
+class Classes(NamedTuple):
+    """The classes of one fold.
+
+    Attributes:
+        names: of all; label i is names[i-1].
+        base, novel: labels that are trained on, and held out for testing.
+        trained: names of the classes that the network learns; another set's in a cross-domain test.
+    """
+
+    names: tuple[str, ...]
+    base: list[int]
+    novel: list[int]
+    trained: list[str]
+
+
+def class_names(config: DataConfig) -> tuple[str, ...]:
+    """Names of the classes, label 1 first.
+
+    Raises:
+        UserError: they stand in the data folder, and it has none; or they are fewer than the folds.
+    """
+    fixed = {"voc": PASCAL_CLASSES, "coco": COCO_CLASSES}
+    if config.layout in fixed:
+        names = fixed[config.layout]
+    else:
+        names = read_classes(config.folder, most=10_000 if config.layout == "fss1000" else 254)
+    if len(names) < config.folds and config.trained_on is None:
+        raise UserError(f"{len(names)} classes cannot make data.folds={config.folds} folds; ask for fewer")
+    return names
+
+
+def fold_classes(config: DataConfig, split: str = "val") -> Classes:
+    """The classes of `config.fold`, of its own set or of the one that a cross-domain test trained on.
+
+    Args:
+        split: whose novel classes, where a set's lists say them: "val" or "select".
+    """
+    names = class_names(config)
+    if config.trained_on:
+        theirs, scheme = TRAINED[config.trained_on]
+        trained = [theirs[c - 1] for c in base_classes(len(theirs), config.fold, 4, scheme)]
+        learnt = {_COCO_NAME.get(name, name) for name in trained}
+        novel = [c for c, name in enumerate(names, 1) if _COCO_NAME.get(name, name) not in learnt]
+        return Classes(names, [], novel, trained)
+    if config.layout == "fss1000":
+        base = _listed(config, "train", names) if config.fold >= 0 else []
+        novel = _listed(config, split, names)
+    else:
+        fold = (len(names), config.fold, config.folds, config.scheme)
+        base, novel = base_classes(*fold), novel_classes(*fold)
+    return Classes(names, base, novel, [names[c - 1] for c in base])
+
+
+def _listed(config: DataConfig, split: str, names: tuple[str, ...]) -> list[int]:
+    """Labels that occur in a list of images of one class each."""
+    path = find_list(config.list_of(split), config.folder, LIST_HINT.format(split=split))
+    samples = read_list(path, config.folder, config.mask_dir, names, problems=[])  # told by who reads images
+    return sorted({s.label for s in samples if s.label})

@@ -1,0 +1,112 @@
+"""What all preparations share: masks made once, files written in one go, problems counted."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from fss.data.files import check_image
+from fss.errors import UserError
+
+
+@dataclass
+class Prepared:
+    """Where the data root is, images of every list written, and what could not be made."""
+
+    root: Path
+    lists: dict[str, int] = field(default_factory=dict)
+    made: int = 0
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def write_mask(path: Path, image: Path, draw: Callable[[], np.ndarray]) -> str | None:
+    """Draw and write the mask of an image whose file is whole.
+
+    A mask that is there is kept: files appear complete or not at all, so that a run that was stopped goes on.
+
+    Args:
+        draw: makes the label map (H,W) uint8; may raise `UserError`.
+
+    Returns:
+        None where it was there, "" where it was made, else what is wrong.
+    """
+    try:
+        if path.is_file():
+            return None
+        size = check_image(image)
+        mask = draw()
+        if mask.shape != size:
+            raise UserError(f"{image} is {size[1]}x{size[0]}, its annotation {mask.shape[1]}x{mask.shape[0]}")
+        Image.fromarray(mask).save(png := io.BytesIO(), "PNG")
+        write(path, png.getvalue())
+        return ""
+    except UserError as error:
+        return str(error)
+
+
+def tally(found: Prepared, names: Iterable[str], outcomes: Iterable[str | None], title: str) -> set[str]:
+    """Add up what `write_mask` said of each name, with progress; returns the names that have a mask now."""
+    names, good = list(names), set()
+    for name, problem in zip(names, tqdm(outcomes, title, len(names)), strict=True):
+        found.kept += problem is None
+        found.made += problem == ""
+        if problem:
+            found.problems.append(problem)
+        else:
+            good.add(name)
+    return good
+
+
+def write_list(found: Prepared, path: Path, lines: Iterable[str]) -> None:
+    """A list file, one line an image, sorted."""
+    ordered = sorted(lines)
+    write(path, "".join(f"{line}\n" for line in ordered).encode())
+    found.lists[path.name] = len(ordered)
+
+
+def write(path: Path, data: bytes) -> None:
+    """A file in one go: a run that is killed leaves none half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.part")  # one name, so that the next run leaves no stray parts either
+    half.write_bytes(data)
+    half.replace(path)
+
+
+def find_part(root: Path, inner: str, part: str, hint: str) -> Path:
+    """`root` or `root/inner`, whichever holds `part`; `UserError` ends with `hint`."""
+    for folder in (root, root / inner):
+        if (folder / part).is_dir():
+            return folder
+    raise UserError(f"no {part}/ in {root} or {root / inner}. {hint}")
+
+
+def fetch_zip(url: str, root: Path, part: str) -> None:
+    """Download an archive and unpack its folder `part` into `root`, each complete or not at all.
+
+    Raises:
+        UserError: no network, or what came is no archive.
+    """
+    from torchvision.datasets.utils import download_url
+
+    if (root / part).exists():
+        return
+    archive = root / url.rpartition("/")[2]
+    try:
+        if not archive.is_file():
+            half = archive.with_suffix(".part")
+            half.unlink(missing_ok=True)
+            download_url(url, str(root), half.name)
+            half.replace(archive)
+        unpacked = root / f".{part}.part"
+        with zipfile.ZipFile(archive) as content:
+            content.extractall(unpacked)
+        (unpacked / part).replace(root / part)
+        unpacked.rmdir()
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{url} could not be fetched ({error}); fetch it elsewhere into {root}") from None

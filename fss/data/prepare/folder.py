@@ -1,0 +1,117 @@
+"""A user's own annotations (labelme, COCO-style JSON, or plain masks) into the `folder` layout."""
+
+import hashlib
+import io
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from fss.data.files import image_size
+from fss.data.folder import read_classes
+from fss.data.prepare.common import Prepared, tally, write, write_list, write_mask
+from fss.data.prepare.own import Item, read_annotated
+from fss.errors import UserError
+
+MASKS, LISTS = "SegmentationClass", "ImageSets/Segmentation"
+_READABLE = (".jpg", ".jpeg", ".png", ".bmp")  # in the VOC layout; others become PNG
+_EXIF_ORIENTATION = 0x0112
+
+
+def prepare_folder(root: Path, source: Path, images: Path | None = None, val: float = 0.5) -> Prepared:
+    """Copy images and draw masks into `root`, with classes.txt and lists.
+
+    What is there and newer than its annotation is kept. Classes and lists that are there stay as they are:
+    new classes get numbers at the end, new images are dealt out to both lists.
+
+    Args:
+        source: a COCO-style JSON file, a folder of labelme's JSON files, or a folder of mask PNGs.
+        images: where the images are; default: beside the annotations.
+        val: share of the images that go into val.txt.
+
+    Raises:
+        UserError: nothing is found at `source`, or annotations are of no known kind, or of 255 classes.
+    """
+    if not 0 < val < 1:
+        raise UserError(f"--val {val}: allowed is a share above 0 and below 1, such as 0.5")
+    found = Prepared(root)
+    known = list(read_classes(root)) if (root / "classes.txt").is_file() else []
+    items, used = read_annotated(source, images, found.problems)
+    if not items:
+        raise UserError("\n".join([f"no annotated image in {source}", *found.problems[:20]]))
+    classes = known + [name for name in used if name not in known]
+    _check_names(classes, source)
+    write(root / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
+    counted = Counter(item.name for item in items)
+    twice = [name for name, count in counted.items() if count > 1]
+    found.problems += [f"several images are named {name}; rename all but one" for name in twice]
+    items = [item for item in items if counted[item.name] == 1]
+    make = partial(_make, root, {name: i for i, name in enumerate(classes, 1)}, bool(known))
+    with ThreadPoolExecutor() as pool:
+        good = tally(found, [i.name for i in items], pool.map(make, items), "images and masks")
+    for split, names in _deal(root / LISTS, good, val).items():
+        write_list(found, root / LISTS / f"{split}.txt", names)
+    return found
+
+
+def _check_names(classes: list[str], source: Path) -> None:
+    odd = [name for name in classes if not name.strip() or not name.isprintable()]
+    if odd or len(classes) > 254:
+        raise UserError(
+            f"{source} names {len(classes)} classes"
+            + (f", of them {odd[0]!r}, which is no name" if odd else "; 254 are allowed")
+        )
+
+
+def _make(root: Path, numbers: dict[str, int], keep: bool, item: Item) -> str | None:
+    """Copy the image and draw the mask; as `write_mask` says."""
+    try:
+        image = _place(item, root / "JPEGImages")
+    except UserError as error:
+        return str(error)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"image {item.image} is damaged ({error})"
+    mask = root / MASKS / f"{item.name}.png"
+    if mask.is_file() and not (keep and mask.stat().st_mtime >= item.source.stat().st_mtime):
+        mask.unlink()
+    return write_mask(mask, image, lambda: item.draw(numbers))
+
+
+def _place(item: Item, folder: Path) -> Path:
+    """The image below `folder`: a copy, turned upright where its annotation is for the upright image."""
+    stored, suffix = image_size(item.image), item.image.suffix.lower()
+    with Image.open(item.image) as image:
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
+        upright = ImageOps.exif_transpose(image) if turned else image
+        turn = turned and (upright.height, upright.width) == item.size
+        if not turn and stored != item.size:
+            h, w = item.size
+            raise UserError(f"image {item.image} is {stored[1]}x{stored[0]}, its annotation {w}x{h}")
+        copy = suffix in _READABLE and not turn
+        path = folder / f"{item.name}{suffix if copy else '.png'}"
+        if path.is_file() and path.stat().st_mtime >= item.image.stat().st_mtime:
+            return path
+        if copy:
+            write(path, item.image.read_bytes())
+        else:
+            upright.convert("RGB").save(data := io.BytesIO(), "PNG")
+            write(path, data.getvalue())
+    return path
+
+
+def _deal(folder: Path, names: set[str], share: float) -> dict[str, list[str]]:
+    """Names to train and val: those in a list stay there, others are dealt in the order of their hashes."""
+    lists = {split: [n for n in _lines(folder / f"{split}.txt") if n in names] for split in ("train", "val")}
+    fresh = sorted(names - set(lists["train"]) - set(lists["val"]), key=_digest)
+    more = min(max(round(share * len(names)) - len(lists["val"]), 0), len(fresh))
+    return {"train": lists["train"] + fresh[more:], "val": lists["val"] + fresh[:more]}
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n") if path.is_file() else []

@@ -1,0 +1,82 @@
+"""The fold tables: PASCAL-5i, COCO-20i by both schemes, and what cross-domain tests leave out."""
+
+import pytest
+
+from fss.cli import main
+from fss.config import load_config
+from fss.data.classes import fold_classes
+from fss.data.coco import COCO_CLASSES
+from fss.data.folds import base_classes
+from fss.data.voc import PASCAL_CLASSES
+
+FOLDS = range(4)
+
+
+def classes(data, fold):
+    return fold_classes(load_config(data, "prototype", [f"data.fold={fold}"]).data)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_pascal_holds_out_five_in_a_row(fold):
+    got = classes("pascal", fold)
+    assert got.novel == [5 * fold + i for i in (1, 2, 3, 4, 5)]
+    assert sorted(got.base + got.novel) == list(range(1, 21)) and len(got.base) == 15
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_coco_holds_out_every_fourth(fold):
+    got = classes("coco", fold)
+    assert got.novel == list(range(fold + 1, 81, 4)) and len(got.novel) == 20
+    assert sorted(got.base + got.novel) == list(range(1, 81))
+    assert got.trained == [COCO_CLASSES[c - 1] for c in got.base]
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_coco_contiguous_holds_out_twenty_in_a_row(fold):
+    got = classes("coco_contiguous", fold)
+    assert got.novel == list(range(20 * fold + 1, 20 * fold + 21))
+    assert sorted(got.base + got.novel) == list(range(1, 81))
+
+
+@pytest.mark.parametrize("data", ["pascal", "coco", "coco_contiguous"])
+def test_fold_minus_one_tests_every_class(data):
+    got = classes(data, -1)
+    assert got.novel == list(range(1, len(got.names) + 1)) and got.base == []
+
+
+def test_names_stand_where_their_labels_are():
+    assert len(PASCAL_CLASSES) == 20 and len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
+    assert [PASCAL_CLASSES.index(n) + 1 for n in ("aeroplane", "car", "cat", "person", "tvmonitor")] == [
+        1, 7, 8, 15, 20,
+    ]  # fmt: skip
+    assert [COCO_CLASSES.index(n) + 1 for n in ("person", "car", "cat", "dog", "tv", "toothbrush")] == [
+        1, 3, 16, 17, 63, 80,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fold", "kept"),
+    [(0, [1, 4, 9, 11, 12, 15]), (1, [2, 6, 13, 18]), (2, [3, 7, 16, 17, 19, 20]), (3, [5, 8, 10, 14])],
+)
+def test_coco_to_pascal_keeps_what_coco_held_out(fold, kept):
+    got = classes("coco_to_pascal", fold)
+    assert got.novel == kept and got.base == [] and len(got.trained) == 60
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_pascal_to_coco_leaves_out_fifteen_names(fold):
+    got = classes("pascal_to_coco", fold)
+    left_out = {COCO_CLASSES[c - 1] for c in range(1, 81) if c not in got.novel}
+    assert len(got.novel) == 65 and len(left_out) == 15
+    assert got.trained == [PASCAL_CLASSES[c - 1] for c in base_classes(20, fold, 4, "contiguous")]
+    if fold == 0:
+        assert {"couch", "potted plant", "tv", "dining table", "motorcycle", "dog"} <= left_out
+        assert "airplane" not in left_out and "elephant" not in left_out
+
+
+def test_a_cross_domain_set_is_not_trained_on(capsys):
+    assert main(["train", "--data", "coco_to_pascal", "--fold", "2", "backbone.weights=random"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "is for testing what was trained on coco; train there: sh scripts/train.sh coco 2 [0] 50 1" in error
+    )
