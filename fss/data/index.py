@@ -12,10 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from fss.data.files import image_size, read_mask
+from fss.data.files import count_mask, image_size
 from fss.data.lists import Sample
 from fss.episode import IGNORE
 from fss.errors import UserError
+
+
+_AT_ONCE = 512  # masks handed to the threads: results in waiting take memory
 
 
 class Index(NamedTuple):
@@ -53,10 +56,10 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
         pixels[~stale] = kept["pixels"][~stale]
     todo = np.flatnonzero(stale)
     if len(todo):
-        with ThreadPoolExecutor() as pool:
-            rows = pool.map(lambda i: count_labels(samples[i], num_classes), todo)
-            for i, row in zip(todo, tqdm(rows, "reading masks", len(todo), leave=False), strict=True):
-                pixels[i] = row
+        with ThreadPoolExecutor() as pool, tqdm(desc="reading masks", total=len(todo), leave=False) as bar:
+            for part in np.array_split(todo, range(_AT_ONCE, len(todo), _AT_ONCE)):
+                pixels[part] = list(pool.map(lambda i: count_labels(samples[i], num_classes), part))
+                bar.update(len(part))
         if path:
             _save(path, stamps, pixels)
     return Index(tuple(s.name for s in samples), pixels)
@@ -68,12 +71,9 @@ def count_labels(sample: Sample, num_classes: int) -> np.ndarray:
     Raises:
         UserError: an unreadable mask, a label that is no class, another size than the image's.
     """
-    mask = read_mask(sample.mask)
-    if mask.shape != (size := image_size(sample.image)):
-        raise UserError(
-            f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-        )
-    found = np.bincount(mask.ravel(), minlength=256)
+    (h, w), found = count_mask(sample.mask)
+    if (h, w) != (size := image_size(sample.image)):
+        raise UserError(f"mask {sample.mask} is {w}x{h}, its image {size[1]}x{size[0]}")
     highest = num_classes if sample.label is None else 1
     wrong = [int(v) for v in np.flatnonzero(found) if highest < v != IGNORE]
     if wrong:

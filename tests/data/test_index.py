@@ -1,13 +1,15 @@
 """The index: right counts, read once, and the masks that do not fit are named."""
 
 import os
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fss.data.index as index_module
 from fss.data.index import build_index
-from fss.data.lists import read_list
+from fss.data.lists import Sample, read_list
 from fss.errors import UserError
 from tests.make import make_folder, save_mask
 
@@ -44,3 +46,18 @@ def test_unknown_label_and_other_size_are_named(samples):
     save_mask(samples[2].mask, np.zeros((64, 48), np.uint8))
     with pytest.raises(UserError, match=r"2007_000002\.png is 48x64, its image 64x48"):
         build_index(samples, 4)
+
+
+def test_82000_images_take_less_than_100_mb(monkeypatch):
+    """COCO's training images with 80 classes: samples, counts, and the time in between."""
+    monkeypatch.setattr(index_module, "count_labels", lambda sample, n: np.zeros(n + 1, np.int64))
+    monkeypatch.setattr(index_module, "_stamp", lambda sample: (1, 2, 3, 4))
+    root = Path("data/coco")
+    tracemalloc.start()
+    names = [f"COCO_train2014_{n:012d}" for n in range(82_000)]
+    files = lambda n: (f"train2014/{n}.jpg", f"SegmentationClass/train2014/{n}.png")  # noqa: E731
+    samples = [Sample(n, root, files(n)) for n in names]
+    index = build_index(samples, 80)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(index.names) == 82_000 and kept < 100e6 and peak < 100e6, (kept, peak)

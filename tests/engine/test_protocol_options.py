@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from fss.cli import main
 from fss.config import load_config
@@ -47,6 +48,25 @@ def test_last_and_best_are_both_reported(place, tmp_path, capsys):
     )
     table = capsys.readouterr().out
     assert "| cwt | best | 1-shot" in table and "| cwt | last | 1-shot" in table
+
+
+def test_training_twice_gives_the_same_bits(place, tmp_path):
+    """The whole pipeline from the same seed, in two folders: weights, curve and counts."""
+    where = [
+        "--data",
+        "folder",
+        f"data.root={place / 'set'}",
+        f"output={tmp_path}",
+        *TINY,
+        "test.checkpoint=last",
+    ]
+    assert main(["train", *where]) == 0
+    (again,) = results(tmp_path).values()
+    (first,) = (r for n, r in results(place / "out").items() if n == "test_1shot_2x6_seed2021_last")
+    assert again["scores"] == first["scores"] and again["frozen_sha256"] == first["frozen_sha256"]
+    one, two = (next(p.glob("folder/fold0/cwt*/last.pt")) for p in (place / "out", tmp_path))
+    weights, same = (torch.load(p, weights_only=True)["model"] for p in (one, two))
+    assert weights.keys() == same.keys() and all(torch.equal(w, same[k]) for k, w in weights.items())
 
 
 def test_checkpoints_are_chosen_on_other_episodes_than_reported(place):
