@@ -17,7 +17,6 @@ from fss.data.lists import Sample
 from fss.episode import IGNORE
 from fss.errors import UserError
 
-
 _AT_ONCE = 512  # masks handed to the threads: results in waiting take memory
 
 
