@@ -1,10 +1,11 @@
 """The only wiring: backbone + neck + classifier (stage 1), backbone + neck + head (episodes)."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from fss.backbones.fold import fold, state_of
 from fss.backbones.frozen import checksum, freeze
 from fss.backbones.resnet import STAGES, ResNet, stage_channels
 from fss.backbones.vit import VIT_CHANNELS, Tokens
@@ -55,6 +56,8 @@ class FewShotModel(nn.Module):
         self.tokens = freeze(tokens) if tokens else None
         self.head = head
         self.bf16 = bf16
+        # As computed, and of which parameters. In a tuple, so that it is no part of checkpoints.
+        self._folded: tuple[Any, ResNet, PyramidPooling | None] | None = None
 
     @property
     def frozen(self) -> list[nn.Module]:
@@ -67,15 +70,27 @@ class FewShotModel(nn.Module):
         self.head.train(mode)
         return self
 
+    def _network(self) -> tuple[ResNet, PyramidPooling | None]:
+        """Backbone and neck as they are computed; made anew when their parameters were changed."""
+        now = (self.bf16, state_of(self.backbone, self.neck))
+        if self._folded is None or self._folded[0] != now:
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            neck = None if self.neck is None else cast(PyramidPooling, fold(self.neck, dtype))
+            self._folded = (now, cast(ResNet, fold(self.backbone, dtype)), neck)
+        return self._folded[1:]
+
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
         """Images (B,3,H,W) -> frozen features {level: (B,C,h,w)} at the head's levels."""
         levels = set(self.head.levels)
+        stages = levels.intersection(STAGES).union(PyramidPooling.levels if "neck" in levels else ())
+        backbone, neck = self._network()
+        with torch.autocast(images.device.type, enabled=False):
+            half = images.to(torch.bfloat16) if self.bf16 else images.float()
+            features = backbone(half, stages) if stages else {}
+            if neck and "neck" in levels:
+                features["neck"] = neck(features)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            stages = levels.intersection(STAGES).union(PyramidPooling.levels if "neck" in levels else ())
-            features = self.backbone(images, stages) if stages else {}
-            if self.neck and "neck" in levels:
-                features["neck"] = self.neck(features)
             if self.tokens and levels.intersection(VIT_CHANNELS):
                 features |= self.tokens(images)
         return {level: features[level] for level in self.head.levels}

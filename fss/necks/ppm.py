@@ -1,9 +1,10 @@
 """Pyramid pooling: Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, https://arxiv.org/abs/1612.01105"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.ops import resize
+from fss.ops import interpolation_matrix
 
 
 def _pool(inputs: int, outputs: int, bins: int) -> nn.Sequential:
@@ -13,6 +14,9 @@ def _pool(inputs: int, outputs: int, bins: int) -> nn.Sequential:
 
 class PyramidPooling(nn.Module):
     """Average pools of four sizes beside the map itself, merged by a 3x3 convolution.
+
+    The pools pass through the convolution at their own size: resizing and convolving are both linear,
+    so the result is that of the concatenation, at about half the cost.
 
     Args:
         in_channels: of stage 4.
@@ -30,8 +34,8 @@ class PyramidPooling(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.channels = channels
-        width = in_channels // len(bins)
+        self.channels, self.inputs = channels, in_channels
+        self.width = width = in_channels // len(bins)
         self.features = nn.ModuleList(_pool(in_channels, width, b) for b in bins)
         self.bottleneck = nn.Sequential(
             nn.Conv2d(in_channels + len(bins) * width, channels, 3, padding=1, bias=False),
@@ -43,6 +47,37 @@ class PyramidPooling(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{"stage4": (B,C,h,w)} -> (B,channels,h,w)."""
         x = features["stage4"]
-        size = (x.shape[-2], x.shape[-1])
-        pooled = [resize(pool(x), size) for pool in self.features]
-        return self.bottleneck(torch.cat([x, *pooled], 1))
+        conv, *rest = self.bottleneck.children()
+        assert isinstance(conv, nn.Conv2d)
+        own, *others = conv.weight.split([self.inputs] + [self.width] * len(self.features), 1)
+        out = F.conv2d(x, own, conv.bias, padding=1)
+        for pool, weight in zip(self.features, others, strict=True):
+            out = out + convolve_resized(pool(x), weight, (x.shape[-2], x.shape[-1]))
+        for layer in rest:
+            out = layer(out)
+        return out
+
+
+def convolve_resized(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """conv3x3(resize(x, size)) with zero padding, without the resized map.
+
+    Each of the nine taps is a 1x1 convolution of the small map; resizing its result and shifting it by
+    a pixel are one matrix for each axis.
+
+    Args:
+        x: (B,I,b,b'); weight: (O,I,3,3).
+
+    Returns:
+        (B,O,*size).
+    """
+    o, i = weight.shape[:2]
+    taps = F.conv2d(x, weight.permute(2, 3, 0, 1).reshape(9 * o, i, 1, 1))  # (B,9O,b,b')
+    taps = taps.view(-1, 3, 3, o, *x.shape[-2:]).permute(0, 3, 1, 4, 2, 5)  # (B,O,3,b,3,b')
+    down, across = (_shifted(cells, side, x) for cells, side in zip(x.shape[-2:], size, strict=True))
+    return down @ taps.flatten(4, 5).flatten(2, 3) @ across.T  # (h,3b) (3b,3b') (3b',w)
+
+
+def _shifted(cells: int, pixels: int, like: Tensor) -> Tensor:
+    """`interpolation_matrix` read one pixel before, at, and after each place, zeros outside."""
+    matrix = F.pad(interpolation_matrix(cells, pixels, like.device), (0, 0, 1, 1))  # (pixels+2,cells)
+    return torch.cat([matrix[k : k + pixels] for k in range(3)], 1).to(like.dtype)
