@@ -19,9 +19,9 @@ class Episode:
     """A batch of B episodes.
 
     Attributes:
-        query_image: (B,3,H,W) normalised float.
+        query_image: (B,3,H,W) normalised float, or bytes 0..255, as loaders send them; the model takes both.
         query_mask: (B,H,W) 0 background, 1 foreground, 255 ignored; None when predicting.
-        support_images: (B,K,3,H,W) normalised float.
+        support_images: (B,K,3,H,W) likewise.
         support_masks: (B,K,H,W) as query_mask.
         class_id: (B,) class labels of the data set.
         extras: tensors (B,...) that the head's `prepare` made.

@@ -15,7 +15,7 @@ from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.heads import Features, Head, HeadOutput, build_head
 from fss.necks.ppm import PyramidPooling
-from fss.ops import resize
+from fss.ops import normalise, resize
 
 
 class BaseSegmenter(nn.Module):
@@ -81,7 +81,8 @@ class FewShotModel(nn.Module):
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
-        """Images (B,3,H,W) -> frozen features {level: (B,C,h,w)} at the head's levels."""
+        """Images (B,3,H,W), normalised or bytes -> frozen {level: (B,C,h,w)} at the head's levels."""
+        images = normalise(images) if images.dtype == torch.uint8 else images
         levels = set(self.head.levels)
         stages = levels.intersection(STAGES).union(PyramidPooling.levels if "neck" in levels else ())
         backbone, neck = self._network()

@@ -6,6 +6,14 @@ from torch import Tensor
 
 from fss.episode import IGNORE
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's RGB, of values 0..1
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Images (...,3,H,W) of 0..255, bytes or floats -> float32 with ImageNet's mean and deviation."""
+    mean, deviation = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
+    return (images.float() - 255 * mean) / (255 * deviation)
+
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (B,C,h,w) to (B,C,*size), corners aligned, as both methods publish it."""

@@ -11,7 +11,7 @@ from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.data.transforms import episode_view, fit, fit_mask, flips, normalise
+from fss.data.transforms import episode_view, fit, fit_mask, flips, normalise, to_tensor
 from fss.episode import Episode
 from fss.ops import binary_mask
 
@@ -45,7 +45,7 @@ class PictureSet(Loadable):
         image, mask = read_image(self.source.samples[key].image), self.source.mask(key)
         labels = torch.from_numpy(fit_mask(mask, self.size))
         original = torch.from_numpy(mask) if self.originals else None
-        return Picture(key, normalise(fit(image, self.size)), labels, original)
+        return Picture(key, normalise(fit(image.astype(np.float32), self.size)), labels, original)
 
 
 class EpisodeSet(Loadable):
@@ -63,7 +63,7 @@ class EpisodeSet(Loadable):
         """An episode with B = 1."""
         random = np.random.default_rng([key.seed, 1])
         pairs = [self._picture(i, random) for i in key.images]
-        images = torch.stack([image for image, _ in pairs])
+        images = to_tensor(np.stack([image for image, _ in pairs]))  # bytes: a quarter of what floats weigh
         class_id = torch.tensor([key.class_id])
         value = torch.tensor([self.source.value(key.class_id)])
         masks = binary_mask(torch.stack([m for _, m in pairs])[None], value)[0]
@@ -72,11 +72,12 @@ class EpisodeSet(Loadable):
             images[:1], masks[:1], images[None, 1:], masks[None, 1:], class_id, extras, {"draw": [key]}
         )
 
-    def _picture(self, position: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _picture(self, position: int, random: np.random.Generator) -> tuple[np.ndarray, Tensor]:
+        """Image (S,S,3) uint8 and label map (S,S)."""
         image, mask = read_image(self.source.samples[position].image), self.source.mask(position)
         if self.augment == "views":
             image, mask = episode_view(image, mask, self.size, random)
-            return normalise(image), torch.from_numpy(mask)
+            return image, torch.from_numpy(mask)
         if self.augment == "flips":
             image, mask = flips(image, mask, random)
-        return normalise(fit(image, self.size)), torch.from_numpy(fit_mask(mask, self.size))
+        return fit(image, self.size), torch.from_numpy(fit_mask(mask, self.size))

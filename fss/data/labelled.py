@@ -11,12 +11,12 @@ from fss.config import PretrainConfig
 from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.source import Source
-from fss.data.transforms import fit, fit_mask, flips, normalise, random_view
+from fss.data.transforms import fit, fit_mask, flips, random_view, to_tensor
 from fss.episode import IGNORE
 
 
 class Labelled(NamedTuple):
-    """Images (B,3,S,S) normalised, labels (B,S,S): 0 background, 1..n the base classes in order, 255."""
+    """Images (B,3,S,S) uint8, labels (B,S,S): 0 background, 1..n the base classes in order, 255."""
 
     images: Tensor
     labels: Tensor
@@ -43,7 +43,7 @@ class LabelledSet(Loadable):
             image, labels = fit(image, self.size), fit_mask(labels, self.size)
         else:
             image, labels = self._augment(image, labels, np.random.default_rng([self.seed, epoch, position]))
-        return Labelled(normalise(image), torch.from_numpy(labels).long())
+        return Labelled(to_tensor(image), torch.from_numpy(labels).long())
 
     def _augment(
         self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator

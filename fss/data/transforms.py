@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fss import ops
 from fss.episode import IGNORE
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values 0..1
+from fss.ops import MEAN
 
 
 def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -21,10 +21,13 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Test resize of an image (H,W,3): float32 (S,S,3) 0..255, top left of a black canvas."""
+    """Test resize of an image (H,W,3): (S,S,3) 0..255, top left of a black canvas.
+
+    As published on float32; bytes stay bytes, rounded to whole numbers, and take a fifth of the time.
+    """
     h, w = fitted_size(image.shape[0], image.shape[1], size)
-    canvas = np.zeros((size, size, 3), np.float32)
-    canvas[:h, :w] = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    canvas = np.zeros((size, size, 3), image.dtype)
+    canvas[:h, :w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
     return canvas
 
 
@@ -38,8 +41,12 @@ def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
 
 def normalise(image: np.ndarray) -> Tensor:
     """(H,W,3) of 0..255 -> float tensor (3,H,W), ImageNet's mean and deviation."""
-    scaled = (image.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    return ops.normalise(to_tensor(image))
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(...,H,W,3) -> (...,3,H,W), the same memory."""
+    return torch.from_numpy(image).movedim(-1, -3)
 
 
 def flips(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

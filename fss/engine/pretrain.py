@@ -21,7 +21,7 @@ from fss.engine.run import base_folder, open_folder
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.model import BaseSegmenter, build_base
-from fss.ops import resize
+from fss.ops import normalise, resize
 
 
 def _training(config: Config, source: Source) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _step(model: BaseSegmenter, config: Config, device: torch.device, half: bool
     network = distributed.parallel(model, device)
 
     def step(batch: Labelled) -> Losses:
-        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        images = normalise(batch.images.to(device, non_blocking=True))
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits = network(images)
@@ -143,7 +143,7 @@ def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.
     model.train()
     for _ in tqdm(range(20), "setting the norms' statistics", leave=False):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            model(next(batches).images.to(device))
+            model(normalise(next(batches).images.to(device)))
     for norm in norms:
         norm.momentum = 0.1
 
@@ -164,7 +164,7 @@ def base_miou(
     loaded = load_batches(data, batches, stack, config.data.workers)
     for batch in tqdm(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            logits = model(batch.images.to(device))
+            logits = model(normalise(batch.images.to(device)))
         labels = batch.labels.to(device)
         prediction = resize(logits.float(), (labels.shape[-2], labels.shape[-1])).argmax(1)
         valid = labels != IGNORE

@@ -47,7 +47,7 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
     sample = source.samples[position]
     image, mask = read_image(sample.image), read_mask(sample.mask)
     h, w = fitted_size(mask.shape[0], mask.shape[1], size)
-    fitted = fit(image, size)[:h, :w].round().astype(np.uint8)
+    fitted = fit(image, size)[:h, :w]
     return fitted, fit_mask(mask, size)[:h, :w] == sample.value(class_id)
 
 
