@@ -149,6 +149,17 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     add("--compare", action="store_true", help="two results of one plan, in pairs: second less first")
 
 
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--only", metavar="CASE,...", help="cases (default: all with one shot)")
+    add("--runs", type=int, default=3, metavar="N", help="of each way, after one to warm up (default: 3)")
+    add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
+    add("--size", type=int, default=473, metavar="PX", help="of images, 8n+1 (default: 473)")
+    add("--layers", type=int, default=50, choices=(50, 101), help="of the ResNet (default: 50)")
+    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")
+
+
 def _what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "configs/data/NAME.yaml, or a YAML file"
@@ -224,16 +235,18 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         raise UserError("run-folds runs every fold; leave out --fold and data.fold")
     device_name = _choose_gpus(options, arguments) or config.device
 
+    from fss.data.loading import loaders_watched
     from fss.engine import distributed, verbs
 
     device = distributed.start(device_name)
     try:
         pictures = verbs.Pictures(options.visualize, options.explain)
-        if options.verb == "run-folds":
-            folds = range(config.data.folds)
-            verbs.run_folds([_config(options, f"data.fold={f}") for f in folds], device, pictures)
-        else:
-            verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
+        with loaders_watched():
+            if options.verb == "run-folds":
+                folds = range(config.data.folds)
+                verbs.run_folds([_config(options, f"data.fold={f}") for f in folds], device, pictures)
+            else:
+                verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
     finally:
         distributed.stop()
 
@@ -287,6 +300,16 @@ def _settings_and_paths(texts: Sequence[str]) -> tuple[list[str], list[Path]]:
     return settings, [Path(text) for text in texts if text not in settings]
 
 
+def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+
+    names = options.only.split(",") if options.only else None
+    device = _choose_gpus(options, arguments) or "auto"
+    verbs.run_bench(
+        names, options.runs, options.json, options.size, options.layers, device, options.precision
+    )
+
+
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.engine import verbs
 
@@ -334,6 +357,10 @@ VERBS = {
         "a table of results over heads, folds and shots, or a paired comparison", _report_options, _report,
         ("fss report results/pascal --out table.html",
          "fss report --compare ONE/result.json OTHER/result.json"), "",
+    ),
+    "bench": Verb(
+        "time the methods against a plain rendering of them, in turn", _bench_options, _bench,
+        ("fss bench", "fss bench --only cwt_train_1shot,asgnet_train_1shot --runs 5 --json"), "",
     ),
     "convert": Verb(
         "make a checkpoint from published weights", _convert_options, _convert,

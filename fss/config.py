@@ -136,6 +136,8 @@ class ScheduleConfig(_Section):
     warmup: float = Field(0.0, ge=0, lt=1)  # share of the budget
     # Spread evenly over the budget, the last at its end; stage 2 begins with one more.
     validations: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1)  # parts that a batch is computed in, one after another, to save memory
+    keep: int = Field(2, ge=1)  # last checkpoints: last.pt, last-1.pt, ...
 
     @model_validator(mode="after")
     def _bounded(self) -> "ScheduleConfig":
@@ -166,6 +168,10 @@ class PretrainConfig(ScheduleConfig):
             raise ValueError(f"scale {list(self.scale)} must be [low, high] with 0 < low <= high")
         if self.crop is not None:
             _grid(self.crop)
+        if self.batch < 2 * self.accumulate:
+            raise ValueError(
+                f"batch={self.batch} in accumulate={self.accumulate} parts leaves a single image"
+            )
         return self
 
 

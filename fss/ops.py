@@ -53,6 +53,11 @@ def class_weights(masks: Tensor) -> Tensor:
     return torch.stack([torch.ones_like(ratio), ratio], 1)  # (B,2)
 
 
+def loss_weight(masks: Tensor, balanced: bool) -> Tensor:
+    """What `segmentation_loss` is a mean over: episodes where balanced, else pixels that are not 255."""
+    return masks.new_tensor(len(masks)).float() if balanced else (masks != IGNORE).sum().float()
+
+
 def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool) -> Tensor:
     """Cross-entropy of logits (B,2,h,w), resized to masks (B,H,W), 255 left out: mean over all pixels.
 

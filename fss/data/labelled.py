@@ -16,10 +16,14 @@ from fss.episode import IGNORE
 
 
 class Labelled(NamedTuple):
-    """Images (B,3,S,S) uint8, labels (B,S,S): 0 background, 1..n the base classes in order, 255."""
+    """Images (B,3,S,S) uint8, labels (B,S,S): 0 background, 1..n the base classes in order, 255.
+
+    `positions` (B,) are those of the images in the split's list.
+    """
 
     images: Tensor
     labels: Tensor
+    positions: Tensor
 
 
 class LabelledSet(Loadable):
@@ -43,7 +47,7 @@ class LabelledSet(Loadable):
             image, labels = fit(image, self.size), fit_mask(labels, self.size)
         else:
             image, labels = self._augment(image, labels, np.random.default_rng([self.seed, epoch, position]))
-        return Labelled(to_tensor(image), torch.from_numpy(labels).long())
+        return Labelled(to_tensor(image), torch.from_numpy(labels).long(), torch.tensor(position))
 
     def _augment(
         self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator
@@ -59,7 +63,7 @@ class LabelledSet(Loadable):
 
 def stack(items: list[Labelled]) -> Labelled:
     """Collate items into a batch."""
-    return Labelled(torch.stack([i.images for i in items]), torch.stack([i.labels for i in items]))
+    return Labelled(*(torch.stack(parts) for parts in zip(*items, strict=True)))
 
 
 def epoch_batches(count: int, batch: int, seed: int, start: int = 0) -> Iterator[list[tuple[int, int]]]:

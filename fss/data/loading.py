@@ -5,6 +5,7 @@ A key holds all that decides an item, random numbers included; datasets have no 
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,3 +68,17 @@ def load_batches(
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+@contextmanager
+def loaders_watched() -> Iterator[None]:
+    """Turn the death of a loader process, which PyTorch raises wherever the main process is, into words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a loader process died ({str(error).splitlines()[0]}): out of memory, or killed. The last "
+            "checkpoint is whole; go on with fewer of them (data.workers=1), or none (data.workers=0)"
+        ) from None

@@ -2,6 +2,10 @@
 
 import math
 import os
+import shutil
+import zipfile
+import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,11 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def save(path: Path, about: dict[str, Any], model: nn.Module, **state: Any) -> None:
+def save(path: Path, about: dict[str, Any], model: nn.Module, keep: int = 1, **state: Any) -> None:
     """Write a checkpoint in one go: whoever reads `path` finds the old one or the new one, whole.
 
     Args:
+        keep: files to keep of this name: with 3, the two before it stay as NAME-1.pt and NAME-2.pt.
         about: what it is: stage, data, fold, backbone, head, shots ... plain values only.
         state: what else training needs to go on.
 
@@ -35,24 +40,61 @@ def save(path: Path, about: dict[str, Any], model: nn.Module, **state: Any) -> N
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, half)
+        _shift(path, keep)
         half.replace(path)
     except (OSError, RuntimeError) as error:
         half.unlink(missing_ok=True)
         raise UserError(f"cannot write {path} ({error}); the one before it, if any, is intact") from None
 
 
+def _shift(path: Path, keep: int) -> None:
+    """Number the files before this one upwards; `path` itself stays until it is replaced."""
+    files = [path, *(before(path, i) for i in range(1, keep))]
+    for newer, older in reversed(list(pairwise(files))):
+        if newer.is_file():
+            older.unlink(missing_ok=True)
+            try:
+                os.link(newer, older)
+            except OSError:  # a file system without links
+                shutil.copyfile(newer, older)
+
+
+def before(path: Path, number: int) -> Path:
+    """The checkpoint that stood at `path` so many saves ago."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint's content.
 
     Raises:
-        UserError: missing, truncated, or not written by this project.
+        UserError: missing, truncated, with a wrong checksum, or not written by this project.
     """
+    _check_sums(path)
     content = read_torch(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(k), t) for k, t in _FIELDS.items()):
         raise UserError(f"{path} is no checkpoint of fss, or a damaged one; delete it to train anew")
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}, this version reads {FORMAT}; train it anew")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Hold every part against the checksum beside it, which `torch.load` leaves out."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return  # no such file, or no checkpoint at all: told by who reads it
+    if damaged:
+        raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong. {_spare(path)}")
+
+
+def _spare(path: Path) -> str:
+    spare = before(path, 1)
+    if spare.is_file():
+        return f"Rename {spare.name}, the one before it, to {path.name} to go on from there"
+    return "Replace it, or delete it to make it anew"
 
 
 def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:

@@ -1,7 +1,8 @@
 """One process per device, started by torchrun. With one process every function here is a no-op."""
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fss.errors import UserError
+
+T = TypeVar("T")
 
 
 def start(device: str) -> torch.device:
@@ -94,9 +97,16 @@ def agree(value: float, device: torch.device) -> float:
     return float(shared)
 
 
-def global_batch(batch: int) -> int:
-    """`batch`, raised to the next multiple of the number of processes: each takes an equal share."""
-    return -(-batch // world()) * world()
+def global_batch(batch: int, accumulate: int = 1) -> int:
+    """`batch`, raised until every process has an equal share of each of its accumulated parts."""
+    shares = world() * accumulate
+    return -(-batch // shares) * shares
+
+
+def my_shares(batch: Sequence[T], accumulate: int = 1) -> list[Sequence[T]]:
+    """What this process takes of a global batch: one share for each accumulated part."""
+    shares = world() * accumulate
+    return [batch[part * world() + rank() :: shares] for part in range(accumulate)]
 
 
 def parallel(module: nn.Module, device: torch.device) -> nn.Module:

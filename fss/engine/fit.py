@@ -4,10 +4,10 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,26 @@ from tqdm import tqdm
 
 from fss.config import ScheduleConfig
 from fss.engine import checkpoint, distributed
+from fss.engine.curve import Curve
 from fss.engine.optim import Budget, build_optimizer, learning_rate
 from fss.errors import UserError
 
-Losses = dict[str, Tensor]
 Validate = Callable[[SummaryWriter | None, int], float]
+
+
+class Losses(NamedTuple):
+    """What a step returns.
+
+    Attributes:
+        each: scalars, means over the batch, which are summed.
+        weight: what this batch counts for in the mean over processes and accumulated parts: the
+            pixels or episodes that its means are over.
+        names: of the images, for messages.
+    """
+
+    each: dict[str, Tensor]
+    weight: Tensor
+    names: Callable[[], Sequence[str]] = tuple
 
 
 class Fit:
@@ -43,7 +58,8 @@ class Fit:
         self.facts, self.validate, self.device, self.seed = facts, validate, device, seed
         self.optimizer = build_optimizer(config, model.parameters())
         self.budget = Budget(config, steps_per_epoch)
-        self.best, self.validated = -math.inf, 0
+        self.best, self.validated, self.lines = -math.inf, 0, 0
+        self.curve: Curve | None = None
         self.saved = time.monotonic()
         self.resume()
 
@@ -68,7 +84,7 @@ class Fit:
         differ = [
             f"{k}={content['settings'].get(k)} (now {v})"
             for k, v in settings.items()
-            if content["settings"].get(k) != v
+            if content["settings"].get(k) != v and k not in _MAY_CHANGE
         ]
         if differ:
             raise UserError(
@@ -78,7 +94,7 @@ class Fit:
         checkpoint.fill(self.model, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.budget.step, self.budget.spent = content["step"], content["spent"]
-        self.best, self.validated = content["best"], content["validated"]
+        self.best, self.validated, self.lines = content["best"], content["validated"], content.get("lines", 0)
 
     @property
     def done(self) -> bool:
@@ -92,30 +108,30 @@ class Fit:
 
         Args:
             batches: endless, beginning with number `budget.step`.
-            step: batch -> losses, which are summed.
+            step: batch -> losses.
             look_first: validate before the first step too, so that training can only gain on its start.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: a loss or a parameter is not finite.
         """
-        writer = SummaryWriter(str(self.folder / "tensorboard")) if distributed.is_main() else None
         bar = tqdm(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
         self.model.train()
         self.budget.start_clock()
         try:
             with _alone_in(self.folder), _Signals() as signals:
+                if distributed.is_main():
+                    self.curve = Curve(self.folder, self.lines, self.budget.step)
                 if look_first and self.budget.step == 0 and self.best == -math.inf:
-                    self._validate(0.0, writer)
-                self._loop(batches, step, bar, writer, signals)
+                    self._validate(0.0)
+                self._loop(batches, step, bar, signals)
         finally:
             bar.close()
-            if writer:
-                writer.close()
+            if self.curve:
+                self.curve.close()
 
     def _loop(
-        self, batches: Iterator[Any], step: Callable[[Any], Losses], bar: Any,
-        writer: SummaryWriter | None, signals: "_Signals",
-    ) -> None:  # fmt: skip
+        self, batches: Iterator[Any], step: Callable[[Any], Losses], bar: Any, signals: "_Signals"
+    ) -> None:
         while not self.done:
             progress = distributed.agree(math.inf if signals.came else self.budget.progress, self.device)
             if progress == math.inf:  # all processes stop before the same step
@@ -123,46 +139,77 @@ class Fit:
                     self._save_both()
                 raise KeyboardInterrupt
             if progress >= (self.validated + 1) / self.config.validations:
-                self._validate(progress, writer)
+                self._validate(progress)
                 continue
-            losses = self._learn(next(batches), step, progress)
+            losses = self._learn([next(batches) for _ in range(self.config.accumulate)], step, progress)
+            if self.curve:
+                self.curve.add_step(self.budget.step, losses, self.optimizer.param_groups[0]["lr"])
             self.budget.advance()
             self._save_now_and_then()
             bar.n = round(100 * self.budget.progress, 1)
             bar.set_postfix_str(f"step {self.budget.step}, loss {losses['total']:.3f}", refresh=False)
             bar.update(0)
-            if writer and (self.budget.step % 10 == 1 or self.budget.step < 50):
-                for name, value in losses.items():
-                    writer.add_scalar(f"loss/{name}", value, self.budget.step)
-                writer.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.budget.step)
 
-    def _learn(self, batch: Any, step: Callable[[Any], Losses], progress: float) -> dict[str, float]:
+    def _learn(
+        self, parts: Sequence[Any], step: Callable[[Any], Losses], progress: float
+    ) -> dict[str, float]:
+        """One step of the optimiser: the mean over all parts of the batch in all processes.
+
+        The parts are loaded before this step's seed is set: a loader that starts draws a number itself.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress)
         torch.manual_seed((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank())
-        losses = step(batch)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise UserError(
-                f"the loss is {float(total.detach())} at step {self.budget.step}; "
-                f"the last good checkpoint, if it got so far, is {self.folder / 'last.pt'}. "
-                "Lower the learning rate, or try precision=fp32"
-            )
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        alone = self.config.accumulate == 1 and distributed.world() == 1
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            losses = step(part)
+            total = torch.stack(list(losses.each.values())).sum()
+            self._check_finite(total, losses)
+            (total if alone else total * losses.weight).backward()
+            scaled = {k: v.detach() * losses.weight for k, v in {**losses.each, "total": total}.items()}
+            scaled["weight"] = losses.weight.detach()
+            sums = {k: v.double() + sums.get(k, 0) for k, v in scaled.items()}
+        sums = {k: distributed.sum_over_processes(v) for k, v in sums.items()}
+        weight = float(sums.pop("weight"))
+        if not alone:
+            self._scale_gradients(distributed.world() / max(weight, 1e-12))
         self.optimizer.step()
-        return {**{k: float(v.detach()) for k, v in losses.items()}, "total": float(total.detach())}
+        return {k: float(v) / max(weight, 1e-12) for k, v in sums.items()}
 
-    def _validate(self, progress: float, writer: SummaryWriter | None) -> None:
+    def _scale_gradients(self, factor: float) -> None:
+        """From sums, averaged over processes, to the mean over everything."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
+    def _check_finite(self, total: Tensor, losses: Losses) -> None:
+        if torch.isfinite(total):
+            return
+        names = list(losses.names())
+        shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+        raise UserError(
+            f"the loss is {float(total.detach())} at step {self.budget.step}"
+            f"{f', in {shown}' if names else ''}; {self._last_good()}"
+        )
+
+    def _last_good(self) -> str:
+        return (
+            f"the last good checkpoint, if it got so far, is {self.folder / 'last.pt'}. "
+            "Lower the learning rate, or try precision=fp32"
+        )
+
+    def _validate(self, progress: float) -> None:
         # A step can jump over several marks; one look serves them all.
         self.validated = int(progress * self.config.validations + 1e-9)
         self.model.eval()
-        score = self.validate(writer, self.budget.step)
+        score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
         self.model.train()
         better = not self.best >= score  # not a number counts as worst
         self.best = score if better else self.best
-        if writer:
-            writer.add_scalar("validation/miou", score, self.budget.step)
+        if self.curve:
+            self.curve.add_validation(self.budget.step, score)
         if distributed.is_main():
             tqdm.write(f"  step {self.budget.step}: validation mIoU {score:.2f}")
             # Best first: whoever finds `last.pt` complete must find `best.pt` too.
@@ -184,9 +231,16 @@ class Fit:
         self.save("last.pt")
 
     def save(self, name: str) -> None:
-        """Write a checkpoint that training can go on from."""
+        """Write a checkpoint that training can go on from; none with parameters that are not finite."""
+        learnt = [p for p in self.model.parameters() if p.requires_grad]
+        if not all(bool(torch.isfinite(p).all()) for p in learnt):
+            raise UserError(f"parameters are not finite at step {self.budget.step}; {self._last_good()}")
+        if self.curve:
+            self.curve.flush()
+            self.lines = self.curve.lines
         checkpoint.save(
-            self.folder / name, self.about, self.model, settings=self.config.model_dump(mode="json"),
+            self.folder / name, self.about, self.model, keep=self.config.keep if name == "last.pt" else 1,
+            lines=self.lines, settings=self.config.model_dump(mode="json"),
             facts={**self.facts, "steps": self.budget.step, "seconds": round(self.budget.spent, 1)},
             optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
             best=self.best, validated=self.validated,
@@ -202,6 +256,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         return
     import fcntl
 
+    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -209,6 +264,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder} is in use by another training; wait for it, or set tag= or output="
             ) from None
+        for half in folder.glob(".*.part"):  # of a run that was killed while it saved
+            half.unlink(missing_ok=True)
         yield
 
 
@@ -232,5 +289,6 @@ class _Signals:
 
 
 _OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": "give this one a name (tag=NAME)"}
+_MAY_CHANGE = ("keep",)  # settings that say nothing of what is learned
 _SAVE_EVERY = 600  # seconds
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

@@ -80,7 +80,8 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train.base_names)
 
     data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
-    batch = distributed.global_batch(min(config.pretrain.batch, len(train.samples)))
+    accumulate = config.pretrain.accumulate
+    batch = distributed.global_batch(min(config.pretrain.batch, len(train.samples)), accumulate)
     per_epoch = max(1, len(train.samples) // batch)
 
     def validate(writer: SummaryWriter | None, step: int) -> float:
@@ -103,11 +104,11 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
             f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
         )
     keys = epoch_batches(len(train.samples), batch, config.seed, fit.budget.step)
-    mine = (k[distributed.rank() :: distributed.world()] for k in keys)
+    mine = (share for k in keys for share in distributed.my_shares(k, accumulate))
     batches = load_batches(data, mine, stack, config.data.workers)
     if fit.budget.progress >= 1 and fit.budget.step == 0:
         _calibrate(model, batches, device, half)
-    fit.run(batches, _step(model, config, device, half), "stage 1")
+    fit.run(batches, _step(model, train, config, device, half), "stage 1")
     return folder
 
 
@@ -118,7 +119,7 @@ def _fresh_or_empty(config: Config, folder: Path, classes: int) -> BaseSegmenter
     return build_base(config, classes)
 
 
-def _step(model: BaseSegmenter, config: Config, device: torch.device, half: bool) -> Any:
+def _step(model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool) -> Any:
     network = distributed.parallel(model, device)
 
     def step(batch: Labelled) -> Losses:
@@ -128,7 +129,9 @@ def _step(model: BaseSegmenter, config: Config, device: torch.device, half: bool
             logits = network(images)
         logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]))
         smoothing = config.pretrain.label_smoothing
-        return {"base": F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)}
+        loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)
+        names = lambda: [source.samples[i].name for i in batch.positions.tolist()]  # noqa: E731
+        return Losses({"base": loss}, (labels != IGNORE).sum().float(), names)
 
     return step
 

@@ -1,6 +1,6 @@
 """Stage 2: a head learns from episodes of base classes, on a frozen network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
 from fss.heads import Head, HeadOutput, head_options
 from fss.model import FewShotModel, build_model, frozen_checksum
-from fss.ops import segmentation_loss
+from fss.ops import loss_weight, segmentation_loss
 from fss.report.overlay import episode_row
 
 # The validation plan takes this seed's place, so that it shares no episode stream with the reported one.
@@ -68,7 +68,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     }
     facts = {
         "base": net.told,
-        "batch": distributed.global_batch(config.train.batch),
+        "batch": distributed.global_batch(config.train.batch, config.train.accumulate),
         "processes": distributed.world(),
     }
     planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
@@ -101,16 +101,17 @@ def planner_for(
 
 def _steps_per_epoch(config: Config, planner: Planner) -> int:
     episodes = config.train.episodes or len(planner.queries)
-    return max(1, episodes // distributed.global_batch(config.train.batch))
+    return max(1, episodes // distributed.global_batch(config.train.batch, config.train.accumulate))
 
 
 def _chunks(planner: Planner, config: Config, per_epoch: int, step: int) -> Iterator[list[Draw]]:
-    """Endless batches of draws of this process; run e is epoch e. The first is number `step`."""
-    batch = distributed.global_batch(config.train.batch)
+    """Endless shares of batches for this process; run e is epoch e. The first is of batch number `step`."""
+    batch = distributed.global_batch(config.train.batch, config.train.accumulate)
     while True:
         epoch, place = divmod(step, per_epoch)
         numbers = range(place * batch, (place + 1) * batch)
-        yield [planner.draw(epoch, i) for i in numbers[distributed.rank() :: distributed.world()]]
+        for share in distributed.my_shares(numbers, config.train.accumulate):
+            yield [planner.draw(epoch, i) for i in share]
         step += 1
 
 
@@ -124,7 +125,7 @@ def _augmented(
     def step(episode: Episode) -> Losses:
         e = episode.to(device)
         assert e.query_mask is not None
-        return _losses(model, network(e), e.query_mask)
+        return _losses(model, network(e), e.query_mask, lambda: _names(source, e.meta["draw"]))
 
     return load_batches(data, chunks, collate, config.data.workers), step
 
@@ -137,7 +138,7 @@ def _cached(
     network = distributed.parallel(_FromFeatures(model.head), device)
 
     def step(ready: Ready) -> Losses:
-        return _losses(model, network(ready), ready.query_mask)
+        return _losses(model, network(ready), ready.query_mask, lambda: _names(source, ready.draws))
 
     return store.episodes(chunks), step
 
@@ -165,8 +166,16 @@ class _FromFeatures(nn.Module):
         return self.head(query, support, ready.support_masks, ready.extras, ready.query_mask)
 
 
-def _losses(model: FewShotModel, output: HeadOutput, mask: torch.Tensor) -> Losses:
-    return {"query": segmentation_loss(output.logits, mask, model.head.balanced_loss), **output.losses}
+def _losses(
+    model: FewShotModel, output: HeadOutput, mask: torch.Tensor, names: Callable[[], Sequence[str]]
+) -> Losses:
+    balanced = model.head.balanced_loss
+    query = segmentation_loss(output.logits, mask, balanced)
+    return Losses({"query": query, **output.losses}, loss_weight(mask, balanced), names)
+
+
+def _names(source: Source, draws: Sequence[Draw]) -> list[str]:
+    return [source.samples[i].name for d in draws for i in d.images]
 
 
 def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Validate:

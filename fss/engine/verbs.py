@@ -235,6 +235,21 @@ def run_plan(config: Config, out: Path) -> None:
     print(f"{sum(map(len, plans))} episodes, plan {plan_hash(plans, source)[:12]} -> {out}")
 
 
+def run_bench(
+    names: Sequence[str] | None, runs: int, json: bool, size: int, layers: int, device: str, precision: str
+) -> None:
+    """Medians and ratios as a table, or medians of ours as one line of JSON."""
+    from fss.bench import run as bench
+    from fss.bench.cases import Setting
+
+    if size % 8 != 1 or size < 33:
+        raise UserError(f"--size {size}: allowed are 8n+1 from 33 on, such as {max(size // 8 * 8, 32) + 1}")
+    chosen = distributed.start(device)
+    setting = Setting(size, layers, chosen, wants_half(precision, chosen))
+    found = bench.bench(setting, list(names or bench.DEFAULT), runs, compare=not json)
+    print(bench.json_line(found) if json else bench.table(found, setting, runs))
+
+
 def run_report(paths: Sequence[Path], out: Path | None, compared: bool) -> None:
     """A table of results, or the paired difference of two."""
     kind = tables.format_of(out) if out else ".md"

@@ -82,18 +82,27 @@ class ASGNet(Head):
         return {"seeds": seeds, "seed_counts": torch.tensor([len(points) for points in found])}
 
     def encode(self, features: Features) -> Features:
-        """The 1x1 reduction: {"reduced": (B,C,h,w)}, and stage 1 where the context module wants it."""
+        """The 1x1 reduction: {"reduced": (B,C,h,w)}, and stage 1 where the context module wants it.
+
+        In bfloat16 where the network is, as is the context module; clustering and allocation never are.
+        """
         kept = {level: features[level] for level in self.context.levels}
         size = (features["stage3"].shape[-2], features["stage3"].shape[-1])
-        with torch.autocast(features["stage3"].device.type, enabled=False):
+        with self._precision(features["stage3"]):
             # The convolution of the concatenation is the sum of the parts' convolutions. Tokens, on a
             # coarser grid, are resized after theirs: both are linear and a resize keeps constants.
-            parts = [features[level].float() for level in self.reduced]
+            parts = [features[level] for level in self.reduced]
             weights = self.down_conv.get_parameter("0.weight").split([p.shape[1] for p in parts], 1)
             x = F.conv2d(parts[0], weights[0])
             for part, weight in zip(parts[1:], weights[1:], strict=True):
                 x = x + resize(F.conv2d(part, weight), size)
             return {"reduced": self.down_conv[1](x), **kept}
+
+    @staticmethod
+    def _precision(features: Tensor) -> torch.autocast:
+        """The context in which convolutions are computed as the network computed these features."""
+        half = features.dtype == torch.bfloat16
+        return torch.autocast(features.device.type, torch.bfloat16, enabled=half)
 
     def forward(
         self,
@@ -106,24 +115,26 @@ class ASGNet(Head):
         """Figure 2: cluster the supports (SGC), allocate prototypes to the query (GPA), add context."""
         with torch.autocast(support_masks.device.type, enabled=False):
             prototypes, valid = self._cluster(support, support_masks, extras)[:2]  # (B,N,C), (B,N)
-            x = query["reduced"]  # (B,C,h,w)
+            x = query["reduced"].float()  # (B,C,h,w)
             likeness, index = allocate(x, prototypes, valid)  # (B,N,h,w), (B,h,w)
             pair = torch.cat([x, guide(prototypes, index)], 1)  # (B,2C,h,w)
             total = likeness.sum(1, keepdim=True)  # (B,1,h,w)
             if self.similarity == "mean":
                 total = total / valid.sum(1)[:, None, None, None]
-            logits, scales = self.context(pair, total, query_mask is not None, query)
+        with self._precision(query["reduced"]):
+            dtype = query["reduced"].dtype
+            logits, scales = self.context(pair.to(dtype), total.to(dtype), query_mask is not None, query)
         losses = {}
         if query_mask is not None:
             each = [segmentation_loss(s, query_mask, balanced=False) for s in scales]
             losses["auxiliary"] = torch.stack(each).mean()
-        return HeadOutput(logits, losses, {"empty_support": without_foreground(support_masks)})
+        return HeadOutput(logits.float(), losses, {"empty_support": without_foreground(support_masks)})
 
     def _cluster(
         self, support: Features, masks: Tensor, extras: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Prototypes of all shots together (B,K*N,C), which of them count, and superpixels (B,K,h,w)."""
-        x = support["reduced"]  # (B,K,C,h,w)
+        x = support["reduced"].float()  # (B,K,C,h,w)
         b, k, _, h, w = x.shape
         soft = resize((masks == 1).to(x.dtype), (h, w))  # (B,K,h,w)
         found, valid, index = cluster(
@@ -137,7 +148,7 @@ class ASGNet(Head):
     ) -> list[Panel]:
         """Each support's superpixels with the seeds they grew from; the prototype of each query pixel."""
         prototypes, valid, index = self._cluster(support, support_masks, extras)
-        _, best = allocate(query["reduced"], prototypes, valid)
+        _, best = allocate(query["reduced"].float(), prototypes, valid)
         shots = index.shape[1]
         first = torch.arange(shots, device=index.device)[:, None, None] * self.prototypes
         seeds = extras["seeds"].float()

@@ -70,20 +70,28 @@ class Pyramid(nn.Module):
             (B,2,h,w), and a list of (B,2,size,size).
         """
         at = (pair.shape[-2], pair.shape[-1])
-        stored: list[Tensor] = []
+        maps: list[Tensor] = []
         logits = []
         for i, size in enumerate(self.sizes):
             pooled = pair if at == (size, size) else F.adaptive_avg_pool2d(pair, size)  # (B,2C,size,size)
             x = self.corr_conv[i](torch.cat([pooled, resize(likeness, (size, size))], 1))
             if i:
-                finer = resize(stored[-1], (size, size))
+                finer = resize(resize(maps[-1], at), (size, size))
                 x = x + self.alpha_conv[i - 1](torch.cat([x, finer], 1))
             x = x + self.beta_conv[i](x)  # (B,C,size,size)
-            stored.append(resize(x, at))
+            maps.append(x)
             if auxiliary:
                 logits.append(self.inner_cls[i](x))
-        x = self.res1(torch.cat(stored, 1))  # (B,C,h,w)
+        x = self._merge(maps, at)  # (B,C,h,w)
         return self.cls(x + self.res2(x)), logits
+
+    def _merge(self, maps: list[Tensor], at: tuple[int, int]) -> Tensor:
+        """`res1` of the resized maps side by side: a 1x1 convolution may go before the resize."""
+        conv, relu = self.res1
+        assert isinstance(conv, nn.Conv2d)
+        weights = conv.weight.split([m.shape[1] for m in maps], 1)
+        parts = [resize(F.conv2d(m, w), at) for m, w in zip(maps, weights, strict=True)]
+        return relu(torch.stack(parts).sum(0))
 
 
 class ASPP(nn.Module):
@@ -110,7 +118,7 @@ class ASPP(nn.Module):
         """As `Pyramid.forward`; the logits are as fine as stage 1, which `query` holds."""
         x = self.corr_conv(torch.cat([pair, likeness], 1))  # (B,C,h,w)
         x = self.ASPP(self.skip3(self.skip2(self.skip1(x))))
-        logits = self.cls(self.decoder(x, query["stage1"].float()))
+        logits = self.cls(self.decoder(x, query["stage1"].to(x.dtype)))
         return logits, [self.cls_aux(x)] if auxiliary else []
 
 

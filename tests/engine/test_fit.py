@@ -10,7 +10,7 @@ from torch import nn
 
 from fss.config import ScheduleConfig
 from fss.engine import checkpoint
-from fss.engine.fit import Fit
+from fss.engine.fit import Fit, Losses
 from fss.engine.optim import Budget, learning_rate
 from fss.errors import UserError
 
@@ -34,7 +34,7 @@ def train(f, stop_after=None):
     def step(batch):
         if stop_after is not None and f.budget.step >= stop_after:
             raise InterruptedError
-        return {"loss": (f.model(batch) - 1).square().mean()}
+        return Losses({"loss": (f.model(batch) - 1).square().mean()}, torch.tensor(4.0))
 
     f.run(batches(f.budget.step), step, "toy")
 
@@ -71,8 +71,9 @@ def test_learning_rates():
 
 def test_infinite_loss_stops_with_the_last_good_checkpoint(tmp_path):
     f = fit(tmp_path)
-    with pytest.raises(UserError, match=r"loss is nan at step 0.*last\.pt"):
-        f.run(batches(0), lambda b: {"loss": f.model(b).sum() * math.nan}, "toy")
+    with pytest.raises(UserError, match=r"loss is nan at step 0, in a, b; .*last\.pt"):
+        nan = lambda b: Losses({"loss": f.model(b).sum() * math.nan}, torch.tensor(1.0), lambda: ["a", "b"])  # noqa: E731
+        f.run(batches(0), nan, "toy")
 
 
 def write(path, stage):
@@ -137,7 +138,7 @@ def test_sigterm_stops_between_steps_and_the_rest_equals_an_uninterrupted_run(tm
     def step(batch):
         if cut.budget.step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
-        return {"loss": (cut.model(batch) - 1).square().mean()}
+        return Losses({"loss": (cut.model(batch) - 1).square().mean()}, torch.tensor(4.0))
 
     with pytest.raises(KeyboardInterrupt):
         cut.run(batches(0), step, "toy")

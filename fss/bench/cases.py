@@ -1,0 +1,177 @@
+"""What is timed: each case as the project does it, and as one would write it down (`plain`)."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fss.backbones.resnet import ResNet
+from fss.bench import plain
+from fss.data.episodes import EpisodeSet
+from fss.data.index import Index
+from fss.data.lists import Sample, read_list
+from fss.data.plan import Draw
+from fss.data.shapes import draw_shapes
+from fss.data.source import Source
+from fss.episode import IGNORE, Episode
+from fss.heads import HeadOutput
+from fss.model import FewShotModel, build_model
+from fss.necks.ppm import PyramidPooling
+from fss.ops import resize, segmentation_loss
+
+Step = Callable[[], object]
+
+
+class Setting(NamedTuple):
+    """What all cases share."""
+
+    size: int
+    layers: int
+    device: torch.device
+    half: bool
+
+
+class Pair(NamedTuple):
+    """A case's two ways; calling either does one unit of work."""
+
+    ours: Step
+    plain: Step
+
+
+def disc(size: int, count: int) -> Tensor:
+    """Masks (count,S,S): an ellipse in each, an ignored strip at the bottom."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    ellipse = ((y - 0.45 * size) / (0.25 * size)) ** 2 + ((x - 0.5 * size) / (0.2 * size)) ** 2 < 1
+    mask = ellipse.long()
+    mask[-(size // 16) :] = IGNORE
+    return mask.expand(count, -1, -1).clone()
+
+
+def build(setting: Setting, head: str) -> FewShotModel:
+    """An untrained model as published: CWT on the neck, ASGNet on stages 2 and 3."""
+    torch.manual_seed(0)
+    backbone = ResNet(setting.layers)
+    neck = PyramidPooling(backbone.channels["stage4"]) if head == "cwt" else None
+    model = build_model(head, {}, backbone, neck, bf16=setting.half)
+    return model.to(setting.device).to(memory_format=torch.channels_last)
+
+
+def episode(setting: Setting, model: FewShotModel, batch: int, shots: int) -> Episode:
+    """A batch of random images."""
+    generator, s = torch.Generator().manual_seed(1), setting.size
+    images = torch.randn(batch, shots + 1, 3, s, s, generator=generator)
+    masks = disc(s, batch * (shots + 1)).view(batch, shots + 1, s, s)
+    made = [model.head.prepare(m[1:], seed) for seed, m in enumerate(masks)]
+    extras = {k: torch.stack([m[k] for m in made]) for k in made[0]}
+    each = Episode(images[:, 0], masks[:, 0], images[:, 1:], masks[:, 1:], torch.ones(batch), extras)
+    return each.to(setting.device)
+
+
+def _forward(model: FewShotModel, e: Episode, target: Tensor | None) -> HeadOutput:
+    return model.output(e.query_image, e.support_images, e.support_masks, e.extras, target)
+
+
+def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
+    """A training step (ASGNet: of four episodes) or a test episode with nothing cached."""
+    model = build(setting, head).train(training)
+    e = episode(setting, model, 4 if training and head == "asgnet" else 1, shots)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    target = e.query_mask if training else None
+    balanced = model.head.balanced_loss
+    copy = build(setting, head).train(training).to(memory_format=torch.contiguous_format)
+    copy_optimizer = torch.optim.SGD([p for p in copy.parameters() if p.requires_grad], lr=1e-6)
+
+    def learn(total: Tensor, by: torch.optim.Optimizer) -> float:
+        by.zero_grad()
+        total.backward()
+        by.step()
+        return float(total.detach())
+
+    def ours() -> object:
+        with torch.set_grad_enabled(training):
+            out = _forward(model, e, target)
+        if not training:
+            return resize(out.logits, (setting.size, setting.size)).argmax(1).sum().item()
+        assert target is not None
+        return learn(segmentation_loss(out.logits, target, balanced) + sum(out.losses.values()), optimizer)
+
+    def written() -> object:
+        with torch.set_grad_enabled(training):
+            logits, scales = (plain.cwt(copy, e), []) if head == "cwt" else plain.asgnet(copy, e, training)
+        if not training:
+            return logits.argmax(1).sum().item()
+        assert target is not None
+        each = [segmentation_loss(s, target, False) for s in scales]
+        return learn(
+            segmentation_loss(logits, target, balanced) + sum(each, torch.zeros(())) / max(len(each), 1),
+            copy_optimizer,
+        )
+
+    return Pair(ours, written)
+
+
+def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:
+    """A test episode whose images are encoded already, of `episodes` at once; plain: nothing is kept."""
+    model = build(setting, head).eval()
+    e = episode(setting, model, episodes, 1)
+    with torch.no_grad():
+        query, support = model.encode(e.query_image[:1]), model.encode(e.support_images[0])
+    wide = lambda x: x.expand(episodes, *x.shape[1:])  # noqa: E731
+    mine = {k: wide(v) for k, v in query.items()}
+    theirs = {k: wide(v[:, None]) for k, v in support.items() if k not in model.head.query_only}
+
+    def ours() -> object:
+        with torch.no_grad():
+            logits = model.head(mine, theirs, e.support_masks, e.extras).logits
+            return [resize(x[None], (setting.size, setting.size)).argmax(1).sum().item() for x in logits]
+
+    return Pair(ours, few_shot(setting, head, False, 1).plain)
+
+
+def encode(setting: Setting, head: str) -> Pair:
+    """One image through the frozen network and the head's own encoding."""
+    model = build(setting, head).eval()
+    copy = build(setting, head).eval().to(memory_format=torch.contiguous_format)
+    image = episode(setting, model, 1, 1).query_image
+
+    def ours() -> object:
+        with torch.no_grad():
+            return model.encode(image)
+
+    return Pair(ours, lambda: plain.features(copy, image))
+
+
+@contextmanager
+def loading(setting: Setting) -> Iterator[Pair]:
+    """One 1-shot training episode of 500 x 375 photos: read, flipped, resized, collated; one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "set"
+        draw_shapes(root, train=8, val=1, size=500)
+        samples = [s._replace(name=str(i)) for i, s in enumerate(_cropped(root))]
+        index = Index(tuple(s.name for s in samples), np.ones((8, 21), np.int32))
+        source = Source(tuple("abcdefghijklmnopqrst"), [1], [2], samples, index, "", None)
+        data = EpisodeSet(source, setting.size, lambda masks, seed: {})
+        random = np.random.default_rng(0)
+        draws = [Draw(1, i % 8, ((i + 1) % 8,), i) for i in range(8)]
+        yield Pair(
+            lambda: [data.load(draw) for draw in draws],
+            lambda: [plain.load([samples[i] for i in d.images], 1, setting.size, random) for d in draws],
+        )
+
+
+def _cropped(root: Path) -> list[Sample]:
+    """The set's images at the size of PASCAL's photos."""
+    from PIL import Image
+
+    samples = read_list(root / "ImageSets/Segmentation/train.txt", root)
+    for sample in samples:
+        for path in (sample.image, sample.mask):
+            with Image.open(path) as picture:
+                cropped = picture.crop((0, 0, 500, 375))
+            cropped.save(path, quality=95)
+    return samples

@@ -1,0 +1,113 @@
+"""`fss bench`: both ways of every case in turn, medians and ratios."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from fss.bench.cases import Pair, Setting, cached, encode, few_shot, loading
+from fss.errors import UserError
+
+_AT_ONCE = 8  # units in one call of the cases that work in groups
+IMAGES, EPISODES = 350, 5000  # of the published test of a fold: 5 runs of 1,000 episodes over its images
+
+
+class Case(NamedTuple):
+    """What is timed, and how many units a call of ours and of the plain way holds."""
+
+    title: str
+    make: Callable[[Setting], Any]  # a Pair, or a context that yields one
+    ours: int = 1
+    plain: int = 1
+
+
+def _cases() -> Iterator[tuple[str, Case]]:
+    for head, title in (("cwt", "CWT"), ("asgnet", "ASGNet")):
+        for shots in (1, 5):
+            batch = ", batch 4" if head == "asgnet" else ""
+            for training, what in ((True, f"training step{batch}"), (False, "test episode, nothing cached")):
+                name = f"{head}_{'train' if training else 'test'}_{shots}shot"
+                make = partial(few_shot, head=head, training=training, shots=shots)
+                yield name, Case(f"{title} {what}, {shots} shot", make)
+        kept = partial(cached, head=head, episodes=_AT_ONCE)
+        yield f"{head}_cached_1shot", Case(f"{title} test episode, images cached", kept, _AT_ONCE)
+        yield f"{head}_image", Case(f"{title} one image encoded", partial(encode, head=head))
+    yield "load_episode", Case("loading one training episode", loading, _AT_ONCE, _AT_ONCE)
+
+
+CASES = dict(_cases())
+DEFAULT = [name for name in CASES if "5shot" not in name]
+
+
+Times = dict[str, dict[str, float]]
+
+
+def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -> Times:
+    """Median seconds a unit of each case, ours and, with `compare`, the plain way, in turn.
+
+    Raises:
+        UserError: an unknown case, or no run.
+    """
+    unknown = [name for name in names if name not in CASES]
+    if unknown or runs < 1:
+        raise UserError(f"unknown case {unknown[0]!r}; allowed: {', '.join(CASES)}" if unknown
+                        else f"--runs {runs}: allowed are 1 and more")  # fmt: skip
+    found = {}
+    for name in tqdm(names, "cases", leave=False):
+        case = CASES[name]
+        with ExitStack() as stack:
+            made = case.make(setting)
+            pair: Pair = stack.enter_context(nullcontext(made) if isinstance(made, Pair) else made)
+            ours, plain = [], []
+            for run in range(runs + 1):
+                took = [_timed(pair.ours, setting), _timed(pair.plain, setting) if compare else 0.0]
+                if run:  # the first one warms up
+                    ours.append(took[0] / case.ours)
+                    plain.append(took[1] / case.plain)
+        found[name] = {"ours": median(ours)} | ({"plain": median(plain)} if compare else {})
+    return found
+
+
+def _timed(step: Callable[[], object], setting: Setting) -> float:
+    wait = torch.cuda.synchronize if setting.device.type == "cuda" else (lambda: None)
+    wait()
+    start = time.perf_counter()
+    step()
+    wait()
+    return time.perf_counter() - start
+
+
+def json_line(found: Times) -> str:
+    """Median seconds of ours by case."""
+    return json.dumps({name: round(times["ours"], 4) for name, times in found.items()})
+
+
+def table(found: Times, setting: Setting, runs: int) -> str:
+    """Markdown, with the sum that a published test of CWT comes to."""
+    device = torch.cuda.get_device_name() if setting.device.type == "cuda" else "CPU"
+    lines = [
+        f"ResNet-{setting.layers}, {setting.size} px, {device}, {torch.get_num_threads()} threads, PyTorch "
+        f"{torch.__version__}, network in {'bfloat16' if setting.half else 'float32'}; medians of {runs} "
+        "runs in turn",
+        "", "| case | fss | plain float32 | ratio |", "|---|---|---|---|",
+    ]  # fmt: skip
+    rows = {CASES[name].title: times for name, times in found.items()}
+    if {"cwt_image", "cwt_cached_1shot", "cwt_test_1shot"} <= found.keys():
+        ours = IMAGES * found["cwt_image"]["ours"] + EPISODES * found["cwt_cached_1shot"]["ours"]
+        plain = EPISODES * found["cwt_test_1shot"]["plain"]
+        title = f"CWT published test of a fold, {EPISODES} episodes of {IMAGES} images (sum)"
+        rows[title] = {"ours": ours, "plain": plain}
+    for title, times in rows.items():
+        ratio = times["plain"] / times["ours"]
+        lines.append(f"| {title} | {_seconds(times['ours'])} | {_seconds(times['plain'])} | {ratio:.1f} |")
+    return "\n".join(lines)
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"

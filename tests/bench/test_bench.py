@@ -1,0 +1,106 @@
+"""The fast paths equal the plain ones in float32, and `fss bench` prints what it measured."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fss.bench import plain
+from fss.bench.cases import Setting, build, disc, episode, loading
+from fss.bench.run import CASES
+from fss.cli import main
+from fss.ops import binary_mask, resize
+from tests.backbones.test_fold import unsettled
+from tests.conftest import relative_error
+
+SIZE = 97
+
+
+@pytest.fixture
+def setting():
+    return Setting(SIZE, 50, torch.device("cpu"), False)
+
+
+def settled(setting, head):
+    model = build(setting, head).eval()
+    for part in model.frozen:
+        unsettled(part)
+    if head == "cwt":
+        model.head.lr = 3e-4  # random features are far larger than trained ones, and 200 steps would be chaos
+    return model
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("head", ["cwt", "asgnet"])
+def test_logits_equal_the_plain_ones(setting, head, shots):
+    model = settled(setting, head)
+    if head == "asgnet":
+        model.head.cells = 4  # several superpixels on a small map
+    e = episode(setting, model, 2 if head == "asgnet" else 1, shots)
+    with torch.no_grad():
+        out = model.output(e.query_image, e.support_images, e.support_masks, e.extras)
+        wanted = plain.cwt(model, e) if head == "cwt" else plain.asgnet(model, e, False)[0]
+    assert head == "cwt" or (e.extras["seed_counts"] > 1).all()
+    assert relative_error(resize(out.logits, (SIZE, SIZE)), wanted) < 1e-4
+
+
+def test_scales_and_gradients_equal_the_plain_ones(setting):
+    """ASGNet as in training, dropout aside: logits of every scale, and the gradient of each parameter."""
+    model = settled(setting, "asgnet")
+    model.head.cells, model.head.iterations = 4, (5, 5)
+    e = episode(setting, model, 2, 1)
+
+    def gradients(logits):
+        loss = sum(x.float().square().mean() for x in logits)
+        return torch.autograd.grad(
+            loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True
+        )
+
+    out = model.output(e.query_image, e.support_images, e.support_masks, e.extras)
+    logits, _ = plain.asgnet(model, e, True)
+    for ours, theirs in zip(gradients([resize(out.logits, (SIZE, SIZE))]), gradients([logits]), strict=True):
+        if theirs is not None and theirs.norm() > 1e-6:
+            assert relative_error(ours, theirs) < 1e-3
+
+
+def test_loading_equals_the_plain_way_but_for_rounding(setting):
+    with loading(setting) as pair:
+        ours = pair.ours()
+        assert len(ours) == 8 and ours[0].query_image.dtype == torch.uint8
+        assert len(pair.plain()) == 8
+
+
+def test_masks_hold_foreground_background_and_ignored():
+    assert set(np.unique(disc(97, 2))) == {0, 1, 255}
+    assert torch.equal(binary_mask(disc(97, 1), torch.tensor([1])), disc(97, 1))
+
+
+def test_the_command_prints_a_table_or_a_line(capsys):
+    small = ["bench", "--size", "65", "--runs", "1", "--gpus", "cpu", "--precision", "fp32"]
+    only = "cwt_test_1shot,cwt_cached_1shot,cwt_image,asgnet_train_1shot,load_episode"
+    assert main([*small, "--only", only]) == 0
+    out = capsys.readouterr().out
+    for title in ("CWT published test of a fold", "ASGNet training step", "loading one training episode"):
+        assert title in out
+    assert main([*small, "--only", "asgnet_test_1shot", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line).keys() == {"asgnet_test_1shot"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "cwt_trane"], "unknown case 'cwt_trane'; allowed: cwt_train_1shot"),
+        (["--runs", "0"], "--runs 0"),
+        (["--size", "100"], "--size 100: allowed are 8n+1"),
+    ],
+)
+def test_mistakes(arguments, message, capsys):
+    assert main(["bench", "--gpus", "cpu", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_are_those_of_published_timings():
+    for name in ("cwt_train_1shot", "cwt_test_1shot", "asgnet_train_1shot", "asgnet_test_1shot"):
+        assert name in CASES and name.replace("1", "5") in CASES
