@@ -26,8 +26,9 @@ def settled(setting, head):
     model = build(setting, head).eval()
     for part in model.frozen:
         unsettled(part)
-    if head == "cwt":
-        model.head.lr = 3e-4  # random features are far larger than trained ones, and 200 steps would be chaos
+    if model.neck:  # features of the size that training gives: on larger ones 200 steps are chaos
+        for tensor in (model.neck.bottleneck[1].weight, model.neck.bottleneck[1].bias):
+            tensor.data /= 50
     return model
 
 
