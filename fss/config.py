@@ -60,6 +60,18 @@ class DataConfig(_Section):
         return _grid(size)
 
     @model_validator(mode="after")
+    def _folds_of_the_set(self) -> "DataConfig":
+        if self.layout == "fss1000" and self.folds != 1:
+            raise ValueError(f"fss1000 is split by lists of classes, not into folds={self.folds}; allowed: 1")
+        wanted = (4, "interleaved" if self.trained_on == "coco" else "contiguous")
+        if self.trained_on and (self.folds, self.scheme) != wanted:
+            raise ValueError(
+                f"{self.trained_on} is trained on in folds={wanted[0]}, scheme={wanted[1]}; "
+                f"got folds={self.folds}, scheme={self.scheme}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fold_in_range(self) -> "DataConfig":
         if not -1 <= self.fold < self.folds:
             raise ValueError(

@@ -63,16 +63,26 @@ def fold_classes(config: DataConfig, split: str = "val") -> Classes:
     if config.trained_on:
         theirs, scheme = TRAINED[config.trained_on]
         trained = [theirs[c - 1] for c in base_classes(len(theirs), config.fold, 4, scheme)]
-        learnt = {_COCO_NAME.get(name, name) for name in trained}
-        novel = [c for c, name in enumerate(names, 1) if _COCO_NAME.get(name, name) not in learnt]
+        learnt = {_common_name(name) for name in trained}
+        novel = [c for c, name in enumerate(names, 1) if _common_name(name) not in learnt]
         return Classes(names, [], novel, trained)
     if config.layout == "fss1000":
         base = _listed(config, "train", names) if config.fold >= 0 else []
-        novel = _listed(config, split, names)
+        novel = _listed(config, "val" if split == "train" else split, names)
+        both = [names[c - 1] for c in base if c in novel]
+        if both:
+            raise UserError(
+                f"{config.name}: classes are in the training list and in that of {split}: {both[:5]}"
+            )
     else:
         fold = (len(names), config.fold, config.folds, config.scheme)
         base, novel = base_classes(*fold), novel_classes(*fold)
     return Classes(names, base, novel, [names[c - 1] for c in base])
+
+
+def _common_name(name: str) -> str:
+    name = name.casefold()
+    return _COCO_NAME.get(name, name)
 
 
 def _listed(config: DataConfig, split: str, names: tuple[str, ...]) -> list[int]:

@@ -91,7 +91,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} is damaged or of an unknown format ({error})") from None
 
 

@@ -34,15 +34,24 @@ class LabelledSet(Loadable):
 
     def __init__(self, source: Source, size: int, config: PretrainConfig, seed: int) -> None:
         self.source, self.size, self.config, self.seed = source, size, config, seed
-        self.table = np.zeros(256, np.uint8)
-        self.table[source.base] = np.arange(1, len(source.base) + 1)
-        self.table[IGNORE] = IGNORE
+        self.numbers = {label: i for i, label in enumerate(source.base, 1)}
+        self.table = self._table({k: v for k, v in self.numbers.items() if k < IGNORE})
+
+    @staticmethod
+    def _table(numbers: dict[int, int]) -> np.ndarray:
+        """What becomes of each value of a mask."""
+        table = np.zeros(256, np.uint8)
+        table[list(numbers)] = list(numbers.values())
+        table[IGNORE] = IGNORE
+        return table
 
     def load(self, key: tuple[int, int]) -> Labelled:
         """One image with its labels, without batch axis."""
         epoch, position = key
         image = read_image(self.source.samples[position].image)
-        labels = self.table[self.source.mask(position)]
+        own = self.source.samples[position].label
+        table = self.table if own is None else self._table({1: self.numbers.get(own, 0)})
+        labels = table[self.source.mask(position)]
         if epoch < 0:
             image, labels = fit(image, self.size), fit_mask(labels, self.size)
         else:

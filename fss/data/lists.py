@@ -82,6 +82,8 @@ def read_list(
                 raise
             problems.append(str(error))
             continue
+        except OSError as error:
+            raise UserError(f"{path} line {number}: {error.strerror}: {line[:80]!r}") from None
         seen[sample.name] = number
         samples.append(sample)
     if not samples and not problems:

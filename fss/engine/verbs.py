@@ -187,9 +187,9 @@ def run_prepare(name: str, given: Mapping[str, Any]) -> None:
     if name not in _PREPARE:
         raise UserError(f"cannot prepare {name!r}; allowed: {', '.join(_PREPARE)}")
     takes = signature(_PREPARE[name]).parameters
-    given = {"lists": Path("lists") / name} | {k: v for k, v in given.items() if v not in (None, False)}
-    if name == "folder":
-        given.pop("lists")
+    given = {k: v for k, v in given.items() if v is not None and v is not False}
+    if "lists" in takes:
+        given.setdefault("lists", Path("lists") / name)
     unknown = sorted(given.keys() - takes.keys())
     needed = [k for k, p in takes.items() if p.default is p.empty and k not in given]
     if unknown or needed:
@@ -213,7 +213,7 @@ def run_check(config: Config) -> None:
     found = check_set(config.data, config.test.shots)
     print(check_text(found, config.data))
     folder = config.output / config.data.name / "check"
-    split = found.splits["train"]
+    split = found.splits.get("train", found.splits["val"])
     for c, name in enumerate(found.classes, 1):
         best = np.argsort(-split.pixels[:, c], kind="stable")
         shown = [split.samples[i] for i in best if split.pixels[i, c] > 0]

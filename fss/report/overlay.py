@@ -53,7 +53,7 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
 
 def file_name(class_name: str) -> str:
     """A class's name as part of a file's."""
-    return class_name.replace("/", "-").replace(" ", "-")
+    return class_name.replace("/", "-").replace(" ", "-")[:60]
 
 
 def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int = 12) -> None:

@@ -19,9 +19,11 @@ def protocol_id(protocol: Mapping[str, Any]) -> str:
 def protocol_name(protocol: Mapping[str, Any]) -> str:
     """The settings that most often make numbers incomparable, in a line, and the number of all of them."""
     p = protocol
-    folds = f"{p['folds']} {p.get('scheme', '')} folds" + (
-        f" of {p['trained_on']}, its classes left out" if p.get("trained_on") else ""
-    )
+    folds = f"{p['folds']} {p.get('scheme', '')} folds"
+    if p.get("fold") == -1:
+        folds = "every class"
+    elif p.get("trained_on"):
+        folds += f" of {p['trained_on']}, its classes left out"
     sampling = str(p.get("sampling", "plan")).partition(",")[0]
     parts = [
         f"{p['data']}, {folds}",

@@ -89,7 +89,7 @@ def read_results(paths: Iterable[Path]) -> list[Result]:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
 
 class _Run(_Part):
@@ -164,6 +164,8 @@ def make_rows(results: Sequence[Result]) -> list[Row]:
     """
     check_comparable(results)
     labels = _labels(results)
+    if len({r.protocol["fold"] == -1 for r in results}) > 1:
+        raise UserError("results over every class (fold -1) and over folds must not share a table")
     cells: dict[tuple[str, str, int | None, int], dict[int, Result]] = {}
     for result, label in zip(results, labels, strict=True):
         shots, fold = result.content["shots"], result.protocol["fold"]

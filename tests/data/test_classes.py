@@ -8,6 +8,7 @@ from fss.data.classes import fold_classes
 from fss.data.coco import COCO_CLASSES
 from fss.data.folds import base_classes
 from fss.data.voc import PASCAL_CLASSES
+from fss.errors import UserError
 
 FOLDS = range(4)
 
@@ -80,3 +81,23 @@ def test_a_cross_domain_set_is_not_trained_on(capsys):
     assert (
         "is for testing what was trained on coco; train there: sh scripts/train.sh coco 2 [0] 50 1" in error
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "setting", "message"),
+    [
+        ("coco_to_pascal", "data.folds=2", "folds=4, scheme=interleaved; got folds=2"),
+        ("coco_to_pascal", "data.scheme=contiguous", "got folds=4, scheme=contiguous"),
+        ("fss1000", "data.folds=2", "not into folds=2; allowed: 1"),
+    ],
+)
+def test_settings_that_would_say_what_is_not_so(data, setting, message):
+    with pytest.raises(UserError, match=message):
+        load_config(data, "prototype", [setting])
+
+
+def test_names_are_compared_without_case(tmp_path):
+    (tmp_path / "classes.txt").write_text("Airplane\nAEROPLANE now\nTV\nbicycle\n")
+    where = [f"data.root={tmp_path}", "data.layout=folder", "data.fold=1"]
+    got = fold_classes(load_config("coco_to_pascal", "prototype", where).data)
+    assert [got.names[c - 1] for c in got.novel] == ["AEROPLANE now", "bicycle"]

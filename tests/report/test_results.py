@@ -186,3 +186,8 @@ def test_mistakes_are_told(arguments, message, tmp_path, capsys):
     }
     assert main(["report", *(names.get(a, a) for a in arguments)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_class_and_folds_never_share_a_mean():
+    with pytest.raises(UserError, match=r"every class \(fold -1\) and over folds"):
+        make_rows([*folds("cwt", which=(0, 1)), load("fold0_cwt_1shot", protocol__fold=-1)])

@@ -6,7 +6,10 @@ of its region, then by the order in the file). Images without any annotation are
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fss.data.coco import COCO_CLASSES
-from fss.data.prepare.common import Prepared, fetch_zip, tally, write_list, write_mask
+from fss.data.prepare.common import Prepared, fetch_zip, name_problem, tally, write_list, write_mask
 from fss.errors import UserError
 
 SPLITS = {"train": "train2014", "val": "val2014"}
@@ -67,8 +70,10 @@ def prepare_coco(root: Path, lists: Path, download: bool = False) -> Prepared:
         if not (root / folder).is_dir():
             raise UserError(f"no {folder}/ in {root}. {_GET}, or have it fetched with --download")
         content = read_annotations(root / "annotations" / f"instances_{folder}.json", _GET)
-        labels = {c["id"]: i for i, c in enumerate(sorted(content["categories"], key=lambda c: c["id"]), 1)}
-        names = tuple(c["name"] for c in sorted(content["categories"], key=lambda c: c["id"]))
+        labels = {
+            c["id"]: i for i, c in enumerate(sorted(content["categories"], key=lambda c: int(c["id"])), 1)
+        }
+        names = tuple(c["name"] for c in sorted(content["categories"], key=lambda c: int(c["id"])))
         if names != COCO_CLASSES:
             raise UserError(f"{folder}: the categories are not COCO's 80, but {len(names)}: {names[:3]} ...")
         jobs = list(collect(content, labels, root / folder, root / MASKS / folder, found.problems))
@@ -92,22 +97,55 @@ def read_annotations(path: Path, hint: str) -> dict[str, Any]:
     """The content of a COCO instance file.
 
     Raises:
-        UserError: missing, no JSON, or without images, annotations and categories; ends with `hint`.
+        UserError: missing, no JSON, without images, annotations and categories that can be used, or
+            with one of them twice.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"annotations {path} cannot be read ({error}). {hint}") from None
-    wanted = {"images": ("id", "file_name", "height", "width"), "annotations": ("id",),
-              "categories": ("id", "name")}  # fmt: skip
-    for part, keys in wanted.items():
+    for part, rules in _RULES.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        good = isinstance(entries, list) and all(
-            isinstance(e, dict) and all(isinstance(e.get(k), int | str) for k in keys) for e in entries
-        )
-        if not good:
-            raise UserError(f"annotations {path}: {part} must be a list of objects with {', '.join(keys)}")
+        if not isinstance(entries, list):
+            raise UserError(f"annotations {path}: {part} must be a list of objects")
+        for i, entry in enumerate(entries):
+            wrong = [k for k, fit in rules.items() if not (isinstance(entry, dict) and fit(entry.get(k)))]
+            if wrong:
+                raise UserError(f"annotations {path}: {part}[{i}] has no usable {', '.join(wrong)}")
+    for part, key in (
+        ("images", "id"),
+        ("images", "file_name"),
+        ("categories", "id"),
+        ("categories", "name"),
+    ):
+        counted = Counter(str(entry[key]).strip() for entry in content[part])
+        twice = [value for value, count in counted.items() if count > 1]
+        if twice:
+            raise UserError(f"annotations {path}: {part} with {key} {twice[0][:80]!r} stand in it twice")
     return dict(content)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and 0 < value < 2**16
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and name_problem(value) is None and Path(value).name != ""
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+_RULES: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "images": {"id": _is_id, "file_name": _is_file, "height": _is_side, "width": _is_side},
+    "annotations": {"id": _is_id, "image_id": _is_id, "category_id": _is_id},
+    "categories": {"id": _is_id, "name": _is_name},
+}
 
 
 def collect(
@@ -133,8 +171,15 @@ def draw_all(found: Prepared, jobs: list[Job], title: str) -> set[str]:
     """Make all masks, in as many processes as there are cores; returns the names that have one."""
     # Drawing holds Python's lock, so threads would not help; spawn, since forking a process with torch's
     # threads in it can hang.
-    with get_context("spawn").Pool(initializer=_leave_interrupts) as pool:
-        return tally(found, [j.name for j in jobs], pool.imap(make, jobs, chunksize=16), title)
+    pool = ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_leave_interrupts)
+    try:
+        return tally(found, [j.name for j in jobs], pool.map(make, jobs, chunksize=16), title)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that draws masks died (out of memory, or killed); the same command goes on"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _leave_interrupts() -> None:
@@ -145,7 +190,8 @@ def _leave_interrupts() -> None:
 
 def make(job: Job) -> str | None:
     """One image's mask; see `write_mask`."""
-    return write_mask(job.mask, job.image, lambda: draw(job.regions, job.size, str(job.image)))
+    drawn = lambda: draw(job.regions, job.size, str(job.image))  # noqa: E731
+    return write_mask(job.mask, job.image, drawn, job.size)
 
 
 def draw(regions: list[Region], size: tuple[int, int], name: str) -> np.ndarray:
@@ -173,8 +219,11 @@ def _encode(region: Region, size: tuple[int, int], name: str) -> dict[str, Any]:
         if isinstance(outline, dict):
             if list(outline["size"]) != [h, w]:
                 raise UserError(f"{where}: a run-length code of {outline['size']}, the image is {[h, w]}")
-            coded = outline if isinstance(outline["counts"], str | bytes) else _from_counts(outline, h * w)
-            return dict(api.merge([coded]))
+            counts = outline["counts"]
+            counts = _counts(counts) if isinstance(counts, str | bytes) else [int(c) for c in counts]
+            if sum(counts) != h * w or min(counts) < 0:
+                raise ValueError(f"counts add up to {sum(counts)}, the image has {h * w} pixels")
+            return dict(api.frPyObjects({"size": [h, w], "counts": counts}, h, w))
         for polygon in outline:
             points = np.asarray(polygon, float).reshape(-1, 2)
             if len(points) < 3 or not np.isfinite(points).all():
@@ -191,9 +240,24 @@ def _encode(region: Region, size: tuple[int, int], name: str) -> dict[str, Any]:
         raise UserError(f"{where}: no outline that can be read ({error})") from None
 
 
-def _from_counts(outline: dict[str, Any], pixels: int) -> dict[str, Any]:
-    from pycocotools import mask as api
+def _counts(code: str | bytes) -> list[int]:
+    """Run lengths from COCO's compressed form: 5 bits a letter, differences to the run before the last.
 
-    if sum(outline["counts"]) != pixels or min(outline["counts"]) < 0:
-        raise ValueError(f"counts add up to {sum(outline['counts'])}, the image has {pixels} pixels")
-    return dict(api.frPyObjects(outline, *outline["size"]))
+    pycocotools trusts the letters, and can be made to write where it should not.
+    """
+    letters = [c - 48 for c in (code.encode("ascii") if isinstance(code, str) else code)]
+    if not letters or min(letters) < 0 or max(letters) > 63:
+        raise ValueError("letters that no run-length code has")
+    counts: list[int] = []
+    value = shift = 0
+    for letter in letters:
+        value |= (letter & 0x1F) << shift
+        shift += 5
+        if letter & 0x20:
+            continue
+        value -= (letter & 0x10) << 1 << (shift - 5)  # the sign
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("a run-length code that breaks off")
+    return counts

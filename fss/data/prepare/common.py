@@ -25,29 +25,49 @@ class Prepared:
     problems: list[str] = field(default_factory=list)
 
 
-def write_mask(path: Path, image: Path, draw: Callable[[], np.ndarray]) -> str | None:
+def write_mask(
+    path: Path, image: Path, draw: Callable[[], np.ndarray], size: tuple[int, int] | None = None,
+    keep: bool = True,
+) -> str | None:  # fmt: skip
     """Draw and write the mask of an image whose file is whole.
 
-    A mask that is there is kept: files appear complete or not at all, so that a run that was stopped goes on.
+    Files appear complete or not at all, so that a run that was stopped goes on with what is missing.
 
     Args:
         draw: makes the label map (H,W) uint8; may raise `UserError`.
+        size: (H,W) that the annotation is for, where that is known before it is drawn.
+        keep: take a mask that is there for the right one; else draw it and compare.
 
     Returns:
         None where it was there, "" where it was made, else what is wrong.
     """
     try:
-        if path.is_file():
+        if keep and path.is_file():
             return None
-        size = check_image(image)
+        wanted = check_image(image)
+        _same_size(image, wanted, size or wanted)  # before anything of another size is drawn
         mask = draw()
-        if mask.shape != size:
-            raise UserError(f"{image} is {size[1]}x{size[0]}, its annotation {mask.shape[1]}x{mask.shape[0]}")
+        _same_size(image, wanted, (mask.shape[0], mask.shape[1]))
         Image.fromarray(mask).save(png := io.BytesIO(), "PNG")
-        write(path, png.getvalue())
-        return ""
+        return write(path, png.getvalue())
     except UserError as error:
         return str(error)
+    except (ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+        return f"{image}: its annotation cannot be drawn ({type(error).__name__}: {error})"
+
+
+def _same_size(image: Path, wanted: tuple[int, int], found: tuple[int, int]) -> None:
+    if found != wanted:
+        raise UserError(f"{image} is {wanted[1]}x{wanted[0]}, its annotation {found[1]}x{found[0]}")
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with an image's name, if anything: it must stand in a line of a list, and name a file."""
+    if not name or name != name.strip() or not name.isprintable() or len(name) > 200:
+        return f"{name[:80]!r} is no name for an image: blank, unprintable, or with spaces around; rename it"
+    if name.startswith("/") or ".." in Path(name).parts:
+        return f"{name[:80]!r} leads out of its folder"
+    return None
 
 
 def tally(found: Prepared, names: Iterable[str], outcomes: Iterable[str | None], title: str) -> set[str]:
@@ -70,12 +90,19 @@ def write_list(found: Prepared, path: Path, lines: Iterable[str]) -> None:
     found.lists[path.name] = len(ordered)
 
 
-def write(path: Path, data: bytes) -> None:
-    """A file in one go: a run that is killed leaves none half-written."""
+def write(path: Path, data: bytes) -> str | None:
+    """A file in one go: a run that is killed leaves none half-written.
+
+    Returns:
+        None where the file was there with just this content, else "".
+    """
+    if path.is_file() and path.read_bytes() == data:
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.part")  # one name, so that the next run leaves no stray parts either
     half.write_bytes(data)
     half.replace(path)
+    return ""
 
 
 def find_part(root: Path, inner: str, part: str, hint: str) -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 
 from fss.data.files import image_size
 from fss.data.folder import read_classes
-from fss.data.prepare.common import Prepared, tally, write, write_list, write_mask
+from fss.data.prepare.common import Prepared, name_problem, tally, write, write_list, write_mask
 from fss.data.prepare.own import Item, read_annotated
 from fss.errors import UserError
 
@@ -23,8 +24,8 @@ _EXIF_ORIENTATION = 0x0112
 def prepare_folder(root: Path, source: Path, images: Path | None = None, val: float = 0.5) -> Prepared:
     """Copy images and draw masks into `root`, with classes.txt and lists.
 
-    What is there and newer than its annotation is kept. Classes and lists that are there stay as they are:
-    new classes get numbers at the end, new images are dealt out to both lists.
+    What is there and as it should be is kept. Classes and lists that are there stay as they are: new
+    classes get numbers at the end, new images are dealt out to both lists.
 
     Args:
         source: a COCO-style JSON file, a folder of labelme's JSON files, or a folder of mask PNGs.
@@ -39,44 +40,60 @@ def prepare_folder(root: Path, source: Path, images: Path | None = None, val: fl
     found = Prepared(root)
     known = list(read_classes(root)) if (root / "classes.txt").is_file() else []
     items, used = read_annotated(source, images, found.problems)
+    items = _usable(items, root, found.problems)
     if not items:
         raise UserError("\n".join([f"no annotated image in {source}", *found.problems[:20]]))
-    classes = known + [name for name in used if name not in known]
+    classes = known + [name for name in dict.fromkeys(used) if name not in known]
     _check_names(classes, source)
+    lists = {split: _lines(root / LISTS / f"{split}.txt") for split in ("train", "val")}
     write(root / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
-    counted = Counter(item.name for item in items)
-    twice = [name for name, count in counted.items() if count > 1]
-    found.problems += [f"several images are named {name}; rename all but one" for name in twice]
-    items = [item for item in items if counted[item.name] == 1]
-    make = partial(_make, root, {name: i for i, name in enumerate(classes, 1)}, bool(known))
+    make = partial(_make, root, {name: i for i, name in enumerate(classes, 1)})
     with ThreadPoolExecutor() as pool:
         good = tally(found, [i.name for i in items], pool.map(make, items), "images and masks")
-    for split, names in _deal(root / LISTS, good, val).items():
+    there = {name for names in lists.values() for name in names if (root / MASKS / f"{name}.png").is_file()}
+    for split, names in _deal(lists, good | there, val).items():
         write_list(found, root / LISTS / f"{split}.txt", names)
+        if not names:
+            found.problems.append(f"{split}.txt is empty: {len(good)} images are too few for both lists")
     return found
+
+
+def _usable(items: list[Item], root: Path, problems: list[str]) -> list[Item]:
+    """Items whose names and images are their own; the others go to `problems`."""
+    names, files = Counter(i.name for i in items), Counter(i.image for i in items)
+    good = []
+    for item in items:
+        wrong = name_problem(item.name)
+        if names[item.name] > 1:
+            wrong = f"several images are named {item.name}; rename all but one"
+        elif files[item.image] > 1:
+            wrong = f"{item.source}: image {item.image} belongs to another annotation, too"
+        elif item.source.resolve() == (root / MASKS / f"{item.name}.png").resolve():
+            wrong = f"mask {item.source} lies where it would be written: take another --root"
+        good += [] if wrong else [item]
+        problems += [wrong] if wrong else []
+    return good
 
 
 def _check_names(classes: list[str], source: Path) -> None:
     odd = [name for name in classes if not name.strip() or not name.isprintable()]
-    if odd or len(classes) > 254:
+    if odd or not 0 < len(classes) <= 254:
         raise UserError(
             f"{source} names {len(classes)} classes"
-            + (f", of them {odd[0]!r}, which is no name" if odd else "; 254 are allowed")
+            + (f", of them {odd[0]!r}, which is no name" if odd else "; 1 to 254 are allowed")
         )
 
 
-def _make(root: Path, numbers: dict[str, int], keep: bool, item: Item) -> str | None:
+def _make(root: Path, numbers: dict[str, int], item: Item) -> str | None:
     """Copy the image and draw the mask; as `write_mask` says."""
     try:
         image = _place(item, root / "JPEGImages")
     except UserError as error:
         return str(error)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         return f"image {item.image} is damaged ({error})"
     mask = root / MASKS / f"{item.name}.png"
-    if mask.is_file() and not (keep and mask.stat().st_mtime >= item.source.stat().st_mtime):
-        mask.unlink()
-    return write_mask(mask, image, lambda: item.draw(numbers))
+    return write_mask(mask, image, lambda: item.draw(numbers), item.size, keep=False)
 
 
 def _place(item: Item, folder: Path) -> Path:
@@ -91,8 +108,9 @@ def _place(item: Item, folder: Path) -> Path:
             raise UserError(f"image {item.image} is {stored[1]}x{stored[0]}, its annotation {w}x{h}")
         copy = suffix in _READABLE and not turn
         path = folder / f"{item.name}{suffix if copy else '.png'}"
-        if path.is_file() and path.stat().st_mtime >= item.image.stat().st_mtime:
-            return path
+        others = [p for t in _READABLE if (p := folder / f"{item.name}{t}") != path and p.is_file()]
+        if others:
+            raise UserError(f"image {others[0]} is in the way of {path.name}; delete one of the two")
         if copy:
             write(path, item.image.read_bytes())
         else:
@@ -101,9 +119,9 @@ def _place(item: Item, folder: Path) -> Path:
     return path
 
 
-def _deal(folder: Path, names: set[str], share: float) -> dict[str, list[str]]:
+def _deal(lists: dict[str, list[str]], names: set[str], share: float) -> dict[str, list[str]]:
     """Names to train and val: those in a list stay there, others are dealt in the order of their hashes."""
-    lists = {split: [n for n in _lines(folder / f"{split}.txt") if n in names] for split in ("train", "val")}
+    lists = {split: [name for name in own if name in names] for split, own in lists.items()}
     fresh = sorted(names - set(lists["train"]) - set(lists["val"]), key=_digest)
     more = min(max(round(share * len(names)) - len(lists["val"]), 0), len(fresh))
     return {"train": lists["train"] + fresh[more:], "val": lists["val"] + fresh[:more]}
@@ -114,4 +132,7 @@ def _digest(name: str) -> bytes:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list {path} cannot be read ({error}); mend or delete it") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fss.data.prepare.common import Prepared, tally, write, write_list, write_mask
+from fss.data.prepare.common import Prepared, name_problem, tally, write, write_list, write_mask
 from fss.errors import UserError
 
 MASKS = "SegmentationClass"
@@ -31,6 +31,9 @@ def prepare_fss1000(root: Path, lists: Path, splits: Path | None = None) -> Prep
     root = next((f for f in (root / "fewshot_data", root) if f.is_dir()), root)
     classes = {split: _classes(splits or root, names, root) for split, names in _SPLITS.items()}
     every = [name for names in classes.values() for name in names]
+    odd = [name for name in every if "/" in name or name_problem(name)]
+    if odd:
+        raise UserError(f"{odd[0][:80]!r} is no name of a class; a class is a folder of {root}")
     twice = {name for name in every if every.count(name) > 1}
     if twice:
         raise UserError(f"classes stand in two lists, or twice in one: {', '.join(sorted(twice)[:5])}")
@@ -55,8 +58,11 @@ def prepare_fss1000(root: Path, lists: Path, splits: Path | None = None) -> Prep
 def _classes(folder: Path, names: tuple[str, ...], root: Path) -> list[str]:
     for name in names:
         if (folder / name).is_file():
-            classes = [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines()]
-            classes = [c for c in classes if c]
+            try:
+                lines = (folder / name).read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"list {folder / name} cannot be read ({error})") from None
+            classes = [line.strip() for line in lines if line.strip()]
             gone = [c for c in classes if not (root / c).is_dir()]
             if gone or not classes:
                 raise UserError(
@@ -67,7 +73,8 @@ def _classes(folder: Path, names: tuple[str, ...], root: Path) -> list[str]:
 
 
 def _images(folder: Path, problems: list[str]) -> list[Path]:
-    images = sorted(folder.glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
+    images = [p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg")] if folder.is_dir() else []
+    images = sorted(images, key=lambda p: (len(p.stem), p.stem))
     if not images:
         problems.append(f"{folder} holds no .jpg")
     return images
@@ -79,15 +86,23 @@ def _make(root: Path, image: Path) -> str | None:
 
 
 def _reader(path: Path) -> Callable[[], np.ndarray]:
-    """Published masks are black and white, in one channel or three."""
+    """Published masks are black and white, in one channel or three; 0 and 1 are taken as well."""
 
     def read() -> np.ndarray:
         try:
             with Image.open(path) as mask:
-                return (np.asarray(mask.convert("L")) > 127).astype(np.uint8)
+                if mask.mode not in ("L", "P", "1", "RGB", "RGBA"):
+                    raise UserError(f"mask {path} has mode {mask.mode}; wanted black and white of 8 bits")
+                grey = np.asarray(mask.convert("RGB")).max(2)
+        except UserError:
+            raise
         except FileNotFoundError:
             raise UserError(f"mask {path} does not exist") from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"mask {path} is damaged or no image ({error})") from None
+        inside = grey > (127 if grey.max() > 127 else 0)
+        if not inside.any():
+            raise UserError(f"mask {path} shows nothing")
+        return inside.astype(np.uint8)
 
     return read

@@ -15,6 +15,7 @@ from fss.errors import UserError
 
 # labelme's own names for what is no class
 FIXED = {"_background_": 0, "__ignore__": IGNORE}
+_DAMAGE = (LookupError, TypeError, ValueError, OSError, ArithmeticError)
 _SLACK = 1.0  # pixels that a shape may reach over the image's border
 _NEEDS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # points
 
@@ -43,7 +44,7 @@ class Shapes(NamedTuple):
             label = {**numbers, **FIXED}[shape["label"]]
             try:
                 self._paint(canvas, shape, label)
-            except (KeyError, TypeError, ValueError, OSError) as error:
+            except (*_DAMAGE, SyntaxError, Image.DecompressionBombError) as error:
                 raise UserError(f"{self.file}, shape {i} ({shape['label']}): {error}") from None
         return np.array(canvas)
 
@@ -68,18 +69,25 @@ class Shapes(NamedTuple):
             pen.ellipse([*(points[0] - radius), *(points[0] + radius)], fill=label, outline=label)
         else:
             with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as stamp:
-                canvas.paste(label, tuple(points[0].astype(int)), stamp.convert("1"))
+                inside = np.asarray(stamp.convert("L")) > 0  # labelme writes 0 and 1, others 0 and 255
+            (x, y), (right, bottom) = points[:2].round().astype(int).tolist()
+            if inside.shape != (bottom - y + 1, right - x + 1):
+                raise ValueError(
+                    f"its mask is {inside.shape[::-1]}, its box {(right - x + 1, bottom - y + 1)}"
+                )
+            canvas.paste(label, (x, y), Image.fromarray(inside))
 
 
 def read(path: Path, images: Path | None, problems: list[str]) -> Shapes | None:
     """The shapes of a file; None, with a line in `problems`, where it is none of labelme's."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        # Written on Windows it may hold backslashes; only the name counts where a folder is given.
-        below = Path(*PureWindowsPath(content["imagePath"]).parts)
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        named = content["imagePath"]
+        # Written on Windows it may hold backslashes.
+        below = Path(named) if "/" in named else Path(*PureWindowsPath(named).parts)
         size = (int(content["imageHeight"]), int(content["imageWidth"]))
-        shapes = [dict(shape, label=str(shape["label"]).strip()) for shape in content["shapes"]]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        shapes = [dict(shape, label=shape["label"].strip()) for shape in content["shapes"]]
+    except (*_DAMAGE, AttributeError, RecursionError) as error:
         problems.append(f"{path} is no annotation of labelme ({type(error).__name__}: {error})")
         return None
     return Shapes(path, images / below.name if images else path.parent / below, size, shapes)

@@ -63,7 +63,7 @@ def _read_coco(source: Path, images: Path, problems: list[str]) -> Annotated:
     hint = "Wanted is COCO's instance format"
     content = coco.read_annotations(source, hint)
     ordered = sorted(content["categories"], key=lambda c: str(c["id"]).zfill(12))
-    names = [str(c["name"]) for c in ordered]
+    names = [c["name"].strip() for c in ordered]
     ids = {c["id"]: i for i, c in enumerate(ordered)}
     coco.need_pycocotools()
 
@@ -84,22 +84,24 @@ def _read_masks(source: Path, images: Path | None, problems: list[str]) -> Annot
     if images is None:
         raise UserError(f"{source} holds masks; say with --images where the images are")
     files = sorted(source.rglob("*.png"))
-    found: dict[str, Path] = {}
-    for path in sorted(images.rglob("*")):
+    found: dict[str, list[Path]] = {}
+    for path in sorted(set(images.rglob("*")) - set(files)):
         if path.suffix.lower() in Image.registered_extensions():
-            found.setdefault(_name(path, images), path)
+            found.setdefault(_name(path, images), []).append(path)
     values: set[int] = set()
     kept: list[tuple[str, Path, tuple[int, int]]] = []
     with ThreadPoolExecutor() as pool:
         for path, seen in zip(files, pool.map(_values, files), strict=True):
             name = _name(path, source)
-            if isinstance(seen, str) or name not in found:
-                problems.append(seen if isinstance(seen, str) else f"mask {path} has no image in {images}")
+            fitting = found.get(name, [])
+            if isinstance(seen, str) or len(fitting) != 1:
+                many = f"{len(fitting)} images in" if fitting else "no image in"
+                problems.append(seen if isinstance(seen, str) else f"mask {path} has {many} {images}")
                 continue
             values |= seen[0]
             kept.append((name, path, seen[1]))
     names = _mask_names(source, values - {0})
-    whole = values <= {0, IGNORE}
+    whole = IGNORE in values and values <= {0, IGNORE}
 
     def drawer(path: Path) -> Callable[[dict[str, int]], np.ndarray]:
         def draw(numbers: dict[str, int]) -> np.ndarray:
@@ -111,7 +113,7 @@ def _read_masks(source: Path, images: Path | None, problems: list[str]) -> Annot
 
         return draw
 
-    items = [Item(name, found[name], path, size, drawer(path)) for name, path, size in kept]
+    items = [Item(name, found[name][0], path, size, drawer(path)) for name, path, size in kept]
     return Annotated(items, list(names.values()))
 
 
@@ -126,18 +128,18 @@ def _values(path: Path) -> tuple[set[int], tuple[int, int]] | str:
 
 def _mask_names(source: Path, values: set[int]) -> dict[int, str]:
     """Label -> class name: from classes.txt beside the masks or one folder up, else "class N"."""
-    if values == {IGNORE}:
-        return {IGNORE: "class 1"}
-    values = values - {IGNORE}
+    whole, values = values == {IGNORE}, values - {IGNORE}
     for folder in (source, source.parent):
         if (folder / "classes.txt").is_file():
             names = read_classes(folder)
+            if whole:
+                return {IGNORE: names[0]}
             if max(values, default=0) > len(names):
                 raise UserError(
                     f"{folder / 'classes.txt'} names {len(names)} classes, masks hold {max(values)}"
                 )
             return dict(enumerate(names, 1))
-    return {value: f"class {value}" for value in sorted(values)}
+    return {IGNORE: "class 1"} if whole else {value: f"class {value}" for value in sorted(values)}
 
 
 def _name(path: Path, root: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fss.data.files import read_mask
-from fss.data.prepare.common import Prepared, find_part, tally, write_list, write_mask
+from fss.data.prepare.common import Prepared, find_part, name_problem, tally, write_list, write_mask
 from fss.errors import UserError
 
 MASKS = "SegmentationClassAug"
@@ -82,18 +82,23 @@ def read_sbd(path: Path) -> np.ndarray:
         raise UserError(f"annotation {path} does not exist")
     try:
         mask = np.asarray(loadmat(str(path))["GTcls"][0]["Segmentation"][0])
+        fit = mask.ndim == 2 and mask.size > 0 and set(np.unique(mask).tolist()) <= {*range(21), 255}
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise UserError(f"annotation {path} is damaged ({type(error).__name__}: {error})") from None
-    if mask.ndim != 2 or mask.min() < 0 or not set(np.unique(mask)) <= {*range(21), 255}:
+    if not fit:
         raise UserError(f"annotation {path} is no label map of 0..20 and 255")
     return mask.astype(np.uint8)
 
 
 def _names(path: Path, hint: str) -> set[str]:
     try:
-        return set(path.read_text(encoding="utf-8").split())
+        names = set(path.read_text(encoding="utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error}). {hint}") from None
+    odd = [n for n in names if "/" in n or name_problem(n)]
+    if odd:
+        raise UserError(f"list {path}: {odd[0][:80]!r} is no name of an image")
+    return names
 
 
 def _download(root: Path, sbd: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from fss.cli import main
 from fss.data.coco import COCO_CLASSES
 from fss.data.files import read_mask
+from fss.data.prepare.coco import Region, draw
 
 pytest.importorskip("pycocotools", reason="pip install pycocotools")
 
@@ -175,7 +176,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path):
                 time.sleep(0.005)
             os.killpg(first.pid, signal.SIGKILL)
             first.wait()
-            assert 100 <= len(list(masks.glob("C*.png"))) < 1499 and not (root / "lists/train.txt").exists()
+            assert 50 <= len(list(masks.glob("C*.png"))) < 1499 and not (root / "lists/train.txt").exists()
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         trees.append(
             {p.relative_to(root): p.read_bytes() for p in root.rglob("*.*") if p.suffix in (".png", ".txt")}
@@ -183,3 +184,57 @@ def test_killed_in_the_middle_and_run_again(tmp_path):
         assert ("1499" if name == "whole" else "kept") in run.stdout
     assert len(trees[0]) == 1499 + 3 + 2
     assert trees[0] == trees[1] and not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("code", ["]6d0d000000", "]", "'[iIO_kQEic1", "PHMXG4", "", "\u00e9", 7, None])
+def test_run_length_codes_are_checked_before_pycocotools_sees_them(archive, tmp_path, code, capsys):
+    """It takes some of these for whole, and writes beyond its memory for others."""
+    path = archive / "annotations/instances_val2014.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = {"size": [H, W], "counts": code}
+    path.write_text(json.dumps(content))
+    assert prepare(archive, tmp_path / "lists") == 2
+    assert "annotation 20: no outline that can be read" in capsys.readouterr().err
+
+
+def test_compressed_codes_are_read_as_pycocotools_reads_them():
+    from pycocotools import mask as api
+
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        drawn = (random.random((H, W)) < random.random()).astype(np.uint8)
+        code = api.encode(np.asfortranarray(drawn))
+        assert np.array_equal(draw([Region(1, code, 0)], (H, W), "x"), drawn)
+
+
+def twice(part, key, value):
+    def harm(content):
+        content[part].append({**content[part][0], key: value})
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (twice("images", "file_name", "other.jpg"), "images with id '5' stand in it twice"),
+        (
+            twice("images", "id", 77),
+            "images with file_name 'COCO_val2014_000000000005.jpg' stand in it twice",
+        ),
+        (twice("categories", "name", "more"), "categories with id"),
+        (lambda c: c["images"][0].update(height="abc"), "images[0] has no usable height"),
+        (lambda c: c["images"][0].update(width=1e6), "images[0] has no usable width"),
+        (lambda c: c["images"][0].update(file_name="../../x.jpg"), "images[0] has no usable file_name"),
+        (lambda c: c["images"][0].update(file_name="a\0b.jpg"), "images[0] has no usable file_name"),
+        (lambda c: c["annotations"][0].update(image_id={}), "annotations[0] has no usable image_id"),
+        (lambda c: c["annotations"][0].update(category_id=[1]), "annotations[0] has no usable category_id"),
+    ],
+)
+def test_entries_that_cannot_be_used_are_named(archive, tmp_path, harm, message, capsys):
+    path = archive / "annotations/instances_val2014.json"
+    content = json.loads(path.read_text())
+    harm(content)
+    path.write_text(json.dumps(content))
+    assert prepare(archive, tmp_path / "lists") == 2
+    assert message in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_what_is_prepared_opens_and_more_can_be_added(drawn, tmp_path, capsys):
     photo(drawn / "d.jpg")
     labelme(drawn, "d", [shape("ant", "rectangle", [[1, 1], [20, 20]])])
     labelme(drawn, "a", [shape("dog", "rectangle", [[0, 0], [49, 29]])])  # changed
-    os.utime(drawn / "a.json", (2e9, 2e9))
+    os.utime(drawn / "a.json", (1e9, 1e9))  # older than its mask, as after unpacking
     assert prepare(root, drawn) == 0
     assert "2 masks made, 2 kept" in capsys.readouterr().out
     assert (root / "classes.txt").read_text().split() == ["bird", "cat", "dog", "ant"]  # numbers stay
@@ -141,11 +141,12 @@ def test_plain_masks(tmp_path):
 
 
 def test_masks_of_black_and_white_are_one_class(tmp_path):
-    photo(tmp_path / "photos/x.jpg")
     mask = np.zeros((H, W), np.uint8)
     mask[5:9] = 255
     (tmp_path / "masks").mkdir()
-    Image.fromarray(mask).save(tmp_path / "masks/x.png")
+    for name in "xy":
+        photo(tmp_path / f"photos/{name}.jpg")
+        Image.fromarray(mask).save(tmp_path / f"masks/{name}.png")
     assert prepare(tmp_path / "set", tmp_path / "masks", "--images", tmp_path / "photos") == 0
     assert (read_mask(tmp_path / "set/SegmentationClass/x.png")[5:9] == 1).all()
 
@@ -174,7 +175,8 @@ def test_problems_are_named_and_counted(drawn, tmp_path, capsys):
     assert prepare(tmp_path / "set", drawn) == 2
     error = capsys.readouterr().err
     for part in (
-        "5 problems", "a.json, shape 0 (dog): a point has no area; allowed: polygon",
+        "6 problems", "val.txt is empty: 1 images",
+            "a.json, shape 0 (dog): a point has no area; allowed: polygon",
         "b.json, shape 0 (dog): reaches 20.0 pixels out of the image (50x30)",
         "x.json is no annotation of labelme", "y.jpg is 50x30, its annotation 9x9", "z.jpg does not exist",
     ):  # fmt: skip
@@ -200,3 +202,85 @@ def test_mistakes(tmp_path, arguments, message, capsys):
     assert main(["prepare", *(names.get(a, a) for a in arguments)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_masks_of_labelme_may_hold_0_and_1(tmp_path, high):
+    photo(tmp_path / "in/a.jpg")
+    stamp = io.BytesIO()
+    Image.fromarray(np.full((21, 21), high, np.uint8)).save(stamp, "PNG")
+    mask = base64.b64encode(stamp.getvalue()).decode()
+    labelme(tmp_path / "in", "a", [shape("cat", "mask", [[5, 5], [25, 25]], mask=mask)])
+    assert prepare(tmp_path / "set", tmp_path / "in") == 2  # one image is too few for two lists
+    assert (read_mask(tmp_path / "set/SegmentationClass/a.png") == 1).sum() == 441
+
+
+def test_a_mask_larger_than_its_box_is_named(tmp_path, capsys):
+    photo(tmp_path / "in/a.jpg")
+    stamp = io.BytesIO()
+    Image.fromarray(np.full((400, 400), 255, np.uint8)).save(stamp, "PNG")
+    mask = base64.b64encode(stamp.getvalue()).decode()
+    labelme(tmp_path / "in", "a", [shape("cat", "mask", [[5, 5], [25, 25]], mask=mask)])
+    assert prepare(tmp_path / "set", tmp_path / "in") == 2
+    assert "its mask is (400, 400), its box (21, 21)" in capsys.readouterr().err
+
+
+def test_masks_in_place_are_left_alone(tmp_path, capsys):
+    root = tmp_path / "my"
+    for name in "ab":
+        photo(root / f"JPEGImages/{name}.jpg")
+        (root / "SegmentationClass").mkdir(exist_ok=True)
+        save_mask(root / f"SegmentationClass/{name}.png", np.full((H, W), 1, np.uint8))
+    before = {p: p.read_bytes() for p in root.rglob("*.*")}
+    assert prepare(root, root / "SegmentationClass", "--images", root / "JPEGImages") == 2
+    assert "lies where it would be written" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in root.rglob("*.*")} == before
+
+
+def test_other_annotations_add_to_a_root(drawn, tmp_path):
+    root, more = tmp_path / "set", tmp_path / "more"
+    assert prepare(root, drawn) == 0
+    for name in ("m", "n"):
+        photo(more / f"{name}.jpg")
+        labelme(more, name, [shape("dog", "rectangle", [[0, 0], [9, 9]])])
+    before = {s: (root / f"ImageSets/Segmentation/{s}.txt").read_text().split() for s in ("train", "val")}
+    assert prepare(root, drawn, "--images", tmp_path / "nowhere") == 2  # nothing of this is lost
+    assert prepare(root, more) == 0
+    after = {s: (root / f"ImageSets/Segmentation/{s}.txt").read_text().split() for s in ("train", "val")}
+    assert all(set(before[s]) <= set(after[s]) for s in before)
+    assert sorted(after["train"] + after["val"]) == ["a", "b", "c", "m", "n"]
+
+
+def test_masks_of_background_alone_and_pairs_in_one_folder(tmp_path, capsys):
+    place = tmp_path / "both"
+    for name in ("a", "b"):
+        photo(place / f"{name}.jpg")
+        Image.fromarray(np.zeros((H, W), np.uint8)).save(place / f"{name}.png")
+    assert prepare(tmp_path / "set", place, "--images", place) == 2
+    error = capsys.readouterr().err
+    assert "names 0 classes" in error and "Traceback" not in error
+    Image.fromarray(np.full((H, W), 255, np.uint8)).save(place / "a.png")
+    (place / "classes.txt").write_text("leaf\n")
+    assert prepare(tmp_path / "set", place, "--images", place) == 0
+    assert (tmp_path / "set/classes.txt").read_text() == "leaf\n"
+    assert (tmp_path / "set/JPEGImages/a.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imageHeight": float("inf")}, "is no annotation of labelme"),
+        ({"imagePath": 3}, "is no annotation of labelme"),
+        ({"shapes": [{"label": None, "points": []}]}, "is no annotation of labelme"),
+        ({"shapes": [shape("a", "mask", [[0, 0], [3, 3]], mask="AAAA")]}, "shape 0 (a)"),
+        ({"shapes": [shape("a", "polygon", [["x", 1], [2, 2], [3, 3]])]}, "shape 0 (a)"),
+    ],
+)
+def test_damaged_labelme_files(tmp_path, change, message, capsys):
+    photo(tmp_path / "in/a.jpg")
+    labelme(tmp_path / "in", "a", [])
+    content = json.loads((tmp_path / "in/a.json").read_text()) | change
+    (tmp_path / "in/a.json").write_text(json.dumps(content))
+    assert prepare(tmp_path / "set", tmp_path / "in") == 2
+    error = capsys.readouterr().err
+    assert message in error or "names 0 classes" in error

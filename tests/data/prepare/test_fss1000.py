@@ -74,8 +74,9 @@ def test_stage_1_on_more_classes_than_a_label_map_holds(archive, capsys):
         (archive / f"class {i}").mkdir()
         (archive / f"class {i}/1.jpg").write_bytes((archive / "coin/1.jpg").read_bytes())
         lines.append(f"class {i}/1.jpg SegmentationClass/coin/1.png\n")
-    for split in ("train", "test"):
-        (archive.parent / f"lists/fss1000/{split}.txt").write_text("".join(lines))
+    (archive.parent / "lists/fss1000/train.txt").write_text("".join(lines))
+    with (archive / "classes.txt").open("a") as names:
+        names.write("coin\npidan\n")
     assert (
         main(["pretrain", "--data", "fss1000", *settings(archive), f"output={archive.parent}/out", *TINY])
         == 2
@@ -92,3 +93,60 @@ def test_mistakes_in_the_lists(archive, text, message, capsys):
     path.write_text(text) if text else path.unlink()
     assert prepare(archive) == 2
     assert message in capsys.readouterr().err
+
+
+def test_held_out_classes_in_training_images_change_nothing(archive):
+    """Each image shows one class, which is none of those held out."""
+    assert prepare(archive) == 0
+    for how in ("ignore", "drop_image"):
+        config = load_config("fss1000", "asgnet", [*settings(archive), f"data.novel_in_train={how}"]).data
+        source = open_source(config, "train")
+        assert len(source.samples) == 30 and set(np.unique(source.mask(0))) == {0, 1}
+
+
+def test_stage_1_learns_each_folder_as_its_class(archive):
+    from fss.config import PretrainConfig
+    from fss.data.labelled import LabelledSet
+
+    assert prepare(archive) == 0
+    source = open_source(load_config("fss1000", "asgnet", settings(archive)).data, "train")
+    data = LabelledSet(source, 49, PretrainConfig(), 0)
+    seen = {
+        s.name.split("/")[0]: set(data.load((-1, i)).labels.unique().tolist())
+        for i, s in enumerate(source.samples)
+    }
+    assert seen == {"ab_wheel": {0, 1, 255}, "abacus": {0, 2, 255}, "zebra": {0, 3, 255}}
+
+
+def test_a_class_to_train_on_and_to_test(archive, capsys):
+    assert prepare(archive) == 0
+    lists = archive.parent / "lists/fss1000"
+    lines = (lists / "test.txt").read_text().splitlines()
+    (lists / "test.txt").write_text("\n".join(lines[1:]) + "\n")
+    (lists / "train.txt").write_text((lists / "train.txt").read_text() + lines[0] + "\n")
+    assert main(["check-data", "fss1000", *settings(archive), f"output={archive.parent}/out"]) == 2
+    assert "classes are in the training list and in that of val: ['coin']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((48, 48), np.uint8), "shows nothing"),
+        (np.full((48, 48), 900, np.uint16), "has mode I;16"),
+    ],
+)
+def test_masks_that_say_nothing(archive, mask, message, capsys):
+    Image.fromarray(mask).save(archive / "coin/3.png")
+    assert prepare(archive) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_masks_of_0_and_1(archive):
+    picture = np.zeros((48, 48), np.uint8)
+    picture[3:9] = 1
+    Image.fromarray(picture).save(archive / "coin/3.png")
+    assert prepare(archive) == 0
+    config = load_config("fss1000", "asgnet", settings(archive)).data
+    source = open_source(config, "val")
+    (i,) = [i for i, s in enumerate(source.samples) if s.name == "coin/3"]
+    assert np.array_equal(source.mask(i), picture)
