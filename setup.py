@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fss/__init__.py").read_text(encoding="utf-8"))[1]
-DEV = ["mypy", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML", "types-tqdm"]
+DEV = ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML", "types-tqdm"]
 
 setup(
     name="fss",

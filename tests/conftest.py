@@ -22,5 +22,5 @@ def fixture_numbers():
 
 def relative_error(a, b) -> float:
     """||a - b|| / ||b||."""
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    a, b = torch.as_tensor(a).double().cpu(), torch.as_tensor(b).double().cpu()
     return float((a - b).norm() / b.norm())

@@ -13,13 +13,15 @@ from fss.cli import main
 from fss.ops import binary_mask, resize
 from tests.backbones.test_fold import unsettled
 from tests.conftest import relative_error
+from tests.engine.test_devices import DEVICES
 
 SIZE = 97
 
 
-@pytest.fixture
-def setting():
-    return Setting(SIZE, 50, torch.device("cpu"), False)
+@pytest.fixture(params=DEVICES)
+def setting(request, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # float32 is meant here
+    return Setting(SIZE, 50, torch.device(request.param), False)
 
 
 def settled(setting, head):
