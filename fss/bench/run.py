@@ -66,7 +66,7 @@ def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -
             pair: Pair = stack.enter_context(nullcontext(made) if isinstance(made, Pair) else made)
             ours, plain = [], []
             for run in range(runs + 1):
-                took = [_timed(pair.ours, setting), _timed(pair.plain, setting) if compare else 0.0]
+                took = [timed(pair.ours, setting), timed(pair.plain, setting) if compare else 0.0]
                 if run:  # the first one warms up
                     ours.append(took[0] / case.ours)
                     plain.append(took[1] / case.plain)
@@ -74,7 +74,8 @@ def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -
     return found
 
 
-def _timed(step: Callable[[], object], setting: Setting) -> float:
+def timed(step: Callable[[], object], setting: Setting) -> float:
+    """Seconds of one call, to the end of what it started on the device."""
     wait = torch.cuda.synchronize if setting.device.type == "cuda" else (lambda: None)
     wait()
     start = time.perf_counter()
