@@ -29,6 +29,14 @@ def interpolation_matrix(cells: int, pixels: int, device: torch.device | None = 
     return (1 - (position[:, None] - grid).abs()).clamp(min=0)
 
 
+def foreground(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where the foreground leads in logits (B,2,h,w) resized to `size`: (B,H,W) of 0 and 1.
+
+    The argmax of the resized logits, from one map in place of two.
+    """
+    return (resize((logits[:, 1:] - logits[:, :1]).float(), size)[:, 0] > 0).long()
+
+
 def binary_mask(labels: Tensor, class_id: Tensor) -> Tensor:
     """Label maps (B,...,H,W) and classes (B,) -> 1 for the class, 255 kept, 0 for all else (int64)."""
     class_id = class_id.view(-1, *[1] * (labels.dim() - 1))
@@ -64,9 +72,10 @@ def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool) -> Tensor:
     With `balanced`, an episode's pixels are weighted by `class_weights` of its mask and divided by
     the sum of those weights, so that every episode counts alike. Masks of 255 alone add 0.
     """
-    logits = resize(logits.float(), (masks.shape[-2], masks.shape[-1]))
+    # With two classes cross-entropy is the softplus of how far the other class leads: one map to resize.
+    lead = resize(logits[:, 1:].float() - logits[:, :1].float(), (masks.shape[-2], masks.shape[-1]))[:, 0]
     target = masks.long()
-    loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # (B,H,W)
+    loss = F.softplus(torch.where(target == 1, -lead, lead))  # (B,H,W)
     weight = (target != IGNORE).float()
     if not balanced:
         return (loss * weight).sum() / weight.sum().clamp(min=1)

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fss.ops import binary_mask, class_weights, interpolation_matrix, resize, segmentation_loss
+from fss.ops import (
+    binary_mask,
+    class_weights,
+    foreground,
+    interpolation_matrix,
+    resize,
+    segmentation_loss,
+)
 
 
 @pytest.mark.parametrize(("cells", "pixels"), [(13, 97), (1, 5), (5, 5), (7, 3)])
@@ -47,3 +54,15 @@ def test_unbalanced_loss_is_the_mean_over_all_pixels_of_the_batch():
 def test_all_ignored_adds_nothing(balanced):
     loss = segmentation_loss(torch.randn(1, 2, 3, 3), torch.full((1, 9, 9), 255), balanced)
     assert float(loss) == 0.0
+
+
+def test_foreground_is_the_argmax_of_the_resized_logits():
+    logits = torch.randn(3, 2, 7, 5)
+    assert torch.equal(foreground(logits, (31, 22)), resize(logits, (31, 22)).argmax(1))
+
+
+def test_one_map_gives_the_loss_of_two():
+    logits, masks = 5 * torch.randn(2, 2, 7, 5), torch.randint(0, 2, (2, 13, 9))
+    masks[0, 0] = 255
+    wanted = F.cross_entropy(resize(logits, (13, 9)), masks, ignore_index=255)
+    assert torch.allclose(segmentation_loss(logits, masks, balanced=False), wanted, atol=1e-6)

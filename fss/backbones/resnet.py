@@ -32,7 +32,8 @@ class BasicBlock(nn.Module):
         """(B,C,h,w) -> (B,planes,h/stride,w/stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(y + self.downsample(x))
+        y += self.downsample(x)  # in place: no gradient needs the sum's parts
+        return self.relu(y)
 
 
 class Bottleneck(nn.Module):
@@ -55,7 +56,8 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(y + self.downsample(x))
+        y += self.downsample(x)
+        return self.relu(y)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:

@@ -22,7 +22,7 @@ from fss.episode import IGNORE, Episode
 from fss.heads import HeadOutput
 from fss.model import FewShotModel, build_model
 from fss.necks.ppm import PyramidPooling
-from fss.ops import resize, segmentation_loss
+from fss.ops import foreground, segmentation_loss
 
 Step = Callable[[], object]
 
@@ -96,7 +96,7 @@ def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
         with torch.set_grad_enabled(training):
             out = _forward(model, e, target)
         if not training:
-            return resize(out.logits, (setting.size, setting.size)).argmax(1).sum().item()
+            return foreground(out.logits, (setting.size, setting.size)).sum().item()
         assert target is not None
         return learn(segmentation_loss(out.logits, target, balanced) + sum(out.losses.values()), optimizer)
 
@@ -128,7 +128,7 @@ def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:
     def ours() -> object:
         with torch.no_grad():
             logits = model.head(mine, theirs, e.support_masks, e.extras).logits
-            return [resize(x[None], (setting.size, setting.size)).argmax(1).sum().item() for x in logits]
+            return [foreground(x[None], (setting.size, setting.size)).sum().item() for x in logits]
 
     return Pair(ours, few_shot(setting, head, False, 1).plain)
 

@@ -19,7 +19,7 @@ from fss.errors import UserError
 from fss.heads import Panel
 from fss.metrics import EpisodeScore, counts
 from fss.model import FewShotModel
-from fss.ops import resize
+from fss.ops import foreground
 
 # (run, number in the run, draw, prediction (S,S) at network size, IoU in percent, the head's explanation)
 OnEpisode = Callable[[int, int, Draw, Tensor, float, list[Panel]], None]
@@ -90,7 +90,7 @@ def evaluate(
                     iou = 100 * float(inter[0, 1] / union[0, 1].clamp(min=1))
                     drawn = prediction
                     if label_size != "network":
-                        drawn = resize(output.logits[i : i + 1], size)[0].argmax(0)
+                        drawn = foreground(output.logits[i : i + 1], size)[0]
                     on_episode(run, first + i, ready.draws[i], drawn, iou, [p.of(i) for p in panels])
             out.episodes += len(ready.draws)
             bar.update(len(ready.draws) * distributed.world())
@@ -108,7 +108,7 @@ def _predictions(logits: Tensor, ready: Ready, label_size: str) -> Iterator[tupl
     else:
         masks = [square(m).to(logits.device) for m in ready.originals]
     for i, mask in enumerate(masks):
-        yield resize(logits[i : i + 1].float(), (mask.shape[0], mask.shape[1]))[0].argmax(0), mask
+        yield foreground(logits[i : i + 1], (mask.shape[0], mask.shape[1]))[0], mask
 
 
 def square(mask: Tensor) -> Tensor:

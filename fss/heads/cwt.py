@@ -113,7 +113,8 @@ def fit_classifier(
     """The inner loop: gradient descent on a bias-free two-class pixel classifier (section 3.2).
 
     With two classes the softmax depends on the rows' difference alone and their gradients are opposite,
-    so the loop follows one logit map; upsampling is two matrix products, its gradient their transposes.
+    so the loop follows one logit map; upsampling is linear, its gradient the transpose. On a CPU episodes
+    are fitted one after another, so that an episode's features stay in the cache for all its steps.
 
     Args:
         features: (B,K,C,h,w) float32, not normalised.
@@ -125,18 +126,62 @@ def fit_classifier(
         `ops.class_weights`.
     """
     b, k, c, h, w = features.shape
+    if b > 1 and features.device.type == "cpu":
+        each = zip(features.split(1), masks.split(1), weight.split(1), strict=True)
+        return torch.cat([fit_classifier(*one, steps, lr) for one in each])
     pixels = features.permute(0, 1, 3, 4, 2).reshape(b, k * h * w, c)  # (B,Khw,C)
-    up = interpolation_matrix(h, masks.shape[-2], features.device)  # (H,h)
+    rows = _Rows(h, masks.shape[-2], features)
     across = interpolation_matrix(w, masks.shape[-1], features.device)  # (W,w)
-    target, share = (masks == 1).to(features.dtype), _pixel_shares(masks)  # (B,K,H,W)
+    share = rows.cut(_pixel_shares(masks).flatten(0, 1))  # (BK,h,R,W)
+    wanted = rows.cut((masks == 1).to(features.dtype).flatten(0, 1)) * share
     total, difference = weight.sum(1), weight[:, 1] - weight[:, 0]  # (B,C)
     for _ in range(steps):
-        logits = torch.bmm(pixels, difference[:, :, None]).view(b, k, h, w)
-        probability = (up @ logits @ across.T).sigmoid_()  # (B,K,H,W) of the foreground
-        error = up.T @ probability.sub_(target).mul_(share) @ across  # (B,K,h,w)
+        logits = torch.bmm(pixels, difference[:, :, None]).view(b * k, h, w)
+        probability = rows.up(logits @ across.T).sigmoid_()  # (BK,h,R,W) of the foreground
+        error = rows.down(probability.mul_(share).sub_(wanted)) @ across  # (BK,h,w)
         gradient = torch.bmm(error.view(b, 1, -1), pixels)[:, 0]  # (B,C) of row 1; of row 0 its negative
-        difference = difference - 2 * lr * gradient
+        difference = difference.sub(gradient, alpha=2 * lr)
     return torch.stack([total - difference, total + difference], 1) / 2
+
+
+class _Rows:
+    """`ops.resize` along one axis and its transpose, for maps (N,h,W) whose H - 1 is a multiple R of h - 1.
+
+    A cell and the next one make the R pixels from the one up to the other: as many small products as there
+    are cells, in place of one large matrix of zeros. The last cell is its own next one; what would be
+    behind the image has no share. Other sizes go by the matrix, as one strip of H pixels.
+    """
+
+    def __init__(self, cells: int, pixels: int, like: Tensor) -> None:
+        self.cells, self.pixels = cells, pixels
+        self.whole = cells < 2 or (pixels - 1) % (cells - 1) > 0
+        self.matrix = interpolation_matrix(cells, pixels, like.device)  # (H,h)
+        self.strip = pixels if self.whole else (pixels - 1) // (cells - 1)  # R
+        ramp = torch.arange(self.strip, device=like.device) / self.strip
+        self.ramps = torch.stack([1 - ramp, ramp], 1)  # (R,2)
+        own = torch.arange(cells, device=like.device)
+        self.pairs = torch.stack([own, (own + 1).clamp(max=cells - 1)], 1).flatten()  # (2h,)
+
+    def cut(self, maps: Tensor) -> Tensor:
+        """Maps (N,H,W) as they are here, (N,h,R,W), padded with zeros."""
+        if self.whole:
+            return maps[:, None]
+        padded = F.pad(maps, (0, 0, 0, self.cells * self.strip - self.pixels))
+        return padded.unflatten(1, (self.cells, self.strip))
+
+    def up(self, x: Tensor) -> Tensor:
+        """(N,h,W) -> (N,h,R,W)."""
+        if self.whole:
+            return (self.matrix @ x)[:, None]
+        return self.ramps @ x.index_select(1, self.pairs).unflatten(1, (self.cells, 2))
+
+    def down(self, x: Tensor) -> Tensor:
+        """(N,h,R,W) -> (N,h,W), the transpose."""
+        if self.whole:
+            return self.matrix.T @ x[:, 0]
+        own, following = (self.ramps.T @ x).unbind(2)
+        own[:, 1:] += following[:, :-1]
+        return own
 
 
 def _pixel_shares(masks: Tensor) -> Tensor:

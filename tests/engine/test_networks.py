@@ -60,12 +60,14 @@ def test_training_on_images_as_they_are_sees_no_flips(place):
     from fss.data.episodes import EpisodeSet, PictureSet
     from fss.data.plan import Draw
     from fss.data.source import open_source
+    from fss.ops import normalise
 
     config = load_config("folder", "prototype", [f"data.root={place / 'set'}", "data.size=49"])
     source = open_source(config.data, "train")
     for seed in range(8):
         episode = EpisodeSet(source, 49, lambda masks, seed: {}, "none").load(Draw(1, 3, (4,), seed))
-        assert torch.equal(episode.query_image[0], PictureSet(source, 49)[3].image)
+        same = normalise(episode.query_image[0])  # bytes, and so rounded by half a step or less
+        assert (same - PictureSet(source, 49)[3].image).abs().max() < 1 / 255 / 0.22
 
 
 def test_a_head_that_needs_the_neck_says_so(place, capsys):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fss.heads.cwt import CWT, WeightTransformer, fit_classifier
-from fss.ops import class_weights, resize
+from fss.heads.cwt import CWT, WeightTransformer, _Rows, fit_classifier
+from fss.ops import class_weights, interpolation_matrix, resize
 from tests.conftest import relative_error
 
 
@@ -84,3 +84,13 @@ def test_first_weight_is_a_function_of_the_seed():
     a, b, c = (head.prepare(masks, seed)["first_weight"] for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert a.abs().max() <= 512**-0.5 and a.std() == pytest.approx(512**-0.5 / 3**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(("cells", "pixels"), [(13, 97), (7, 49), (5, 38), (1, 9)])
+def test_rows_are_the_resize_and_its_transpose(cells, pixels):
+    x, rows = torch.randn(2, cells, 6), _Rows(cells, pixels, torch.zeros(1))
+    wide = rows.up(x).flatten(1, 2)[:, :pixels]
+    matrix = interpolation_matrix(cells, pixels)
+    assert torch.allclose(wide, matrix @ x, atol=1e-5)
+    y = torch.randn(2, pixels, 6)
+    assert torch.allclose(rows.down(rows.cut(y)), matrix.T @ y, atol=1e-5)
