@@ -50,7 +50,9 @@ def prepare_folder(root: Path, source: Path, images: Path | None = None, val: fl
     make = partial(_make, root, {name: i for i, name in enumerate(classes, 1)})
     with ThreadPoolExecutor() as pool:
         good = tally(found, [i.name for i in items], pool.map(make, items), "images and masks")
-    there = {name for names in lists.values() for name in names if (root / MASKS / f"{name}.png").is_file()}
+    # Lines with two paths are somebody's own, and stay.
+    listed = {line for lines in lists.values() for line in lines if line.strip()}
+    there = {line for line in listed if "/" in line or (root / MASKS / f"{line}.png").is_file()}
     for split, names in _deal(lists, good | there, val).items():
         write_list(found, root / LISTS / f"{split}.txt", names)
         if not names:

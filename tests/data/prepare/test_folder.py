@@ -244,9 +244,13 @@ def test_other_annotations_add_to_a_root(drawn, tmp_path):
         photo(more / f"{name}.jpg")
         labelme(more, name, [shape("dog", "rectangle", [[0, 0], [9, 9]])])
     before = {s: (root / f"ImageSets/Segmentation/{s}.txt").read_text().split() for s in ("train", "val")}
+    own = "JPEGImages/a.jpg SegmentationClass/b.png"
+    with (root / "ImageSets/Segmentation/val.txt").open("a") as lines:
+        lines.write(own + "\n")
     assert prepare(root, drawn, "--images", tmp_path / "nowhere") == 2  # nothing of this is lost
     assert prepare(root, more) == 0
-    after = {s: (root / f"ImageSets/Segmentation/{s}.txt").read_text().split() for s in ("train", "val")}
+    after = {s: (root / f"ImageSets/Segmentation/{s}.txt").read_text().splitlines() for s in ("train", "val")}
+    after["val"].remove(own)
     assert all(set(before[s]) <= set(after[s]) for s in before)
     assert sorted(after["train"] + after["val"]) == ["a", "b", "c", "m", "n"]
 
