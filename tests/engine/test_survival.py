@@ -1,5 +1,6 @@
 """Training that is killed, damaged or starved goes on as if nothing had happened, or says what did."""
 
+import contextlib
 import json
 import os
 import random
@@ -89,7 +90,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path, processes):
         time.sleep(draw.uniform(0, 3 if early else 1))
         if training.poll() is not None:
             break  # it came to its end first
-        os.killpg(training.pid, signal.SIGKILL)
+        kill_tree(training.pid)
         training.wait()
         killed += 1
     done = run(command(root, tmp_path / "cut", *LONGER, processes=processes))
@@ -101,6 +102,25 @@ def test_killed_at_random_moments_and_resumed(tmp_path, processes):
     assert len([s for s in steps if "validation" in s]) == 3 * KILLS + 1
     assert not list((tmp_path / "cut").rglob("*.part"))
     print(f"{killed} kills, {len(steps)} lines of log")
+
+
+def kill_tree(pid):
+    """A process and all below it, which torchrun puts into sessions of their own."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in task.read_text().split()]
+    for each in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    while any(Path(f"/proc/{each}").exists() and "Z" not in state(each) for each in found):
+        time.sleep(0.01)
+
+
+def state(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
 
 
 def stamps(place):
