@@ -1,5 +1,6 @@
 """Checkpoints that say what they are. Written atomically, read without running code in them."""
 
+import json
 import math
 import os
 import shutil
@@ -104,7 +105,10 @@ def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None
         UserError: names each differing field, its value and the wanted one.
     """
     about = content["about"]
-    differ = [f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if about.get(k) != v]
+    plain = lambda value: json.dumps(value, default=str, sort_keys=True)  # noqa: E731  # [1] and (1,) are one
+    differ = [
+        f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if plain(about.get(k)) != plain(v)
+    ]
     if differ:
         raise UserError(
             f"{path} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, or name "

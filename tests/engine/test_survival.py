@@ -208,6 +208,15 @@ def test_a_single_wrong_bit_is_found(tmp_path):
     assert checkpoint.read(tmp_path / "last-1.pt")["model"]["weight"][0, 0] == 0
 
 
+def test_lists_and_tuples_of_options_are_the_same(tmp_path):
+    write(tmp_path / "last.pt", 0)
+    content = checkpoint.read(tmp_path / "last.pt")
+    content["about"]["head_options"] = {"sizes": [7, 4]}
+    checkpoint.require(content, {"head_options": {"sizes": (7, 4)}}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="head_options is"):
+        checkpoint.require(content, {"head_options": {"sizes": (7, 3)}}, tmp_path / "last.pt")
+
+
 class Evil:
     """Makes a file when unpickled."""
 
