@@ -75,10 +75,10 @@ def loaders_watched() -> Iterator[None]:
     """Turn the death of a loader process, which PyTorch raises wherever the main process is, into words."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two while it handed over a tensor
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            f"a loader process died ({str(error).splitlines()[0]}): out of memory, or killed. The last "
-            "checkpoint is whole; go on with fewer of them (data.workers=1), or none (data.workers=0)"
+            f"a loader process died ({type(error).__name__}: {str(error)[:120]}): out of memory, or killed. "
+            "The last checkpoint is whole; go on with fewer of them (data.workers=1), or none (data.workers=0)"
         ) from None
