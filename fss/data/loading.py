@@ -80,5 +80,5 @@ def loaders_watched() -> Iterator[None]:
             raise
         raise UserError(
             f"a loader process died ({type(error).__name__}: {str(error)[:120]}): out of memory, or killed. "
-            "The last checkpoint is whole; go on with fewer of them (data.workers=1), or none (data.workers=0)"
+            "The last checkpoint is whole; go on with fewer of them (data.workers=1) or none (data.workers=0)"
         ) from None
