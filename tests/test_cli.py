@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from fss.cli import main, parse_gpus
+from fss.cli import main
+from fss.cli.common import parse_gpus
 from fss.errors import UserError
 from tests.make import TINY, make_folder
 

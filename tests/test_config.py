@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from fss.config import Config, load_config, validate
+from fss.config import Config
 from fss.errors import UserError
+from fss.recipes import load_config, validate
 
 
 def test_later_differences_win():

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fss.config import Config, load_config
+from fss.config import Config
 from fss.data.files import check_image, count_mask, image_size, read_image, read_mask
 from fss.data.folder import read_classes
 from fss.data.lists import read_list
@@ -26,6 +26,7 @@ from fss.data.prepare.labelme import read as read_labelme
 from fss.data.source import open_source
 from fss.engine import checkpoint
 from fss.errors import UserError
+from fss.recipes import load_config
 from fss.report.results import make_rows, read_results
 from tests.make import make_folder
 

@@ -4,6 +4,7 @@ A key holds all that decides an item, random numbers included; datasets have no 
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,17 @@ class _Collate:
         return errors[0] if errors else self.collate(items)
 
 
+def _leave_quietly(worker: int) -> None:
+    """A loader process whose reader has gone has nobody to tell: the main process says what happened."""
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not isinstance(error, ConnectionError | EOFError):
+            shown(kind, error, trace)
+
+    sys.excepthook = hook
+
+
 def load_batches(
     dataset: Loadable,
     batches: Iterable[Sequence[Any]],
@@ -63,6 +75,7 @@ def load_batches(
         num_workers=min(4, os.cpu_count() or 1) if workers is None else workers,
         collate_fn=_Collate(collate),
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_quietly,
     )
     for batch in loader:
         if isinstance(batch, UserError):

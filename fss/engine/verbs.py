@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fss.config import Config, load_config
+from fss.config import Config
 from fss.data.check import check_set, check_text
 from fss.data.plan import plan_hash
 from fss.data.planfile import plan_text
@@ -29,6 +29,7 @@ from fss.engine.train import train
 from fss.engine.trained import learns
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
+from fss.recipes import load_config
 from fss.report import tables
 from fss.report.overlay import class_sheet, file_name
 from fss.report.results import compare, make_rows, read_results

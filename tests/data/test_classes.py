@@ -3,12 +3,12 @@
 import pytest
 
 from fss.cli import main
-from fss.config import load_config
 from fss.data.classes import fold_classes
 from fss.data.coco import COCO_CLASSES
 from fss.data.folds import base_classes
 from fss.data.voc import PASCAL_CLASSES
 from fss.errors import UserError
+from fss.recipes import load_config
 
 FOLDS = range(4)
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from fss.cli import main
-from fss.config import PretrainConfig, load_config
+from fss.config import PretrainConfig
 from fss.data.episodes import PictureSet
 from fss.data.files import read_mask
 from fss.data.labelled import LabelledSet
 from fss.data.source import open_source
 from fss.errors import UserError
+from fss.recipes import load_config
 from tests.make import TINY, make_folder
 
 NOVEL = 1  # of fold 0 of four classes; image n shows classes n % 4 + 1 and (n + 1) % 4 + 1

@@ -56,11 +56,11 @@ def test_asgnet_trains_on_bare_weights_with_its_own_views(place):
 
 
 def test_training_on_images_as_they_are_sees_no_flips(place):
-    from fss.config import load_config
     from fss.data.episodes import EpisodeSet, PictureSet
     from fss.data.plan import Draw
     from fss.data.source import open_source
     from fss.ops import normalise
+    from fss.recipes import load_config
 
     config = load_config("folder", "prototype", [f"data.root={place / 'set'}", "data.size=49"])
     source = open_source(config.data, "train")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fss.cli import main
-from fss.config import load_config
 from fss.data.plan import plan_hash
 from fss.data.source import open_source
 from fss.engine.test import make_plans
 from fss.engine.train import VALIDATION_SEED, planner_for
+from fss.recipes import load_config
 from tests.make import TINY, make_folder, make_voc
 
 

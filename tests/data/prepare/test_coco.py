@@ -94,8 +94,8 @@ def test_masks_equal_hand_made_truth(archive, tmp_path):
 
 
 def test_lists_hold_annotated_images_and_open_as_coco(archive, tmp_path):
-    from fss.config import load_config
     from fss.data.source import open_source
+    from fss.recipes import load_config
 
     assert prepare(archive, tmp_path / "lists") == 0
     settings = [f"data.root={archive}", f"data.train_list={tmp_path}/lists/train.txt"]

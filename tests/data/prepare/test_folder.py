@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from fss.cli import main
-from fss.config import load_config
 from fss.data.files import read_image, read_mask
 from fss.data.source import open_source
+from fss.recipes import load_config
 from tests.data.prepare.test_coco import rectangle
 from tests.make import save_mask
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from fss.cli import main
-from fss.config import load_config
 from fss.data.source import open_source
+from fss.recipes import load_config
 from tests.make import TINY
 
 CLASSES = {"trn": ["ab_wheel", "abacus", "zebra"], "val": ["apple"], "test": ["pidan", "coin"]}

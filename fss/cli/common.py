@@ -1,0 +1,88 @@
+"""What the verbs' command lines share: options, paths beside settings, GPUs."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fss.errors import UserError
+
+SETTINGS = "settings: any key of the configuration as section.key=value, such as test.episodes=200"
+
+
+class Verb(NamedTuple):
+    """What a verb does in a line, its options, what runs it, and how it is used."""
+
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, list[str]], None]
+    examples: tuple[str, ...]
+    more: str = SETTINGS
+
+
+def what_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    text = "configs/data/NAME.yaml, or a YAML file"
+    add("--data", default="shapes", metavar="NAME", help=text)
+    add("--fold", metavar="N", help="the fold whose classes are held out")
+    add("--shots", metavar="K", help="support images per episode")
+    text = "a further recipe, configs/NAME.yaml or a YAML file"
+    add("--config", action="append", default=[], metavar="NAME", help=text)
+
+
+def settings_and_paths(texts: Sequence[str]) -> tuple[list[str], list[Path]]:
+    settings = [text for text in texts if re.match(r"[a-z_]+(\.\w+)*=", text)]
+    return settings, [Path(text) for text in texts if text not in settings]
+
+
+def parse_gpus(text: str) -> list[int] | None:
+    """GPU numbers from `[0,1]`, `0,1`, `[0]` or `0`; None for `cpu`.
+
+    Raises:
+        UserError: anything else.
+    """
+    bare = text.strip().strip("[]").replace(" ", "")
+    if bare == "cpu":
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", bare):
+        raise UserError(f"GPUs {text!r}: allowed are [0], [0,1], 0, 0,1 or cpu")
+    numbers = [int(n) for n in bare.split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"GPUs {text!r}: each number once")
+    return numbers
+
+
+def choose_gpus(options: argparse.Namespace, arguments: list[str]) -> str | None:
+    """The device that `--gpus` names; None where it names none. Several GPUs: become torchrun."""
+    if options.gpus is None:
+        return None
+    gpus = parse_gpus(options.gpus)
+    if gpus is None:
+        return "cpu"
+    import torch
+
+    count = torch.cuda.device_count()
+    if count == 0:
+        print(f"no CUDA here: GPUs {options.gpus} are not used, running on the CPU", flush=True)
+        return "cpu"
+    absent = [n for n in gpus if n >= count]
+    if absent:
+        raise UserError(f"GPU {absent[0]} does not exist; this machine shows {count}, numbered from 0")
+    if len(gpus) == 1:
+        return f"cuda:{gpus[0]}"
+    if "LOCAL_RANK" not in os.environ:
+        _become_torchrun(gpus, arguments)
+    return "cuda"
+
+
+def _become_torchrun(gpus: list[int], arguments: list[str]) -> None:
+    """Start one process per GPU in this one's place; numbers are those of the GPUs shown to it."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = shown.split(",") if shown else [str(n) for n in range(max(gpus) + 1)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[n] for n in gpus)
+    processes = f"--nproc_per_node={len(gpus)}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", processes, "-m", "fss"]
+    os.execv(sys.executable, [*torchrun, *arguments])

@@ -1,0 +1,87 @@
+"""Verbs that learn and test: train, test, pretrain, run-folds."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fss.cli.common import Verb, choose_gpus, what_options
+from fss.errors import UserError
+
+if TYPE_CHECKING:
+    from fss.config import Config
+
+
+def _pretrain_options(parser: argparse.ArgumentParser) -> None:
+    what_options(parser)
+    add = parser.add_argument
+    add("settings", nargs="*", metavar="section.key=value", help="settings of the configuration")
+    add("--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)")
+    add("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101")
+    add("--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each")
+    parser.set_defaults(checkpoint=None, visualize=False, explain=False)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    _pretrain_options(parser)
+    add = parser.add_argument
+    add("--visualize", action="store_true", help="one picture per tested episode, and a contact sheet")
+    add("--explain", action="store_true", help="pictures of how the head comes to its answer, too")
+
+
+def _test_options(parser: argparse.ArgumentParser) -> None:
+    _train_options(parser)
+    text = "test this one (default: what training left)"
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
+
+
+def _config(options: argparse.Namespace, *more: str) -> "Config":
+    from fss.recipes import load_config
+
+    named = {"data.fold": options.fold, "backbone.layers": options.layers}
+    named |= {f"{section}.shots": options.shots for section in ("train", "test")}
+    overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
+    return load_config(options.data, options.head, [*overrides, *options.settings, *more], options.config)
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
+    config = _config(options)
+    if options.verb == "run-folds" and (options.fold is not None or config.data.fold != 0):
+        raise UserError("run-folds runs every fold; leave out --fold and data.fold")
+    device_name = choose_gpus(options, arguments) or config.device
+
+    from fss.data.loading import loaders_watched
+    from fss.engine import distributed, verbs
+
+    device = distributed.start(device_name)
+    try:
+        pictures = verbs.Pictures(options.visualize, options.explain)
+        with loaders_watched():
+            if options.verb == "run-folds":
+                folds = range(config.data.folds)
+                verbs.run_folds([_config(options, f"data.fold={f}") for f in folds], device, pictures)
+            else:
+                verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
+    finally:
+        distributed.stop()
+
+
+VERBS = {
+    "train": Verb(
+        "stage 1 where it is missing, stage 2, and a test", _train_options, _run,
+        ("fss train --data shapes --fold 0 --layers 50 --shots 1",
+         "fss train --data pascal --fold 0 --head asgnet --gpus 0,1"),
+    ),
+    "test": Verb(
+        "test a head on the classes held out", _test_options, _run,
+        ("fss test --data pascal --fold 0 --shots 5 --head cwt --visualize",
+         "fss test --data shapes --head asgnet --visualize --explain"),
+    ),
+    "pretrain": Verb(
+        "stage 1 alone: a segmentation network learns the base classes", _pretrain_options, _run,
+        ("fss pretrain --data folder data.root=my_photos data.size=321",),
+    ),
+    "run-folds": Verb(
+        "train and test every fold, and put their table together", _train_options, _run,
+        ("fss run-folds --data pascal --head cwt --layers 50 --shots 1",),
+    ),
+}  # fmt: skip

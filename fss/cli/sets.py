@@ -1,0 +1,89 @@
+"""Verbs about data sets: prepare, check-data, plan."""
+
+import argparse
+from pathlib import Path
+
+from fss.cli.common import Verb, settings_and_paths, what_options
+from fss.errors import UserError
+
+
+def _prepare_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("name", metavar="NAME", help="pascal, coco, fss1000, or folder for annotations of your own")
+    text = "the data root: holds the archive, or will with --download; folder: is written"
+    add("--root", type=Path, required=True, metavar="DIR", help=text)
+    text = "where the lists of images go (default: lists/NAME)"
+    add("--lists", type=Path, metavar="DIR", help=text)
+    text = "pascal, coco: fetch what is missing with torchvision's downloaders"
+    add("--download", action="store_true", help=text)
+    add("--sbd", type=Path, metavar="DIR", help="pascal: holds SBD (default: sbd/ in the root)")
+    text = "fss1000: holds trn.txt, val.txt, test.txt, lists of class names (default: the root)"
+    add("--splits", type=Path, metavar="DIR", help=text)
+    text = "folder: COCO-style JSON file, folder of labelme's JSON files, or folder of mask PNGs"
+    add("--from", type=Path, dest="source", metavar="PATH", help=text)
+    text = "folder: where the images are (default: beside the annotations)"
+    add("--images", type=Path, metavar="DIR", help=text)
+    text = "folder: the share of images that become test images (default: 0.5)"
+    add("--val", type=float, metavar="SHARE", help=text)
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    what_options(parser)
+    parser.add_argument("paths", nargs="+", metavar="NAME", help="configs/data/NAME.yaml, or a YAML file")
+
+
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    what_options(parser)
+    parser.add_argument("paths", nargs="+", metavar="FILE", help="the plan to write")
+
+
+def _prepare(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+
+    given = {k: v for k, v in vars(options).items() if k not in ("verb", "name")}
+    verbs.run_prepare(options.name, given)
+
+
+def _check(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+    from fss.recipes import load_config
+
+    settings, names = settings_and_paths(options.paths)
+    if len(names) != 1:
+        raise UserError("check-data takes one name, such as pascal")
+    settings += [f"test.shots={options.shots}"] if options.shots else []
+    verbs.run_check(load_config(str(names[0]), "prototype", settings, options.config))
+
+
+def _plan(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+    from fss.recipes import load_config
+
+    settings, paths = settings_and_paths(options.paths)
+    if len(paths) != 1:
+        raise UserError(f"plan writes one file, got {len(paths)} names")
+    named = {"data.fold": options.fold, "test.shots": options.shots}
+    settings += [f"{key}={value}" for key, value in named.items() if value is not None]
+    verbs.run_plan(load_config(options.data, "prototype", settings, options.config), paths[0])
+
+
+VERBS = {
+    "prepare": Verb(
+        "make masks and lists from official archives, or from annotations of your own",
+        _prepare_options, _prepare,
+        ("fss prepare pascal --root data/voc --download",
+         "fss prepare coco --root data/coco --download",
+         "fss prepare fss1000 --root fewshot_data --splits class_lists",
+         "fss prepare folder --root my_photos --from labelme_json",
+         "fss prepare folder --root my_photos --from masks --images photos --val 0.3"), "",
+    ),
+    "check-data": Verb(
+        "read a whole data set and tell all that is wrong with it", _check_options, _check,
+        ("fss check-data pascal", "fss check-data folder data.root=my_photos --shots 5"),
+    ),
+    "plan": Verb(
+        "write the episodes of a test as a text file that others can run", _plan_options, _plan,
+        ("fss plan --data pascal --fold 0 --shots 5 plan.txt",
+         "fss test --data pascal --fold 0 --shots 5 test.plan=plan.txt"),
+    ),
+}  # fmt: skip

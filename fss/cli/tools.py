@@ -1,0 +1,90 @@
+"""Verbs around the work: report, bench, convert."""
+
+import argparse
+from pathlib import Path
+
+from fss.cli.common import Verb, choose_gpus, settings_and_paths, what_options
+from fss.errors import UserError
+
+_PUBLISHED = """kinds:
+  backbone   ImageNet ResNet-50/101, deep or plain stem        one file
+  cwt-base   PSPNet of base classes, CWT's first stage         one file
+  cwt        that and the classifier weight transformer        two files
+  asgnet     the whole ASGNet, pyramid or ASPP                 one file
+
+The files do not tell what they were trained on: say so with --data, --fold and --shots."""
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="RUN", help="result.json files, or folders that hold some")
+    text = "write the table there, as .md, .csv or .html (default: Markdown on the screen)"
+    add("--out", type=Path, metavar="FILE", help=text)
+    add("--compare", action="store_true", help="two results of one plan, in pairs: second less first")
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--only", metavar="CASE,...", help="cases (default: all with one shot)")
+    add("--runs", type=int, default=3, metavar="N", help="of each way, after one to warm up (default: 3)")
+    add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
+    add("--size", type=int, default=473, metavar="PX", help="of images, 8n+1 (default: 473)")
+    add("--layers", type=int, default=50, choices=(50, 101), help="of the ResNet (default: 50)")
+    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    what_options(parser)
+    parser.set_defaults(data=None)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="the authors' file or files, then the checkpoint to write")
+    add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt or asgnet")
+
+
+def _report(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+
+    verbs.run_report(options.paths, options.out, options.compare)
+
+
+def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
+    from fss.engine import verbs
+
+    names = options.only.split(",") if options.only else None
+    device = choose_gpus(options, arguments) or "auto"
+    verbs.run_bench(
+        names, options.runs, options.json, options.size, options.layers, device, options.precision
+    )
+
+
+def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
+    settings, paths = settings_and_paths(options.paths)
+    if len(paths) < 2:
+        raise UserError("convert needs the authors' file or files, then the checkpoint to write")
+    if options.kind != "backbone" and None in (options.data, options.fold):
+        raise UserError("say what the files were trained on, such as --data pascal --fold 0")
+    named = {"data.fold": options.fold, "train.shots": options.shots}
+    settings += [f"{key}={value}" for key, value in named.items() if value is not None]
+
+    from fss.engine import verbs
+
+    verbs.run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
+
+
+VERBS = {
+    "report": Verb(
+        "a table of results over heads, folds and shots, or a paired comparison", _report_options, _report,
+        ("fss report results/pascal --out table.html",
+         "fss report --compare ONE/result.json OTHER/result.json"), "",
+    ),
+    "bench": Verb(
+        "time the methods against a plain rendering of them, in turn", _bench_options, _bench,
+        ("fss bench", "fss bench --only cwt_train_1shot,asgnet_train_1shot --runs 5 --json"), "",
+    ),
+    "convert": Verb(
+        "make a checkpoint from published weights", _convert_options, _convert,
+        ("fss convert --kind asgnet best.pth asgnet.pt --data pascal --fold 0 --shots 1",
+         "fss convert --kind cwt pspnet.pth transformer.pth cwt.pt --data pascal --fold 0"), _PUBLISHED,
+    ),
+}  # fmt: skip
