@@ -1,10 +1,13 @@
-"""A frozen network as it is computed: batch norms folded into convolutions, in one number format."""
+"""A frozen network as it is computed: norms folded, one number format, fewer products."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fss.winograd import Winograd, suits
 
 
 def fold(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -12,12 +15,18 @@ def fold(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
     The arithmetic of folding is done in float32; weights are then rounded to `dtype` once, and laid out
     channels last. The original keeps its parameters, which checkpoints and checksums are about.
+    A part with a `settle` method is told that its weights are final.
 
     Args:
         module: in evaluation mode; a norm stands right after its convolution in the order of children.
     """
     folded = _fold_children(copy.deepcopy(module).float())
-    return folded.to(dtype=dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    folded = folded.to(dtype=dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    for part in list(folded.modules()):
+        settle: Any = getattr(part, "settle", None)
+        if settle:
+            settle()
+    return _with_fewer_products(folded)
 
 
 def _fold_children(module: nn.Module) -> nn.Module:
@@ -29,6 +38,12 @@ def _fold_children(module: nn.Module) -> nn.Module:
         else:
             _fold_children(child)
         before = (name, child)
+    return module
+
+
+def _with_fewer_products(module: nn.Module) -> nn.Module:
+    for name, child in list(module.named_children()):
+        setattr(module, name, Winograd(child) if suits(child) else _with_fewer_products(child))
     return module
 
 

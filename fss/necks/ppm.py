@@ -43,17 +43,33 @@ class PyramidPooling(nn.Module):
             nn.ReLU(inplace=True),
             nn.Dropout2d(dropout),
         )
+        self.own: nn.Module | None = None  # once settled: the bottleneck's convolution of the map itself,
+        self.others: list[Tensor] = []  # and its weights for the pools
+
+    def _split(self) -> list[Tensor]:
+        """The weights of the bottleneck's convolution: for the map itself, and for each pool."""
+        sizes = [self.inputs] + [self.width] * len(self.features)
+        return list(self.bottleneck[0].weight.split(sizes, 1))  # type: ignore[operator, union-attr]
+
+    def settle(self) -> None:
+        """Weights are final: those for the map itself become a module, which may then be computed faster."""
+        weight, *self.others = self._split()
+        own = nn.Conv2d(self.inputs, self.channels, 3, padding=1)
+        own.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), False)
+        own.bias, self.bottleneck[0] = self.bottleneck[0].bias, nn.Identity()  # type: ignore[assignment]
+        self.own = own
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{"stage4": (B,C,h,w)} -> (B,channels,h,w)."""
         x = features["stage4"]
-        conv, *rest = self.bottleneck.children()
-        assert isinstance(conv, nn.Conv2d)
-        own, *others = conv.weight.split([self.inputs] + [self.width] * len(self.features), 1)
-        out = F.conv2d(x, own, conv.bias, padding=1)
+        if self.own:
+            out, others = self.own(x), self.others
+        else:
+            own, *others = self._split()
+            out = F.conv2d(x, own, self.bottleneck[0].bias, padding=1)  # type: ignore[arg-type]
         for pool, weight in zip(self.features, others, strict=True):
             out = out + convolve_resized(pool(x), weight, (x.shape[-2], x.shape[-1]))
-        for layer in rest:
+        for layer in list(self.bottleneck.children())[1:]:
             out = layer(out)
         return out
 
