@@ -1,9 +1,12 @@
 """Pyramid pooling: Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, https://arxiv.org/abs/1612.01105"""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.necks.base import Decoded, Neck
 from fss.ops import interpolation_matrix
 
 
@@ -12,29 +15,27 @@ def _pool(inputs: int, outputs: int, bins: int) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(bins), conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class PyramidPooling(nn.Module):
+class PyramidPooling(Neck):
     """Average pools of four sizes beside the map itself, merged by a 3x3 convolution.
 
     The pools pass through the convolution at their own size: resizing and convolving are both linear,
     so the result is that of the concatenation, at about half the cost.
 
     Args:
-        in_channels: of stage 4.
+        inputs: channels of the stages.
         channels: of the output.
         dropout: share of channels dropped in training.
     """
 
-    levels = ("stage4",)
-
     def __init__(
         self,
-        in_channels: int,
+        inputs: Mapping[str, int],
         channels: int = 512,
         bins: tuple[int, ...] = (1, 2, 3, 6),
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.channels, self.inputs = channels, in_channels
+        super().__init__(inputs, channels)
+        self.own = in_channels = inputs["stage4"]
         self.width = width = in_channels // len(bins)
         self.features = nn.ModuleList(_pool(in_channels, width, b) for b in bins)
         self.bottleneck = nn.Sequential(
@@ -44,18 +45,18 @@ class PyramidPooling(nn.Module):
             nn.Dropout2d(dropout),
         )
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{"stage4": (B,C,h,w)} -> (B,channels,h,w)."""
+    def decode(self, features: dict[str, Tensor]) -> Decoded:
+        """The map (B,channels,h,w) of {"stage4": (B,C,h,w)}."""
         x = features["stage4"]
         conv, *rest = self.bottleneck.children()
         assert isinstance(conv, nn.Conv2d)
-        own, *others = conv.weight.split([self.inputs] + [self.width] * len(self.features), 1)
+        own, *others = conv.weight.split([self.own] + [self.width] * len(self.features), 1)
         out = F.conv2d(x, own, conv.bias, padding=1)
         for pool, weight in zip(self.features, others, strict=True):
             out = out + convolve_resized(pool(x), weight, (x.shape[-2], x.shape[-1]))
         for layer in rest:
             out = layer(out)
-        return out
+        return Decoded(out, {}, {})
 
 
 def convolve_resized(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
