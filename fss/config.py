@@ -89,6 +89,7 @@ class BackboneConfig(_Section):
 
     layers: Literal[18, 34, 50, 101] = 50
     stem: Literal["auto", "deep", "plain"] = "auto"  # auto: whatever the weights have; deep when random
+    stride: Literal[8, 32] = 8  # of stage 4, pixels; 8: stages 3 and 4 dilate. 32 is not for neck.type=ppm
     weights: str = "auto"  # auto (initmodel/), download (torchvision), random, or a file
     stage1: bool = True  # learn the base classes first; false: frozen as the weights are, without a neck
     base: Path | None = None  # a base checkpoint (fss pretrain, fss convert) in place of stage 1's own
@@ -102,12 +103,61 @@ class BackboneConfig(_Section):
         return self
 
 
-class NeckConfig(_Section):
-    """The frozen network's decoder, between backbone and classifier."""
+# Which necks take which of the options beside channels and dropout.
+NECK_OPTIONS = {
+    "align": ("alignseg", "sfnet", "sfnet_gated"),
+    "stride": ("alignseg", "sfnet", "sfnet_gated", "fpn"),
+    "auxiliary": ("alignseg", "sfnet", "fpn"),
+    "gate": ("sfnet_gated",),
+}
 
-    type: Literal["ppm"] = "ppm"
-    channels: int = Field(512, ge=8, le=8192)
+
+class NeckConfig(_Section):
+    """The frozen network's decoder, between backbone and classifier. `sfnet` with align=false is `fpn`."""
+
+    type: Literal["ppm", "alignseg", "sfnet", "sfnet_gated", "fpn"] = "ppm"
+    channels: int = Field(512, ge=8, le=8192)  # 256 unless set for all but ppm
     dropout: float = Field(0.1, ge=0, lt=1)
+    align: bool = True  # false: offsets of zero, all else the same
+    stride: Literal[8, 4] = 8  # of the map that heads get, pixels; stage 1 learns at 4
+    auxiliary: bool = False  # more classifiers in stage 1, each with weight 0.4; true unless set for alignseg
+    gate: Literal["conv", "pooled"] = "conv"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_type(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        kind = given.get("type", "ppm")
+        if kind == "sfnet" and given.get("align") is False:
+            kind, given = "fpn", {**given, "type": "fpn"}
+        if kind == "fpn":
+            given = {k: v for k, v in given.items() if k != "align" or v is not False}
+        own = {} if kind == "ppm" else {"channels": 256, "auxiliary": kind == "alignseg"}
+        return {**own, **given}
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> "NeckConfig":
+        for key, takers in NECK_OPTIONS.items():
+            value = getattr(self, key)
+            if self.type not in takers and value != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{self.type} has no use for {key}={value}; leave it out, or set neck.type to one of "
+                    + ", ".join(takers)
+                )
+        return self
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it moves maps by offsets that it learned."""
+        return self.align and self.type in NECK_OPTIONS["align"]
+
+    def account(self, with_stride: bool = False) -> dict[str, Any]:
+        """What checkpoints say of the neck: what its parameters depend on; on request, its map's stride."""
+        kept = {k for k, takers in NECK_OPTIONS.items() if self.type in takers}
+        if not with_stride or self.stride == 8:
+            kept -= {"stride"}
+        return self.model_dump(include={"type", "channels", "dropout", *kept})
 
 
 class HeadConfig(BaseModel):
@@ -234,6 +284,15 @@ class Config(_Section):
     output: Path = Path("results")
     variant: str = ""  # head options set beside the recipes, for folder names; filled in by itself
     tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of stage 2's folder: two settings side by side
+
+    @model_validator(mode="after")
+    def _neck_fits(self) -> "Config":
+        if self.backbone.stage1 and self.backbone.stride != 8 and self.neck.type == "ppm":
+            raise ValueError(
+                "neck.type=ppm stands on stage 4 alone, which backbone.stride=32 makes too coarse; "
+                "set backbone.stride=8, or neck.type=alignseg, sfnet, sfnet_gated or fpn"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The resolved copy that is saved with every run."""

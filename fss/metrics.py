@@ -1,7 +1,8 @@
 """Intersection and union, added as counts and divided once.
 
 mIoU is the mean over classes of the foreground IoU, each class's counts summed over all its
-episodes; FB-IoU is the mean of background and foreground IoU, each summed over all episodes.
+episodes; FB-IoU is the mean of background and foreground IoU, each summed over all episodes. Stage 1
+counts every class at once, on whole images and near the boundaries of labels.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from statistics import mean, stdev
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from fss.episode import IGNORE
@@ -42,6 +44,41 @@ def counts(prediction: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         inter.append((p & m).flatten(1).sum(1))
         union.append((p | m).flatten(1).sum(1))
     return torch.stack(inter, 1), torch.stack(union, 1)
+
+
+def confusion(prediction: Tensor, labels: Tensor, n: int, where: Tensor | None = None) -> Tensor:
+    """How many pixels of label i were predicted to be j: (n,n) int64.
+
+    Args:
+        prediction, labels: (B,H,W), 0..n-1; labels of 255 are left out.
+        where: (B,H,W) bool, pixels that count; all without.
+    """
+    valid = labels != IGNORE if where is None else where & (labels != IGNORE)
+    return torch.bincount(labels[valid] * n + prediction[valid], minlength=n * n).view(n, n)
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """Mean over the classes from 1 on that labels show of the IoU of a `confusion`; NaN if there is none."""
+    matrix = matrix.double()
+    inter, union = matrix.diag(), matrix.sum(0) + matrix.sum(1) - matrix.diag()
+    seen = matrix.sum(1)[1:] > 0
+    return float((inter / union.clamp(min=1))[1:][seen].mean()) if bool(seen.any()) else float("nan")
+
+
+def boundary_band(labels: Tensor, reach: int = 3) -> Tensor:
+    """Labelled pixels with another label at most `reach` rows and columns away: labels (B,H,W) -> bool.
+
+    255 is a label like any other here, since borders of objects are drawn in it; but rows and columns
+    of nothing else are the canvas's padding, and no boundary.
+    """
+    ignored = labels == IGNORE
+    padding = (ignored.all(1, keepdim=True) | ignored.all(2, keepdim=True)).expand_as(labels)
+    x = labels.float()[:, None]
+    extremes = [
+        F.max_pool2d((sign * x).masked_fill(padding[:, None], -torch.inf), 2 * reach + 1, 1, reach)[:, 0]
+        for sign in (1, -1)
+    ]
+    return (extremes[0] != -extremes[1]) & ~ignored
 
 
 @dataclass(frozen=True)

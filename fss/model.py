@@ -13,8 +13,8 @@ from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read
 from fss.config import BackboneConfig, Config, NeckConfig
 from fss.episode import IGNORE
 from fss.errors import UserError
-from fss.heads import Features, Head, HeadOutput, build_head
-from fss.necks.ppm import PyramidPooling
+from fss.heads import Features, Head, HeadOutput, Panel, build_head
+from fss.necks import Neck, make_neck
 from fss.ops import normalise, resize
 
 
@@ -22,17 +22,26 @@ class BaseSegmenter(nn.Module):
     """Stage 1: an ordinary segmentation network for the base classes.
 
     Args:
-        classes: base classes + background, the rows of the bias-free linear classifier.
+        classes: base classes + background, the rows of the linear classifier.
     """
 
-    def __init__(self, backbone: ResNet, neck: PyramidPooling, classes: int) -> None:
+    def __init__(self, backbone: ResNet, neck: Neck, classes: int) -> None:
         super().__init__()
         self.backbone, self.neck = backbone, neck
-        self.classifier = nn.Conv2d(neck.channels, classes, 1, bias=False)
+        self.classifier = nn.Conv2d(neck.channels, classes, 1, bias=neck.classifier_bias)
+        self.sides = nn.ModuleDict(neck.side_classifiers(classes))
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (B,3,H,W) -> {"base": (B,classes,h,w)}, and in training each auxiliary classifier's."""
+        decoded = self.neck.decode(self.backbone(images, self.neck.levels))
+        out = {"base": self.classifier(decoded.map)}
+        if self.training:
+            out |= {name: self.sides[name](x) for name, x in decoded.sides.items()}
+        return out
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B,3,H,W) -> logits (B,classes,h,w) at stride 8."""
-        return self.classifier(self.neck(self.backbone(images, self.neck.levels)))
+        """Images (B,3,H,W) -> logits (B,classes,h,w) at the neck's own resolution."""
+        return self.logits(images)["base"]
 
 
 class FewShotModel(nn.Module):
@@ -47,7 +56,7 @@ class FewShotModel(nn.Module):
     head: Head
 
     def __init__(
-        self, backbone: ResNet, neck: PyramidPooling | None, head: Head, tokens: Tokens | None = None,
+        self, backbone: ResNet, neck: Neck | None, head: Head, tokens: Tokens | None = None,
         bf16: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -57,7 +66,7 @@ class FewShotModel(nn.Module):
         self.head = head
         self.bf16 = bf16
         # As computed, and of which parameters. In a tuple, so that it is no part of checkpoints.
-        self._folded: tuple[Any, ResNet, PyramidPooling | None] | None = None
+        self._folded: tuple[Any, ResNet, Neck | None] | None = None
 
     @property
     def frozen(self) -> list[nn.Module]:
@@ -70,12 +79,12 @@ class FewShotModel(nn.Module):
         self.head.train(mode)
         return self
 
-    def _network(self) -> tuple[ResNet, PyramidPooling | None]:
+    def _network(self) -> tuple[ResNet, Neck | None]:
         """Backbone and neck as they are computed; made anew when their parameters were changed."""
         now = (self.bf16, state_of(self.backbone, self.neck))
         if self._folded is None or self._folded[0] != now:
             dtype = torch.bfloat16 if self.bf16 else torch.float32
-            neck = None if self.neck is None else cast(PyramidPooling, fold(self.neck, dtype))
+            neck = None if self.neck is None else cast(Neck, fold(self.neck, dtype))
             self._folded = (now, cast(ResNet, fold(self.backbone, dtype)), neck)
         return self._folded[1:]
 
@@ -84,17 +93,33 @@ class FewShotModel(nn.Module):
         """Images (B,3,H,W), normalised or bytes -> frozen {level: (B,C,h,w)} at the head's levels."""
         images = normalise(images) if images.dtype == torch.uint8 else images
         levels = set(self.head.levels)
-        stages = levels.intersection(STAGES).union(PyramidPooling.levels if "neck" in levels else ())
         backbone, neck = self._network()
+        stages = levels.intersection(STAGES).union(neck.levels if neck and "neck" in levels else ())
         with torch.autocast(images.device.type, enabled=False):
-            half = images.to(torch.bfloat16) if self.bf16 else images.float()
-            features = backbone(half, stages) if stages else {}
+            features = backbone(self._as_computed(images), stages) if stages else {}
             if neck and "neck" in levels:
                 features["neck"] = neck(features)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             if self.tokens and levels.intersection(VIT_CHANNELS):
                 features |= self.tokens(images)
         return {level: features[level] for level in self.head.levels}
+
+    def _as_computed(self, images: Tensor) -> Tensor:
+        return images.to(torch.bfloat16) if self.bf16 else images.float()
+
+    @torch.no_grad()
+    def explain_neck(self, images: Tensor) -> list[Panel]:
+        """Images (B,3,H,W), normalised or bytes -> maps of the neck's offsets over them, as queries.
+
+        None where the head does not stand on the neck, or the neck has no offsets.
+        """
+        backbone, neck = self._network()
+        if neck is None or "neck" not in self.head.levels:
+            return []
+        images = normalise(images) if images.dtype == torch.uint8 else images
+        with torch.autocast(images.device.type, enabled=False):
+            offsets = neck.decode(backbone(self._as_computed(images), neck.levels)).offsets
+        return [Panel(title, offset.movedim(1, -1), "query") for title, offset in offsets.items()]
 
     def encode(self, images: Tensor, without: tuple[str, ...] = ()) -> Features:
         """What the head keeps of an image, whatever its partners: images (B,3,H,W) -> {level: (B,...)}.
@@ -169,29 +194,30 @@ def build_backbone(config: BackboneConfig, weights: bool = True) -> ResNet:
     Raises:
         UserError: weights are missing, do not fit, or have the other stem.
     """
+    empty = lambda deep: ResNet(config.layers, deep, config.stride)  # noqa: E731
     if not weights:
-        return ResNet(config.layers, config.stem != "plain")
+        return empty(config.stem != "plain")
     found = find_weights(config.weights, config.layers, config.stem)
     if found == "random":
-        return ResNet(config.layers, config.stem != "plain")
+        return empty(config.stem != "plain")
     state = read_weights(found, config.layers)
     stem = "deep" if has_deep_stem(state) else "plain"
     if config.stem not in ("auto", stem):
         raise UserError(
             f"{found} has the {stem} stem, not backbone.stem={config.stem}; set backbone.stem=auto"
         )
-    backbone = ResNet(config.layers, stem == "deep")
+    backbone = empty(stem == "deep")
     load_strict(backbone, state, str(found))
     return backbone
 
 
-def build_neck(config: NeckConfig, backbone: ResNet) -> PyramidPooling:
+def build_neck(config: NeckConfig, backbone: ResNet) -> Neck:
     """The neck as configured, on this backbone."""
-    return PyramidPooling(backbone.channels["stage4"], config.channels, dropout=config.dropout)
+    return make_neck(config.type, backbone.channels, config.model_dump(exclude={"type"}))
 
 
 def build_model(
-    head: str, options: dict[str, Any], backbone: ResNet, neck: PyramidPooling | None = None,
+    head: str, options: dict[str, Any], backbone: ResNet, neck: Neck | None = None,
     tokens: Tokens | None = None, bf16: bool = False,
 ) -> FewShotModel:  # fmt: skip
     """A few-shot model: a head by name or import path, with its options, on a (trained) network."""

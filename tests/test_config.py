@@ -24,6 +24,10 @@ def test_later_differences_win():
         ("data.fold=4", r"fold 4 does not exist; allowed: 0..3"),
         ("test.runs=0", "test.runs: .*greater than or equal to 1"),
         ("train.augment=flips", "set train.augment=none"),
+        ("neck.type=pmp", "neck.type: .*'ppm', 'alignseg', 'sfnet', 'sfnet_gated' or 'fpn'"),
+        ("neck.align=false", "ppm has no use for align=False; .*neck.type to one of alignseg, sfnet"),
+        ("neck.stride=16", "neck.stride: .*8 or 4"),
+        ("backbone.stride=32", "neck.type=ppm stands on stage 4 alone.*set backbone.stride=8, or neck.type="),
         ("backbone.layers=20", "backbone.layers: .*18, 34, 50 or 101"),
         ("data=5", "data=5: data must be a section"),
         ("head=cwt", "head=cwt: head must be a section"),
@@ -71,6 +75,25 @@ def test_empty_section_changes_nothing(tmp_path):
     path.write_text("data:\ntest:\n  runs: 3\n")
     config = load_config("shapes", "cwt", extra=[str(path)])
     assert config.data.size == 97 and config.test.runs == 3
+
+
+def test_necks_bring_their_own_defaults_and_one_name_each():
+    def neck(*settings):
+        return load_config("pascal", "cwt", [f"neck.{s}" for s in settings]).neck
+
+    assert neck().account() == {"type": "ppm", "channels": 512, "dropout": 0.1}  # as it always was
+    assert (neck("type=alignseg").channels, neck("type=alignseg").auxiliary) == (256, True)
+    assert neck("type=alignseg", "auxiliary=false").auxiliary is False
+    assert neck("type=sfnet", "channels=64").channels == 64 and not neck("type=sfnet").auxiliary
+    assert neck("type=sfnet", "align=false") == neck("type=fpn") == neck("type=fpn", "align=false")
+    assert neck("type=sfnet").account()["align"] and "align" not in neck("type=fpn").account()
+    four = neck("type=fpn", "stride=4")
+    assert "stride" not in four.account() and four.account(with_stride=True)["stride"] == 4
+    for settings in (["type=sfnet", "align=false"], ["type=alignseg", "stride=4"], ["type=ppm"]):
+        once = neck(*settings)
+        assert type(once)(**once.model_dump()) == once
+    with pytest.raises(UserError, match=r"sfnet has no use for gate=pooled; .* to one of sfnet_gated"):
+        neck("type=sfnet", "gate=pooled")
 
 
 def test_folders_are_named_after_options_beside_the_recipes():

@@ -9,9 +9,10 @@ from torchvision.models import VisionTransformer
 from fss.backbones.frozen import checksum
 from fss.backbones.resnet import ResNet
 from fss.backbones.vit import VIT_CHANNELS, Tokens
+from fss.errors import UserError
 from fss.heads import HEADS, find_head, head_options
 from fss.model import build_model
-from fss.necks.ppm import PyramidPooling
+from fss.necks import NECKS, make_neck
 from fss.ops import segmentation_loss
 
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
@@ -24,22 +25,39 @@ VARIANTS = [
     ("asgnet", {**SMALL, "context": "aspp"}),
     ("asgnet", {**SMALL, "prototypes": 1, "similarity": "mean"}),
     ("asgnet", {**SMALL, "tokens": "patches+class"}),
+    ("asgnet", {**SMALL, "features": "neck"}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("examples.my_head.my_head:MyHead", {}),
 ]
-NECKS = {"ppm": lambda backbone: PyramidPooling(backbone.channels["stage4"], 16), "none": lambda _: None}
+# Every neck, and its options that change what heads get; "none" for bare weights.
+ON = {name: (name, {}) for name in NECKS} | {
+    "none": None,
+    "alignseg,off": ("alignseg", {"align": False}),
+    "sfnet,stride 4": ("sfnet", {"stride": 4}),
+}
 
 
-def needs_neck(name, options):
+def stands_on_neck(name, options):
+    if "features" in options:
+        return options["features"] == "neck"
     return "level" not in options and "neck" in find_head(name).levels
+
+
+def fits(name, options, neck):
+    """Every head on the neck meets every neck; its variants, and heads beside the neck, the first one."""
+    if not stands_on_neck(name, options):
+        return neck in ("none", "ppm")
+    if options and name != "asgnet":
+        return neck == "ppm"
+    return neck != "none" and (name, neck) != ("asgnet", "sfnet,stride 4")
 
 
 CASES = [
     pytest.param(name, options, neck, id=f"{name}-{','.join(map(str, options.values()))}-{neck}")
     for name, options in [*((name, {}) for name in HEADS), *VARIANTS]
-    for neck in NECKS
-    if neck != "none" or not needs_neck(name, options)
+    for neck in ON
+    if fits(name, options, neck)
 ]
 
 
@@ -47,7 +65,8 @@ def build(name, options, neck, bf16=False):
     torch.manual_seed(0)
     backbone = ResNet(18)
     tokens = tiny_tokens() if "tokens" in options else None
-    return build_model(name, options, backbone, NECKS[neck](backbone), tokens, bf16).eval()
+    made = ON[neck] and make_neck(ON[neck][0], backbone.channels, {"channels": 16, **ON[neck][1]})
+    return build_model(name, options, backbone, made, tokens, bf16).eval()
 
 
 def tiny_tokens():
@@ -119,7 +138,12 @@ def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
         features = [model.encode(query), model.encode(support.flatten(0, 1))]
         theirs = {k: v.unflatten(0, (2, 3)) for k, v in features[1].items() if k not in model.head.query_only}
         panels = model.head.explain(features[0], theirs, masks, extras)
+        moved = model.explain_neck(query)
     assert panels or name not in HEADS
+    aligned = stands_on_neck(name, options) and neck in ("alignseg", "sfnet", "sfnet_gated", "sfnet,stride 4")
+    assert bool(moved) == aligned
+    for panel in moved:
+        assert panel.values.dim() == 4 and panel.values.shape[::3] == (2, 2) and panel.over == "query"
     for panel in panels:
         assert panel.values.shape[:-2] == ((2, 3) if panel.over == "support" else (2,))
         if panel.values.is_floating_point():
@@ -157,3 +181,9 @@ def test_prepare_is_pure(name, options, neck):
     a, b = model.head.prepare(masks, 7), model.head.prepare(masks, 7)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_asgnet_refuses_cells_that_its_seeds_do_not_fit():
+    model = build("asgnet", {**SMALL, "features": "neck"}, "sfnet,stride 4")
+    with pytest.raises(UserError, match=r"stride 8, 7 x 9 cells .* got 13 x 17; set .*neck.stride=8"):
+        model.output(*episodes(model))

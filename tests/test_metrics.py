@@ -1,9 +1,11 @@
 """Scores against the authors' counts, and against sums made by hand."""
 
+import math
+
 import pytest
 import torch
 
-from fss.metrics import EpisodeScore, counts, interval95
+from fss.metrics import EpisodeScore, boundary_band, confusion, counts, interval95, mean_iou
 
 
 def test_counts_and_scores_match_the_authors(fixture_numbers):
@@ -44,3 +46,27 @@ def test_shapes_must_agree():
 def test_interval():
     assert interval95([50.0]) is None
     assert interval95([1.0, 2.0, 3.0]) == pytest.approx(4.303 / 3**0.5)  # deviation 1, t(2) = 4.303
+
+
+def test_band_around_boundaries():
+    labels = torch.zeros(1, 12, 20, dtype=torch.int64)
+    labels[:, :, 10:] = 2
+    labels[:, 9:] = 255  # the canvas's padding: rows of nothing else
+    labels[:, 0, 3] = 255  # an ignored pixel is a border, and counts for nothing itself
+    band = boundary_band(labels, reach=2)[0]
+    wanted = torch.zeros(12, 20, dtype=torch.bool)
+    wanted[:9, 8:12] = True
+    wanted[:3, 1:6] = True
+    wanted[0, 3] = False
+    assert torch.equal(band, wanted)
+    assert not boundary_band(torch.full((1, 5, 5), 255)).any()
+
+
+def test_mean_iou_of_a_confusion():
+    labels = torch.tensor([[[0, 1, 1, 2, 255]]])
+    prediction = torch.tensor([[[0, 1, 2, 2, 1]]])
+    matrix = confusion(prediction, labels, 4)
+    assert matrix.sum() == 4 and matrix[1].tolist() == [0, 1, 1, 0]
+    assert mean_iou(matrix) == (1 / 2 + 1 / 2) / 2  # class 3 is not seen; background does not count
+    assert mean_iou(confusion(prediction, labels, 4, labels == 1)) == 1 / 2
+    assert math.isnan(mean_iou(torch.zeros(3, 3)))

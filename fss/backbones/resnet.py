@@ -1,4 +1,4 @@
-"""Dilated ResNet-18/34/50/101 for segmentation, stride 8 (He et al., CVPR 2016; Yu et al., CVPR 2017)."""
+"""ResNet-18/34/50/101 for segmentation, dilated or not (He et al., CVPR 2016; Yu et al., CVPR 2017)."""
 
 from collections.abc import Collection
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
+# Strides and dilations of the four stages, by the stride of the last in pixels (the stem's is 4).
+_PLANS = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 32: ((1, 2, 2, 2), (1, 1, 1, 1))}
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # A residual branch that starts small lets a network learn from scratch in minutes. Loaded weights replace it.
 LAST_NORM = 0.2
@@ -85,26 +87,30 @@ def stage_channels(layers: int) -> dict[str, int]:
 
 
 class ResNet(nn.Module):
-    """ResNet with stride 8: stages 3 and 4 keep the resolution and dilate by 2 and 4.
+    """ResNet with stages of stride 4, 8, 8, 8: 3 and 4 keep the resolution and dilate by 2 and 4.
 
     Args:
         layers: 18, 34, 50 or 101.
         deep_stem: three 3x3 convolutions (published few-shot weights) in place of one 7x7 (torchvision).
+        stride: of stage 4, in pixels; with 32 in place of 8 nothing is dilated: 4, 8, 16, 32. Parameters
+            are the same.
 
     Attributes:
         channels: level name -> C, for "stage1".."stage4".
     """
 
-    def __init__(self, layers: int = 50, deep_stem: bool = True) -> None:
+    def __init__(self, layers: int = 50, deep_stem: bool = True, stride: int = 8) -> None:
         super().__init__()
         if layers not in BLOCKS:
             raise ValueError(f"ResNet-{layers} is not offered; allowed: {', '.join(map(str, BLOCKS))}")
-        self.layers, self.deep_stem = layers, deep_stem
+        if stride not in _PLANS:
+            raise ValueError(f"stride {stride} is not offered; allowed: {', '.join(map(str, _PLANS))}")
+        self.layers, self.deep_stem, self.stride = layers, deep_stem, stride
         self.layer0, self._inputs = _stem(deep_stem)
         block = Bottleneck if layers >= 50 else BasicBlock
-        plan = zip(BLOCKS[layers], (64, 128, 256, 512), (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
-        for i, (depth, planes, stride, dilation) in enumerate(plan, 1):
-            setattr(self, f"layer{i}", self._stage(block, depth, planes, stride, dilation))
+        plan = zip(BLOCKS[layers], (64, 128, 256, 512), *_PLANS[stride], strict=True)
+        for i, (depth, planes, step, dilation) in enumerate(plan, 1):
+            setattr(self, f"layer{i}", self._stage(block, depth, planes, step, dilation))
         self.channels = stage_channels(layers)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -56,7 +56,7 @@ def build(setting: Setting, head: str) -> FewShotModel:
     """An untrained model as published: CWT on the neck, ASGNet on stages 2 and 3."""
     torch.manual_seed(0)
     backbone = ResNet(setting.layers)
-    neck = PyramidPooling(backbone.channels["stage4"]) if head == "cwt" else None
+    neck = PyramidPooling(backbone.channels) if head == "cwt" else None
     model = build_model(head, {}, backbone, neck, bf16=setting.half)
     return model.to(setting.device).to(memory_format=torch.channels_last)
 

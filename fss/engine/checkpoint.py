@@ -15,6 +15,7 @@ from torch import nn
 
 from fss.backbones.weights import load_strict, read_torch
 from fss.errors import UserError
+from fss.heads import head_options
 
 FORMAT = 1
 
@@ -98,13 +99,20 @@ def _spare(path: Path) -> str:
     return "Replace it, or delete it to make it anew"
 
 
+# What checkpoints are that do not say it: settings that came after the first of them, or stand at this value.
+_LATER = {"stride": 8}
+
+
 def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Hold a checkpoint's own account against what is wanted.
 
     Raises:
         UserError: names each differing field, its value and the wanted one.
     """
-    about = content["about"]
+    about, wanted = _LATER | content["about"], _LATER | wanted
+    options = about.get("head_options")
+    if isinstance(options, dict) and about.get("head") == wanted.get("head") is not None:
+        about["head_options"] = head_options(about["head"], options)  # later ones at their defaults
     plain = lambda value: json.dumps(value, default=str, sort_keys=True)  # noqa: E731  # [1] and (1,) are one
     differ = [
         f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if plain(about.get(k)) != plain(v)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
-from fss.config import Config, HeadConfig
+from fss.config import Config, HeadConfig, NeckConfig
 from fss.data.classes import fold_classes
 from fss.engine import checkpoint
 from fss.engine.network import about_base
 from fss.engine.train import about_few_shot
 from fss.errors import UserError
 from fss.model import BaseSegmenter, build_model
+from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
 
 State = Mapping[str, Tensor]
@@ -112,22 +113,20 @@ Kind = Callable[[State, Config, str], Converted]
 KINDS: dict[str, Kind] = {"backbone": _backbone, "cwt-base": _cwt_base, "cwt": _cwt, "asgnet": _asgnet}
 
 
-def _few_shot(
-    config: Config, backbone: ResNet, neck: PyramidPooling | None
-) -> tuple[nn.Module, dict[str, Any]]:
+def _few_shot(config: Config, backbone: ResNet, neck: Neck | None) -> tuple[nn.Module, dict[str, Any]]:
     about = about_few_shot(config, _stem(backbone), fold_classes(config.data).trained)
     model = build_model(config.head.type, config.head.options, backbone, neck)
     return model, {**about, "shots": config.train.shots}
 
 
 def _shaped(
-    config: Config, backbone: ResNet, neck: PyramidPooling | None, options: Mapping[str, Any] | None = None
+    config: Config, backbone: ResNet, neck: Neck | None, options: Mapping[str, Any] | None = None
 ) -> Config:
     """The configuration, with the layers, neck and head options that the files have."""
-    shape = {"layers": backbone.layers, "stage1": neck is not None}
+    shape = {"layers": backbone.layers, "stage1": neck is not None, "stride": backbone.stride}
     update: dict[str, Any] = {"backbone": config.backbone.model_copy(update=shape)}
     if neck:
-        update["neck"] = config.neck.model_copy(update={"channels": neck.channels})
+        update["neck"] = NeckConfig(channels=neck.channels, dropout=config.neck.dropout)
     if options:
         update["head"] = HeadConfig(type=config.head.type, **{**config.head.options, **options})
     return config.model_copy(update=update)
@@ -149,7 +148,7 @@ def _stem(backbone: ResNet) -> str:
 
 
 def _neck(state: State, backbone: ResNet, source: str) -> PyramidPooling:
-    return PyramidPooling(backbone.channels["stage4"], _sizes(state, "bottleneck.0.weight", source)[0])
+    return PyramidPooling(backbone.channels, _sizes(state, "bottleneck.0.weight", source)[0])
 
 
 def _sizes(state: State, name: str, source: str) -> tuple[int, ...]:

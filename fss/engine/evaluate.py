@@ -60,7 +60,7 @@ def evaluate(
         batch: episodes at once; changes no number.
         label_size: "network" scores at S x S, "original" at the label's own size.
         on_episode: called with each prediction, in the process that made it.
-        explain: ask the head for maps that explain, and hand them to `on_episode`.
+        explain: ask head and neck for maps that explain, and hand them to `on_episode`.
 
     Raises:
         UserError: an image or mask cannot be read, or logits are not finite.
@@ -81,7 +81,7 @@ def evaluate(
             if not output.logits.isfinite().all():
                 names = {store.pictures.source.samples[i].name for d in ready.draws for i in d.images}
                 raise UserError(f"logits are not finite in an episode of {', '.join(sorted(names))}")
-            panels = model.head.explain(*parts) if explain else []
+            panels = model.head.explain(*parts) + _neck_panels(model, store, ready) if explain else []
             out.notes.update({k: int(v.sum()) for k, v in output.notes.items()})
             for i, (prediction, mask) in enumerate(_predictions(output.logits, ready, label_size)):
                 inter, union = counts(prediction[None], mask[None])
@@ -99,6 +99,12 @@ def evaluate(
     bar.close()
     out.episodes, out.notes = _over_processes(out)
     return out
+
+
+def _neck_panels(model: FewShotModel, store: FeatureStore, ready: Ready) -> list[Panel]:
+    """What the neck has to show of the queries, which are read once more for it."""
+    pictures = [store.pictures.load(d.query) for d in ready.draws]
+    return model.explain_neck(torch.stack([p.image for p in pictures]).to(store.device))
 
 
 def _predictions(logits: Tensor, ready: Ready, label_size: str) -> Iterator[tuple[Tensor, Tensor]]:

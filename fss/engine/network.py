@@ -15,7 +15,7 @@ from fss.engine import checkpoint
 from fss.engine.run import base_folder
 from fss.errors import UserError
 from fss.model import BaseSegmenter, build_backbone, build_base
-from fss.necks.ppm import PyramidPooling
+from fss.necks import Neck
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Network:
     """The parts of a frozen network, and what there is to tell of it."""
 
     backbone: ResNet
-    neck: PyramidPooling | None
+    neck: Neck | None
     tokens: Tokens | None
     told: dict[str, Any]
 
@@ -84,7 +84,8 @@ def about_base(config: Config, stem: str, base_names: Sequence[str]) -> dict[str
         "size": config.data.size,
         "layers": config.backbone.layers,
         "stem": stem,
-        "neck": config.neck.model_dump(),
+        **({} if config.backbone.stride == 8 else {"stride": config.backbone.stride}),
+        "neck": config.neck.account(),
     }
 
 

@@ -1,11 +1,13 @@
 """Stage 1: an ordinary segmentation network learns the base classes; few-shot heads stand on it."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -20,6 +22,7 @@ from fss.engine.network import about_base, empty_base
 from fss.engine.run import base_folder, open_folder
 from fss.episode import IGNORE
 from fss.errors import UserError
+from fss.metrics import boundary_band, confusion, mean_iou
 from fss.model import BaseSegmenter, build_base
 from fss.ops import normalise, resize
 
@@ -85,7 +88,12 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     per_epoch = max(1, len(train.samples) // batch)
 
     def validate(writer: SummaryWriter | None, step: int) -> float:
-        return 100 * base_miou(model, val, config, device, half)
+        scores = base_scores(model, val, config, device, half)
+        known = not math.isnan(scores.boundary)
+        fit.facts["base_boundary_miou"] = scores.boundary if known else None  # of what is saved next
+        if writer and known:
+            writer.add_scalar("validation/boundary_miou", scores.boundary, step)
+        return scores.miou
 
     facts = {
         "backbone_sha256": checksum(model.backbone),
@@ -119,19 +127,33 @@ def _fresh_or_empty(config: Config, folder: Path, classes: int) -> BaseSegmenter
     return build_base(config, classes)
 
 
+class _WithSides(nn.Module):
+    """A network whose call gives the auxiliary classifiers' logits too."""
+
+    def __init__(self, model: BaseSegmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.model.logits(images)
+
+
 def _step(model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool) -> Any:
-    network = distributed.parallel(model, device)
+    network = distributed.parallel(_WithSides(model), device)
+    smoothing, side = config.pretrain.label_smoothing, model.neck.side_weight
 
     def step(batch: Labelled) -> Losses:
         images = normalise(batch.images.to(device, non_blocking=True))
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            logits = network(images)
-        logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]))
-        smoothing = config.pretrain.label_smoothing
-        loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)
+            every = network(images)
+        losses = {}
+        for name, logits in every.items():
+            logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]))
+            loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)
+            losses[name] = loss if name == "base" else side * loss
         names = lambda: [source.samples[i].name for i in batch.positions.tolist()]  # noqa: E731
-        return Losses({"base": loss}, (labels != IGNORE).sum().float(), names)
+        return Losses(losses, (labels != IGNORE).sum().float(), names)
 
     return step
 
@@ -151,16 +173,23 @@ def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.
         norm.momentum = 0.1
 
 
+class BaseScores(NamedTuple):
+    """Mean IoU over the base classes, in percent: on whole images, and in the band of `boundary_band`."""
+
+    miou: float
+    boundary: float
+
+
 @torch.inference_mode()
-def base_miou(
+def base_scores(
     model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool
-) -> float:
-    """Mean IoU over the base classes seen in a split, counts summed over all its images.
+) -> BaseScores:
+    """Scores on the base classes seen in a split, counts summed over all its images.
 
     Images get the test resize; novel classes are background, and so is what is predicted on them.
     """
     n = len(source.base) + 1
-    matrix = torch.zeros(n * n, dtype=torch.int64, device=device)
+    matrices = torch.zeros(2, n, n, dtype=torch.int64, device=device)
     data = LabelledSet(source, config.data.size, config.pretrain, 0)
     keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
     batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
@@ -170,9 +199,7 @@ def base_miou(
             logits = model(normalise(batch.images.to(device)))
         labels = batch.labels.to(device)
         prediction = resize(logits.float(), (labels.shape[-2], labels.shape[-1])).argmax(1)
-        valid = labels != IGNORE
-        matrix += torch.bincount(labels[valid] * n + prediction[valid], minlength=n * n)
-    matrix = distributed.sum_over_processes(matrix).view(n, n).double()
-    inter, union = matrix.diag(), matrix.sum(0) + matrix.sum(1) - matrix.diag()
-    seen = matrix.sum(1)[1:] > 0
-    return float((inter / union.clamp(min=1))[1:][seen].mean()) if bool(seen.any()) else float("nan")
+        for matrix, where in zip(matrices, (None, boundary_band(labels)), strict=True):
+            matrix += confusion(prediction, labels, n, where)
+    whole, band = distributed.sum_over_processes(matrices)
+    return BaseScores(100 * mean_iou(whole), 100 * mean_iou(band))

@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 import fss
-from fss.config import Config
+from fss.config import Config, NeckConfig
 from fss.errors import UserError
 
 
@@ -48,6 +48,8 @@ def _base(config: Config) -> str:
     """Stage 1's network: layers, and what differs from weights that were found by themselves."""
     b, untrained = config.backbone, 0 in (config.pretrain.epochs, config.pretrain.seconds)
     parts = [f"resnet{b.layers}", *_weights(b.weights), *([b.stem] if b.stem != "auto" else [])]
+    parts += [] if b.stride == 8 else [f"stride{b.stride}"]
+    parts += _neck(config.neck)
     if config.data.novel_in_train != "background":
         parts.append(f"novel_{config.data.novel_in_train.removesuffix('_image')}")
     return "_".join([*parts, *(["untrained"] if untrained else [])])
@@ -57,9 +59,23 @@ def _network(config: Config) -> str:
     """The frozen network: stage 1's, unless said otherwise."""
     b, parts = config.backbone, [_base(config)]
     parts += [] if b.stage1 else ["nostage1"]
+    parts += [f"cells{config.neck.stride}"] if b.stage1 and config.neck.stride != 8 else []
     parts += [f"on_{b.base.stem}"] if b.base else []
     parts += [] if b.vit == "none" else [f"vit{b.vit_size}", *_weights(b.vit)]
     return "_".join(parts)
+
+
+def _neck(neck: NeckConfig) -> list[str]:
+    """The neck, unless it is pyramid pooling, and what it was set to beside its defaults."""
+    if neck.type == "ppm":
+        return []
+    usual = NeckConfig(type=neck.type)
+    changed = [
+        f"{key}={getattr(neck, key)}"
+        for key in ("align", "auxiliary", "gate")
+        if getattr(neck, key) != getattr(usual, key)
+    ]
+    return [neck.type, *changed]
 
 
 def _weights(spec: str) -> list[str]:

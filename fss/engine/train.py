@@ -33,9 +33,8 @@ _SHOWN = 4  # validation episodes drawn for TensorBoard
 
 def about_few_shot(config: Config, stem: str, base_names: Sequence[str]) -> dict[str, Any]:
     """What a checkpoint of stage 2 must say of itself to be the one that is wanted."""
-    about = {**about_base(config, stem, base_names), "stage": "few-shot"}
-    if not config.backbone.stage1:
-        about["neck"] = None
+    neck = config.neck.account(with_stride=True) if config.backbone.stage1 else None
+    about = {**about_base(config, stem, base_names), "stage": "few-shot", "neck": neck}
     if config.backbone.vit != "none":
         about["vit_size"] = config.backbone.vit_size
     head = {"head": config.head.type, "head_options": head_options(config.head.type, config.head.options)}

@@ -88,7 +88,8 @@ def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
     """The model that a checkpoint's own account describes, with its parameters."""
     about = content["about"]
     try:
-        backbone = build_backbone(BackboneConfig(layers=about["layers"], stem=about["stem"]), weights=False)
+        shape = BackboneConfig(layers=about["layers"], stem=about["stem"], stride=about.get("stride", 8))
+        backbone = build_backbone(shape, weights=False)
         neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
         head, options = str(about["head"]), dict(about["head_options"])
         tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None

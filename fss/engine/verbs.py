@@ -29,7 +29,7 @@ from fss.engine.train import train
 from fss.engine.trained import learns
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
-from fss.recipes import load_config
+from fss.recipes import load_config, validate
 from fss.report import tables
 from fss.report.overlay import class_sheet, file_name
 from fss.report.results import compare, make_rows, read_results
@@ -63,14 +63,17 @@ def run_train(config: Config, device: torch.device, checkpoint: Path | None, pic
 def _check_head(config: Config, pictures: Pictures) -> None:
     """What is wrong with a head, or with what is asked of it, should not wait for stage 1 to end."""
     head_options(config.head.type, config.head.options)
-    if pictures.explain and find_head(config.head.type).explain is Head.explain:
+    aligned = config.backbone.stage1 and config.neck.aligned
+    if pictures.explain and not aligned and find_head(config.head.type).explain is Head.explain:
         raise UserError(f"head {config.head.type!r} has no explain(); leave out --explain")
 
 
 def _base(config: Config, device: torch.device) -> None:
     folder = pretrain(config, device, wants_half(config.precision, device))
-    best = read(folder / "best.pt")["best"]
-    _say(f"stage 1: base-class mIoU {best:.2f} -> {folder}")
+    content = read(folder / "best.pt")
+    band = content["facts"].get("base_boundary_miou")  # older checkpoints have none
+    near = "" if band is None else f", {band:.2f} within 3 pixels of boundaries"
+    _say(f"stage 1: base-class mIoU {content['best']:.2f}{near} -> {folder}")
 
 
 def run_test(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
@@ -163,8 +166,8 @@ def _finished(config: Config) -> Path | None:
     """The result of a test with exactly these settings, if there is one."""
     wanted = config.model_dump(mode="json")
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
-        try:
-            if read_results([path])[0].content["config"] == wanted:
+        try:  # settings that came after a result are at their defaults in it
+            if validate(read_results([path])[0].content["config"]).model_dump(mode="json") == wanted:
                 return path
         except UserError:  # another head's damaged result is no obstacle
             continue

@@ -13,16 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.errors import UserError
 from fss.heads.base import Features, Head, HeadOutput, Panel
 from fss.heads.context import ASPP, Pyramid
-from fss.heads.seeds import place_seeds
+from fss.heads.seeds import STRIDE, place_seeds
 from fss.ops import resize, segmentation_loss, without_foreground
 
 _NEARNESS = 10.0  # cells that count as much as a feature distance of 1; |xy|^2 / 100 in the paper's words
 
 
 class ASGNet(Head):
-    """ASGNet on stages 2 and 3.
+    """ASGNet on stages 2 and 3, or on the neck's map.
 
     Args:
         context: "pyramid" or "aspp", the module that turns query, guide and similarity into logits.
@@ -36,6 +37,8 @@ class ASGNet(Head):
             its patch tokens, or these and a map of their likeness to the class token.
         iterations: of the clustering, in training and in testing.
         dropout: share of channels dropped after the reduction.
+        features: what the supports are clustered and the query compared on: "stages" 2 and 3, as
+            published, or the "neck"'s map (`backbone.stage1=true`); of stride 8 either way.
     """
 
     levels = ("stage3", "stage2")
@@ -53,6 +56,7 @@ class ASGNet(Head):
         tokens: Literal["none", "patches", "patches+class"] = "none",
         iterations: tuple[int, int] = (10, 5),
         dropout: float = 0.5,
+        features: Literal["stages", "neck"] = "stages",
     ) -> None:
         if prototypes < 1 or not cells >= 1 or width < 1 or not sizes or min(*sizes, *iterations) < 1:
             raise ValueError(
@@ -61,7 +65,7 @@ class ASGNet(Head):
             )
         if not 0 <= dropout < 1 or max(sizes) > 1000:
             raise ValueError(f"dropout={dropout}, sizes={sizes}; allowed: 0 <= dropout < 1, sizes up to 1000")
-        self.reduced = (*ASGNet.levels, *_TOKENS[tokens])
+        self.reduced = (*(ASGNet.levels if features == "stages" else ("neck",)), *_TOKENS[tokens])
         self.levels = (*self.reduced, *(ASPP if context == "aspp" else Pyramid).levels)
         super().__init__(channels)
         self.prototypes, self.cells, self.iterations = prototypes, cells, iterations
@@ -87,8 +91,9 @@ class ASGNet(Head):
         In bfloat16 where the network is, as is the context module; clustering and allocation never are.
         """
         kept = {level: features[level] for level in self.context.levels}
-        size = (features["stage3"].shape[-2], features["stage3"].shape[-1])
-        with self._precision(features["stage3"]):
+        first = features[self.reduced[0]]
+        size = (first.shape[-2], first.shape[-1])
+        with self._precision(first):
             # The convolution of the concatenation is the sum of the parts' convolutions. Tokens, on a
             # coarser grid, are resized after theirs: both are linear and a resize keeps constants.
             parts = [features[level] for level in self.reduced]
@@ -136,6 +141,12 @@ class ASGNet(Head):
         """Prototypes of all shots together (B,K*N,C), which of them count, and superpixels (B,K,h,w)."""
         x = support["reduced"].float()  # (B,K,C,h,w)
         b, k, _, h, w = x.shape
+        on_seeds = [(side - 1) // STRIDE + 1 for side in masks.shape[-2:]]
+        if [h, w] != on_seeds:
+            raise UserError(
+                f"asgnet clusters maps of stride {STRIDE}, {on_seeds[0]} x {on_seeds[1]} cells here, and got "
+                f"{h} x {w}; set backbone.stride=8 (head.features=stages) or neck.stride=8 (neck)"
+            )
         soft = resize((masks == 1).to(x.dtype), (h, w))  # (B,K,h,w)
         found, valid, index = cluster(
             x.flatten(0, 1), soft.flatten(0, 1), extras["seeds"].flatten(0, 1),

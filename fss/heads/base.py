@@ -31,7 +31,8 @@ class Panel:
     Attributes:
         title: of the panel.
         values: on "support" (B,K,h,w), on "query" (B,h,w). Whole numbers are drawn as colours, one each,
-            -1 not at all; floats, from 0 to 1, as heat.
+            -1 not at all; floats, from 0 to 1, as heat. With a last axis of 2 more, offsets in cells, x
+            then y: direction and length are drawn as colours and arrows.
         over: which images it lies over, "support" or "query".
         points: (B,K,N,2) or (B,N,2) row and column in cells, drawn as dots; NaN for none.
     """

@@ -1,9 +1,12 @@
 """Pyramid pooling: Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, https://arxiv.org/abs/1612.01105"""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.necks.base import Decoded, Neck
 from fss.ops import interpolation_matrix
 
 
@@ -12,29 +15,27 @@ def _pool(inputs: int, outputs: int, bins: int) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(bins), conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class PyramidPooling(nn.Module):
+class PyramidPooling(Neck):
     """Average pools of four sizes beside the map itself, merged by a 3x3 convolution.
 
     The pools pass through the convolution at their own size: resizing and convolving are both linear,
     so the result is that of the concatenation, at about half the cost.
 
     Args:
-        in_channels: of stage 4.
+        inputs: channels of the stages.
         channels: of the output.
         dropout: share of channels dropped in training.
     """
 
-    levels = ("stage4",)
-
     def __init__(
         self,
-        in_channels: int,
+        inputs: Mapping[str, int],
         channels: int = 512,
         bins: tuple[int, ...] = (1, 2, 3, 6),
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.channels, self.inputs = channels, in_channels
+        super().__init__(inputs, channels)
+        self.map_channels = in_channels = inputs["stage4"]
         self.width = width = in_channels // len(bins)
         self.features = nn.ModuleList(_pool(in_channels, width, b) for b in bins)
         self.bottleneck = nn.Sequential(
@@ -48,19 +49,19 @@ class PyramidPooling(nn.Module):
 
     def _split(self) -> list[Tensor]:
         """The weights of the bottleneck's convolution: for the map itself, and for each pool."""
-        sizes = [self.inputs] + [self.width] * len(self.features)
+        sizes = [self.map_channels] + [self.width] * len(self.features)
         return list(self.bottleneck[0].weight.split(sizes, 1))  # type: ignore[operator, union-attr]
 
     def settle(self) -> None:
         """Weights are final: those for the map itself become a module, which may then be computed faster."""
         weight, *self.others = self._split()
-        own = nn.Conv2d(self.inputs, self.channels, 3, padding=1)
+        own = nn.Conv2d(self.map_channels, self.channels, 3, padding=1)
         own.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), False)
         own.bias, self.bottleneck[0] = self.bottleneck[0].bias, nn.Identity()  # type: ignore[assignment]
         self.own = own
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{"stage4": (B,C,h,w)} -> (B,channels,h,w)."""
+    def decode(self, features: dict[str, Tensor]) -> Decoded:
+        """The map (B,channels,h,w) of {"stage4": (B,C,h,w)}."""
         x = features["stage4"]
         if self.own:
             out, others = self.own(x), self.others
@@ -71,7 +72,7 @@ class PyramidPooling(nn.Module):
             out = out + convolve_resized(pool(x), weight, (x.shape[-2], x.shape[-1]))
         for layer in list(self.bottleneck.children())[1:]:
             out = layer(out)
-        return out
+        return Decoded(out, {}, {})
 
 
 def convolve_resized(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:

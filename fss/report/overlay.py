@@ -34,6 +34,18 @@ def row(panels: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([x for p in sized for x in (p, line)][:-1], 1)
 
 
+def rows(panels: list[np.ndarray], most: int = 6) -> np.ndarray:
+    """Panels in rows of `most`, white where the last one has fewer."""
+    made = [row(panels[i : i + most]) for i in range(0, len(panels), most)]
+    width = max(r.shape[1] for r in made)
+    return np.concatenate(
+        [
+            cv2.copyMakeBorder(r, 0, 4, 0, width - r.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3)
+            for r in made
+        ]
+    )[:-4]
+
+
 def episode_row(source: Source, size: int, draw: Draw, prediction: Tensor) -> np.ndarray:
     """Supports with true masks | query with true mask | query with prediction (S,S), as RGB (H,W,3) uint8."""
     pairs = [_prepared(source, size, i, draw.class_id) for i in (*draw.supports, draw.query)]
@@ -102,7 +114,7 @@ class EpisodePictures:
         if panels:
             images = [_prepared(self.source, self.size, i, draw.class_id)[0] for i in draw.images]
             drawn = [p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.size)]
-            _write(path.with_name(f"explain_{path.name}"), row(drawn))
+            _write(path.with_name(f"explain_{path.name}"), rows(drawn))
 
     def contact_sheet(self) -> Path:
         """The dozen best, median and worst episodes on one page; returns its path."""

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from fss.heads import Panel
+from fss.report.offsets import draw_offsets
 
 # Easily told apart, in an order that keeps neighbours different (after Kelly, 1965).
 COLOURS = np.array(
@@ -37,29 +38,42 @@ def draw_panel(
     if panel.over == "query":
         values, points = values[None], None if points is None else points[None]
     return [
-        _titled(_drawn(image, values[i], None if points is None else points[i], size), panel.title)
+        _titled(*_drawn(image, values[i], None if points is None else points[i], size, panel.title))
         for i, image in enumerate(images)
     ]
 
 
-def _drawn(image: np.ndarray, values: np.ndarray, points: np.ndarray | None, size: int) -> np.ndarray:
+def _drawn(
+    image: np.ndarray, values: np.ndarray, points: np.ndarray | None, size: int, title: str
+) -> tuple[np.ndarray, str]:
+    """The picture, and its title with what had to be measured."""
     zoom = -(-LEAST // image.shape[0])
     image = cv2.resize(image, None, fx=zoom, fy=zoom)
     image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # colours mean the map
     h, w = image.shape[:2]
-    step = (np.array(values.shape) - 1) / (size - 1) / zoom  # cells to a pixel
-    y, x = np.arange(h) * step[0], np.arange(w) * step[1]
-    if not np.issubdtype(values.dtype, np.integer):
-        across, down = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-        heat = cv2.remap(values.astype(np.float32), across, down, cv2.INTER_LINEAR)
-        coloured = cv2.applyColorMap((255 * heat.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)
-        return (image * 0.4 + coloured[..., ::-1] * 0.6).astype(np.uint8)
+    step = (np.array(values.shape[:2]) - 1) / (size - 1)  # cells to a pixel of the canvas
+    y, x = np.arange(h) * step[0] / zoom, np.arange(w) * step[1] / zoom
+    if np.issubdtype(values.dtype, np.integer):
+        return _in_colours(image, values, points, y, x), title
+    across, down = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    smooth = cv2.remap(values.astype(np.float32), across, down, cv2.INTER_LINEAR)
+    if smooth.ndim == 3:
+        picture, rim = draw_offsets(image, smooth / step[::-1])
+        return picture, f"{title}, rim {rim:.1f} px"
+    coloured = cv2.applyColorMap((255 * smooth.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)
+    return (image * 0.4 + coloured[..., ::-1] * 0.6).astype(np.uint8), title
+
+
+def _in_colours(
+    image: np.ndarray, values: np.ndarray, points: np.ndarray | None, y: np.ndarray, x: np.ndarray
+) -> np.ndarray:
+    """Whole numbers as colours and points as dots; rows `y` and columns `x` of the picture, in cells."""
     index = values[np.ix_(np.rint(y).astype(int), np.rint(x).astype(int))]
     out = image.copy()
     inside = index >= 0
     out[inside] = (image[inside] * 0.4 + COLOURS[index[inside] % len(COLOURS)] * 0.6).astype(np.uint8)
     for r, c in [] if points is None else points[~np.isnan(points).any(1)]:
-        at = (round(c / step[1]), round(r / step[0]))
+        at = (round(c / x[1]), round(r / y[1]))
         for radius, colour in ((6, (0, 0, 0)), (4, (255, 255, 255))):
             cv2.circle(out, at, radius, colour, -1, cv2.LINE_AA)
     return out

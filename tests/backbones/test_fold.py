@@ -31,7 +31,7 @@ def unsettled(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(("layers", "deep"), [(18, True), (34, False), (50, True), (50, False), (101, True)])
 def test_folded_network_equals_the_written_one(layers, deep):
     backbone = unsettled(ResNet(layers, deep))
-    neck = unsettled(PyramidPooling(backbone.channels["stage4"], 64))
+    neck = unsettled(PyramidPooling(backbone.channels, 64))
     levels = ("stage1", "stage2", "stage3", "stage4")
     images = torch.randn(2, 3, 65, 49)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_pools_pass_the_convolution_at_their_own_size(cells):
 
 
 def test_pyramid_pooling_equals_the_concatenation():
-    neck, x = unsettled(PyramidPooling(64, 32)), torch.randn(2, 64, 13, 9)
+    neck, x = unsettled(PyramidPooling({"stage4": 64}, 32)), torch.randn(2, 64, 13, 9)
     with torch.no_grad():
         whole = neck.bottleneck(torch.cat([x, *(resize(pool(x), (13, 9)) for pool in neck.features)], 1))
         assert relative_error(neck({"stage4": x}), whole) < 1e-5

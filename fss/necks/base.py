@@ -1,0 +1,63 @@
+"""What a neck is: the contract that stage 1, model and pictures rely on, and all they know of it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Decoded(NamedTuple):
+    """What a neck makes of a backbone's features.
+
+    Attributes:
+        map: (B,C,h,w) at the neck's own resolution, normed and activated; stage 1's classifier stands on it.
+        sides: maps (B,C,h',w') of the auxiliary classifiers, by name.
+        offsets: (B,2,h,w), x then y, in cells of the map: from where each place was sampled; by title.
+    """
+
+    map: Tensor
+    sides: dict[str, Tensor]
+    offsets: dict[str, Tensor]
+
+
+class Neck(nn.Module):
+    """Base class of all necks. A neck takes plain keyword arguments; `inputs` comes from the backbone.
+
+    Attributes:
+        levels: feature maps it needs, of "stage1".."stage4".
+        channels: of its map.
+        shrink: cells of its own map to one of the map that heads get, 1 or 2.
+        side_weight: of each auxiliary loss.
+        classifier_bias: whether stage 1's classifier on it has one, as published with it.
+    """
+
+    levels: tuple[str, ...] = ("stage4",)
+    shrink = 1
+    side_weight = 0.4
+    classifier_bias = False
+
+    def __init__(self, inputs: Mapping[str, int], channels: int) -> None:
+        """Take `inputs`: stage -> C, for "stage1".."stage4"."""
+        super().__init__()
+        self.inputs, self.channels = dict(inputs), channels
+
+    def decode(self, features: dict[str, Tensor]) -> Decoded:
+        """{level: (B,C,h,w)} -> everything: what stage 1 learns from."""
+        raise NotImplementedError(f"{type(self).__name__} must define decode")
+
+    def side_classifiers(self, classes: int) -> dict[str, nn.Module]:
+        """Auxiliary classifiers by the name of their side; each gives logits (B,classes,h,w)."""
+        return {}
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """{level: (B,C,h,w)} -> the map (B,channels,h,w) that heads get."""
+        return average(self.decode(features).map, self.shrink)
+
+
+def average(x: Tensor, shrink: int) -> Tensor:
+    """Every second cell (B,C,h,w) -> (B,C,h',w'), each the mean of the 3x3 around it; 1 changes nothing.
+
+    The cells that stay lie where a convolution of stride 2 puts them, so that corners stay corners.
+    """
+    return x if shrink == 1 else F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)

@@ -1,0 +1,112 @@
+"""What every neck must keep, at both strides of the backbone: a new neck is tested by being in `NECKS`."""
+
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fss.backbones.fold import fold
+from fss.backbones.resnet import STAGES, ResNet
+from fss.config import NECK_OPTIONS, NeckConfig
+from fss.model import BaseSegmenter
+from fss.necks import NECKS, make_neck
+from fss.necks.align import OffsetBranch
+from fss.necks.sfnet import Summit
+from fss.ops import resize
+from tests.backbones.test_fold import unsettled
+from tests.conftest import relative_error
+
+INPUTS = {"stage1": 8, "stage2": 12, "stage3": 16, "stage4": 24}
+VARIANTS = [
+    ("ppm", {}),
+    *((name, {"align": align}) for name in NECK_OPTIONS["align"] for align in (True, False)),
+    ("fpn", {}),
+    ("sfnet", {"auxiliary": True}),
+    ("alignseg", {"auxiliary": False}),
+    ("sfnet_gated", {"gate": "pooled"}),
+]
+IDS = [f"{name}-{','.join(map(str, options.values()))}" for name, options in VARIANTS]
+
+
+def features(stride=8, batch=2):
+    torch.manual_seed(1)
+    cells = {8: (25, 13, 13, 13), 32: (25, 13, 7, 4)}[stride]
+    return {s: torch.randn(batch, INPUTS[s], n, n + 4) for s, n in zip(STAGES, cells, strict=True)}
+
+
+def build(name, options, channels=16):
+    torch.manual_seed(0)
+    return make_neck(name, INPUTS, {"channels": channels, **options})
+
+
+@pytest.mark.parametrize("stride", [8, 32])
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+def test_maps_have_the_size_that_was_asked_for_and_follow_their_features(name, options, stride):
+    neck = unsettled(build(name, options))
+    x = features(stride)
+    with torch.no_grad():
+        full, heads = neck.decode(x).map, neck(x)
+    if name != "ppm":
+        assert full.shape == (2, 16, 25, 29) and heads.shape == (2, 16, 13, 15)
+        fine = make_neck(name, INPUTS, {"channels": 16, "stride": 4, **options})
+        fine.load_state_dict(neck.state_dict())
+        with torch.no_grad():
+            assert torch.equal(fine.eval()(x), full)
+    for level in neck.levels:
+        with torch.no_grad():
+            assert not torch.allclose(neck({**x, level: x[level] + 1}), heads, atol=1e-4), level
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+def test_every_parameter_learns_in_stage_1(name, options):
+    backbone = ResNet(18, deep_stem=False)
+    model = BaseSegmenter(backbone, make_neck(name, backbone.channels, {"channels": 16, **options}), 3)
+    every = model.train().logits(torch.randn(2, 3, 33, 33))
+    assert set(every) == {"base", *model.sides} and all(x.shape[:2] == (2, 3) for x in every.values())
+    target = torch.randint(0, 3, (2, 33, 33))
+    sum(F.cross_entropy(resize(x, (33, 33)), target) for x in every.values()).backward()
+    without = {n for n, p in model.named_parameters() if p.grad is None}
+    assert without == set()
+    assert set(model.eval().logits(torch.randn(1, 3, 33, 33))) == {"base"}
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+def test_folded_equals_written_and_bfloat16_stays_near(name, options):
+    neck, x = unsettled(build(name, options)), features()
+    for branch in neck.modules():
+        if isinstance(branch, OffsetBranch):
+            nn.init.normal_(branch.last.weight, std=0.03)  # offsets that move something
+    with torch.no_grad():
+        plain, copy = neck.decode(x), fold(neck, torch.float32).decode(x)
+        half = fold(neck, torch.bfloat16).decode({k: v.bfloat16() for k, v in x.items()})
+    assert relative_error(copy.map, plain.map) < 1e-5
+    assert half.map.dtype == torch.bfloat16 and relative_error(half.map.float(), plain.map) < 0.05
+    aligned = bool({"align": True, **options}["align"]) and name not in ("ppm", "fpn")
+    assert bool(plain.offsets) == aligned == NeckConfig(type=name, **options).aligned
+    for title, offset in plain.offsets.items():
+        assert offset.shape == (2, 2, *offset.shape[2:]) and offset.abs().max() > 1e-3
+        assert half.offsets[title].dtype == torch.float32
+        assert (half.offsets[title] - offset).abs().max() < 0.02 * offset.abs().max() + 0.02
+
+
+def test_pools_pass_the_summits_convolution_at_their_own_size():
+    summit, x = unsettled(Summit(24, 8, 0.1)), torch.randn(2, 24, 13, 9)
+    with torch.no_grad():
+        whole = summit.merge(torch.cat([*(resize(pool(x), (13, 9)) for pool in summit.pools), x], 1))
+        assert relative_error(summit(x), whole) < 1e-5
+
+
+def test_heads_get_the_mean_around_every_second_cell():
+    neck = make_neck("fpn", INPUTS, {"channels": 16}).eval()
+    full, heads = neck.decode(features()).map, neck(features())
+    assert torch.allclose(heads[:, :, 2, 3], full[:, :, 3:6, 5:8].mean((2, 3)), atol=1e-6)
+    assert torch.allclose(heads[:, :, 0, 0], full[:, :, :2, :2].mean((2, 3)), atol=1e-6)
+
+
+def test_the_schema_knows_which_neck_takes_what():
+    for name, neck in NECKS.items():
+        takes = inspect.signature(neck).parameters
+        assert {k for k in NECK_OPTIONS if k in takes} == {k for k, v in NECK_OPTIONS.items() if name in v}
+    assert tuple(NeckConfig.model_fields["type"].annotation.__args__) == tuple(NECKS)
