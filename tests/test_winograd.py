@@ -24,7 +24,7 @@ def test_equals_the_convolution(dilation, h, w, bias):
 
 
 def test_small_maps_take_the_plain_way():
-    conv = nn.Conv2d(256, 4, 3, padding=1).requires_grad_(False)
+    conv = nn.Conv2d(256, 64, 3, padding=1).requires_grad_(False)
     x = torch.randn(1, 256, 9, 9)
     assert torch.equal(Winograd(conv)(x), conv(x))
 
@@ -43,9 +43,9 @@ def test_small_maps_take_the_plain_way():
     ],
 )
 def test_what_suits(options, wanted):
-    assert suits(nn.Conv2d(256, 4, 3, **options)) == wanted
+    assert suits(nn.Conv2d(256, 64, 3, **options)) == wanted
 
 
 def test_other_modules_do_not_suit():
     assert not suits(nn.Conv2d(256, 4, 1)) and not suits(nn.Conv2d(64, 4, 3, padding=1))
-    assert not suits(nn.ReLU())
+    assert not suits(nn.Conv2d(256, 2, 3, padding=1)) and not suits(nn.ReLU())
