@@ -41,12 +41,19 @@ class DataConfig(_Section):
     # what held-out classes are in training images: background (published), ignored pixels, or no image at all
     novel_in_train: Literal["background", "ignore", "drop_image"] = "background"
     small_classes: Literal["error", "drop"] = "error"  # classes with fewer than K+1 counting images
+    # what training reads: the true masks, those of `fss pseudo-label`, or a folder with a NAME.png per image
+    train_masks: str = Field("true", min_length=1)
     workers: int | None = Field(None, ge=0)  # loader processes; default: up to 4, one a core
 
     @field_validator("size")
     @classmethod
     def _on_the_grid(cls, size: int) -> int:
         return _grid(size)
+
+    @field_validator("train_masks", mode="before")
+    @classmethod
+    def _yes(cls, masks: Any) -> Any:
+        return "true" if masks is True else masks  # YAML's `true`
 
     @model_validator(mode="after")
     def _folds_of_the_set(self) -> "DataConfig":
@@ -57,6 +64,15 @@ class DataConfig(_Section):
             raise ValueError(
                 f"{self.trained_on} is trained on in folds={wanted[0]}, scheme={wanted[1]}; "
                 f"got folds={self.folds}, scheme={self.scheme}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _novel_in_masks(self) -> "DataConfig":
+        if self.train_masks != "true" and self.novel_in_train != "background":
+            raise ValueError(
+                f"train_masks={self.train_masks}: such masks know base classes alone, so where held-out ones "
+                f"are is unknown and novel_in_train={self.novel_in_train} cannot be done; allowed: background"
             )
         return self
 
@@ -77,6 +93,11 @@ class DataConfig(_Section):
     def trained_name(self) -> str:
         """The set that networks are trained on: this one, but for cross-domain tests."""
         return self.trained_on or self.name
+
+    @property
+    def masks_name(self) -> str | None:
+        """What training's masks are called in folders' names and protocols; None for the true ones."""
+        return None if self.train_masks == "true" else Path(self.train_masks).name
 
     def list_of(self, split: str) -> str:
         """The list of a split: "train", "val", or "select"."""
@@ -183,7 +204,7 @@ class ScheduleConfig(_Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(1e-4, ge=0, le=1)
-    decay: Literal["constant", "cosine", "poly"] = "constant"
+    decay: Literal["constant", "cosine", "poly", "step"] = "constant"  # step: a tenth in the second half
     warmup: float = Field(0.0, ge=0, lt=1)  # share of the budget
     # Spread evenly over the budget, the last at its end; stage 2 begins with one more.
     validations: int = Field(1, ge=1)
@@ -205,7 +226,7 @@ class PretrainConfig(ScheduleConfig):
     epochs: float | None = Field(100, ge=0)
     batch: int = Field(12, ge=2)  # pyramid pooling norms a single pixel, which one image alone cannot give
     lr: float = Field(2.5e-3, gt=0)
-    decay: Literal["constant", "cosine", "poly"] = "cosine"
+    decay: Literal["constant", "cosine", "poly", "step"] = "cosine"
     validations: int = Field(20, ge=1)
     crop: int | None = Field(None, ge=17)  # pixels; default: data.size
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -248,6 +269,61 @@ class TrainConfig(ScheduleConfig):
         return self
 
 
+class PseudoConfig(ScheduleConfig):
+    """Pseudo-masks from image-level labels. Defaults as published for L2G."""
+
+    epochs: float | None = Field(10, ge=0)
+    batch: int = Field(3, ge=1)
+    nesterov: bool = True
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    decay: Literal["constant", "cosine", "poly", "step"] = "step"
+    lr_factors: tuple[float, float, float, float] = (1, 2, 10, 20)  # backbone, its biases, new layers, theirs
+    validations: int = Field(5, ge=1)
+    layers: Literal[18, 34, 50, 101] | None = None  # of the global network; default: backbone.layers
+    local_layers: Literal[18, 34, 50, 101] | None = None  # of the local one; default: as the global one
+    start: Path | None = None  # last.pt of a run with transfer=false that both networks start from
+    level: Literal["stage3", "stage4"] = "stage4"  # whose features are classified
+    frozen_norms: int = Field(0, ge=0, le=5)  # parts, stem first, whose norms stay as the weights have them
+    correlation: bool = False  # the pixel correlation module
+    correlation_cells: int = Field(56, ge=2)  # its affinity is computed on at most that many cells squared
+    labels: Path | None = None  # lines `image, class, class`; default: the classes that the masks show
+    saliency: Path | None = None  # folder of grey PNGs named as the images: shape transfer where there is one
+    transfer: bool = True  # false: the global network alone, by the classification loss
+    weight: float = Field(10.0, ge=0)  # of the transfer loss
+    resize: int = Field(512, ge=16)  # the short side, pixels
+    crop: int = Field(448, ge=16)
+    local_crop: int = Field(320, ge=8)
+    local_crops: int = Field(6, ge=1)
+    placement: Literal["corners", "random", "uniform"] = "corners"  # corners: those, the rest at random
+    jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)  # brightness, contrast, saturation, hue
+    flip: bool = False  # left-right in training
+    # From here on: how response maps become masks.
+    # response: the maps themselves, as published; probability: their softmax, which the transfer loss teaches
+    maps: Literal["response", "probability"] = "response"
+    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1)
+    flips: bool = True
+    longest: int = Field(1024, ge=16)  # larger images are computed at this longer side, times the scales
+    background: float = Field(0.25, gt=0, lt=1)  # a pixel is background where no class responds more
+    pictures: int = Field(24, ge=0)  # images whose response maps are drawn
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "PseudoConfig":
+        if not self.local_crop <= self.crop <= self.resize:
+            raise ValueError(
+                f"local_crop={self.local_crop}, crop={self.crop}, resize={self.resize}: each must be at most "
+                "the next"
+            )
+        if self.placement == "corners" and self.local_crops < 4:
+            raise ValueError(
+                f"local_crops={self.local_crops} leaves corners out; take 4 or more, or another placement"
+            )
+        if not all(0.1 <= scale <= 4 for scale in self.scales):
+            raise ValueError(f"scales {list(self.scales)}: each must be from 0.1 to 4")
+        if min(self.lr_factors) < 0 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
+            raise ValueError("lr_factors and jitter must not be negative, hue's jitter at most 0.5")
+        return self
+
+
 class TestConfig(_Section):
     """The protocol of the reported numbers."""
 
@@ -275,6 +351,7 @@ class Config(_Section):
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = HeadConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    pseudo: PseudoConfig = PseudoConfig()
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
     seed: int = Field(2021, ge=0, lt=2**31)

@@ -137,3 +137,19 @@ def interval95(values: list[float]) -> float | None:
         return None
     t = _T975[n - 2] if n - 2 < len(_T975) else 1.96
     return t * stdev(values) / n**0.5
+
+
+def mean_average_precision(scores: Tensor, truth: Tensor) -> float:
+    """How well images are sorted by class, percent: the mean over classes of the average precision.
+
+    Args:
+        scores: (images, classes), higher where a class is rather there.
+        truth: (images, classes) bool. Classes that no image shows are left out; with none left, not a number.
+    """
+    found = []
+    for own, there in zip(scores.T, truth.T, strict=True):
+        if there.any():
+            hits = there[own.argsort(descending=True, stable=True)].double()
+            precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1, device=hits.device)
+            found.append(float((precision * hits).sum() / hits.sum()))
+    return 100 * mean(found) if found else float("nan")

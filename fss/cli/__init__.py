@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import fss
-from fss.cli import runs, sets, tools
+from fss.cli import pseudo, runs, sets, tools
 from fss.errors import UserError
 
-VERBS = runs.VERBS | sets.VERBS | tools.VERBS
+VERBS = runs.VERBS | sets.VERBS | pseudo.VERBS | tools.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="fss",
         description=fss.__doc__,

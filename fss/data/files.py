@@ -1,5 +1,6 @@
 """Reading one image or one mask, and saying clearly why that fails."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,34 @@ def read_mask(path: Path) -> np.ndarray:
     """
     with _opened(path) as mask:
         return np.asarray(mask).astype(np.uint8)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """A grey picture as uint8 (H,W), such as a saliency map.
+
+    Raises:
+        UserError: missing, unreadable, or with colours.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("L", "1"):
+                raise UserError(f"{path} has mode {picture.mode}; wanted one grey channel of 8 bits (L)")
+            return np.asarray(picture.convert("L"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged or no image ({error})") from None
+
+
+def png_bytes(picture: np.ndarray, palette: bytes | None = None) -> bytes:
+    """A PNG of (H,W) uint8: grey, or labels with a palette."""
+    image = Image.fromarray(picture)
+    if palette:
+        image.putpalette(palette)
+    image.save(data := io.BytesIO(), "PNG")
+    return data.getvalue()
 
 
 def count_mask(path: Path) -> tuple[tuple[int, int], np.ndarray]:

@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
     Attributes:
         name: the image file's stem (with its folder, where that is its class); unique within a list.
-        files: image and mask below `root`, as text: 82,000 pairs of paths take 50 MB more.
+        files: image and mask below `root` (or absolute), as text: 82,000 pairs of paths take 50 MB more.
         label: the class of all that the mask shows as 1; None where masks hold labels.
     """
 
@@ -50,11 +50,13 @@ def read_list(
     mask_dir: str | None = None,
     folders: Sequence[str] | None = None,
     problems: list[str] | None = None,
+    need_masks: bool = True,
 ) -> list[Sample]:
     """The samples of a list file: one `IMAGE MASK` a line relative to `root`, or one bare name a line.
 
     Args:
         folders: class names, label 1 first, where each image lies in the folder of its one class.
+        need_masks: false where masks of another origin take their place: then none need exist.
         problems: takes what is wrong with single lines, which are then left out; None raises the first.
 
     Raises:
@@ -72,7 +74,7 @@ def read_list(
         if not line.strip():
             continue
         try:
-            sample = _sample(line.strip(), root, mask_dir, labels, f"{path} line {number}")
+            sample = _sample(line.strip(), root, mask_dir, labels, f"{path} line {number}", need_masks)
             if sample.name in seen:
                 raise UserError(
                     f"{path} line {number}: {sample.name} stands in line {seen[sample.name]} already"
@@ -108,30 +110,34 @@ def list_checksum(samples: Sequence[Sample]) -> str:
     return hashlib.sha256("\n".join(sorted(s.name for s in samples)).encode()).hexdigest()
 
 
-def _mask_dir(root: Path) -> str:
+def _mask_dir(root: Path, needed: bool) -> str:
     names = ("SegmentationClassAug", "SegmentationClass")
     for name in names:
         if (root / name).is_dir():
             return name
+    if not needed:
+        return names[1]
     raise UserError(
         f"{root} has neither {names[0]}/ nor {names[1]}/; put the masks there or set data.mask_dir"
     )
 
 
-def _sample(line: str, root: Path, mask_dir: str | None, labels: dict[str, int] | None, where: str) -> Sample:
+def _sample(
+    line: str, root: Path, mask_dir: str | None, labels: dict[str, int] | None, where: str, need_masks: bool
+) -> Sample:  # fmt: skip
     pair = _TWO_PATHS.match(line)
     if pair:
         image, mask = root / pair[1].lstrip("/"), root / pair[2].lstrip("/")
         name = image.stem
     else:
         line = line.lstrip("/")
-        name, mask = line, root / (mask_dir or _mask_dir(root)) / f"{line}.png"
+        name, mask = line, root / (mask_dir or _mask_dir(root, need_masks)) / f"{line}.png"
         found = [root / "JPEGImages" / f"{line}{t}" for t in _IMAGE_TYPES]
         image = next((p for p in found if p.is_file()), found[0])
     for kind, path in (("image", image), ("mask", mask)):
         if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
             raise UserError(f"{where}: {kind} {path} lies outside {root}")
-        if not path.is_file():
+        if not path.is_file() and (kind == "image" or need_masks):
             raise UserError(f"{where}: {kind} {path} does not exist")
     files = (str(image.relative_to(root)), str(mask.relative_to(root)))
     if labels is None:

@@ -6,7 +6,6 @@ each texture to four (one per fold) and each hue pair to five, so no single cue 
 
 import json
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fss.data.scene import CLASSES, MIN_SIZE, draw_scene
+from fss.data.voc import voc_palette
 from fss.errors import UserError
 
 VERSION = 1  # raised whenever the drawing changes
@@ -84,7 +84,7 @@ def _write_set(root: Path, wanted: dict[str, int]) -> None:
         image, mask = (
             Image.fromarray(array) for array in draw_scene(rng, number % len(CLASSES), wanted["size"])
         )
-        mask.putpalette(_voc_palette())
+        mask.putpalette(voc_palette())
         image_path, mask_path = _pair(root, name)
         image.save(image_path, quality=95)
         mask.save(mask_path)
@@ -92,14 +92,6 @@ def _write_set(root: Path, wanted: dict[str, int]) -> None:
         root.joinpath(LISTS, f"{split}.txt").write_text("\n".join(_names(split, wanted)) + "\n")
     (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     (root / "shapes.json").write_text(json.dumps(wanted, indent=1) + "\n")
-
-
-@cache
-def _voc_palette() -> bytes:
-    """VOC's colour map: the bits of an index are dealt out to R, G, B from the top bit down."""
-    places = np.arange(3)[:, None] + 3 * np.arange(8)
-    bits = np.arange(256)[:, None, None] >> places & 1
-    return (bits @ (128 >> np.arange(8))).astype(np.uint8).tobytes()
 
 
 def _publish(part: Path, root: Path, wanted: dict[str, int]) -> None:

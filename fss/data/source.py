@@ -1,5 +1,7 @@
 """A data set as the configuration names it: classes, fold, samples and index of one split."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +58,11 @@ class Source:
         """What stands for a class in the masks."""
         return self.samples[0].value(class_id)
 
+    @property
+    def counts_checksum(self) -> str:
+        """sha256 of every mask's label counts: tells one set of masks from another."""
+        return hashlib.sha256(self.index.pixels.tobytes()).hexdigest()
+
     def pools(self, classes: list[int], min_pixels: int, least: int, small: str) -> dict[int, np.ndarray]:
         """Class -> positions of the images that count for it.
 
@@ -111,11 +118,48 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
     return _without_novel(source, config.novel_in_train) if split == "train" else source
 
 
-def read_split(config: DataConfig, split: str, problems: list[str] | None = None) -> list[Sample]:
-    """The samples of a split's list; `problems` as in `read_list`."""
+def read_split(
+    config: DataConfig, split: str, problems: list[str] | None = None, need_masks: bool = True
+) -> list[Sample]:  # fmt: skip
+    """The samples of a split's list, with `train_masks` in training; arguments as in `read_list`."""
     path = find_list(config.list_of(split), config.folder, LIST_HINT.format(split=split))
     folders = class_names(config) if config.layout == "fss1000" else None
-    return read_list(path, config.folder, config.mask_dir, folders, problems)
+    other = split == "train" and config.masks_name is not None
+    samples = read_list(path, config.folder, config.mask_dir, folders, problems, need_masks and not other)
+    return with_masks(samples, config, problems) if other and need_masks else samples
+
+
+def masks_folder(config: DataConfig) -> Path:
+    """Where masks that stand in for the true ones lie: `train_masks`, by default beside those."""
+    if config.train_masks in ("true", "pseudo"):
+        return config.folder / "SegmentationPseudo" / f"fold{config.fold}"
+    return Path(config.train_masks)
+
+
+def with_masks(
+    samples: Sequence[Sample], config: DataConfig, problems: list[str] | None = None
+) -> list[Sample]:  # fmt: skip
+    """The samples with the masks of `masks_folder`, NAME.png each; `problems` as in `read_list`.
+
+    Raises:
+        UserError: an image has none; names it and the command that writes it.
+    """
+    folder = masks_folder(config).absolute()
+    # An absolute path leaves `root` aside.
+    every = [s._replace(files=(s.files[0], str(folder / f"{s.name}.png"))) for s in samples]
+    missing = [s for s in every if not s.mask.is_file()]
+    if missing:
+        where = "" if config.train_masks == "pseudo" else f" data.train_masks={config.train_masks}"
+        error = (
+            f"no mask {missing[0].mask} for image {missing[0].name}; {len(missing)} of {len(samples)} images "
+            f"have none there. Write them with `fss pseudo-label write --data {config.name} --fold "
+            f"{config.fold}{where}` (and the settings that `fss pseudo-label train` had), or set "
+            "data.train_masks=true"
+        )
+        if problems is None:
+            raise UserError(error)
+        problems.append(error)
+    return [s for s in every if s not in missing] if missing else every
 
 
 def _without_novel(source: Source, how: str) -> Source:

@@ -35,10 +35,10 @@ class Curve:
                 self.writer.add_scalar(f"loss/{name}", value, step)
             self.writer.add_scalar("lr", lr, step)
 
-    def add_validation(self, step: int, score: float) -> None:
+    def add_validation(self, step: int, score: float, measure: str = "mIoU") -> None:
         """Percent of a validation."""
         self._line({"step": step, "validation": score})
-        self.writer.add_scalar("validation/miou", score, step)
+        self.writer.add_scalar(f"validation/{measure.lower()}", score, step)
 
     def _line(self, content: dict[str, Any]) -> None:
         self.file.write(json.dumps(content) + "\n")

@@ -46,17 +46,20 @@ class Fit:
         config: the schedule; a run can only be continued with the same.
         about: what the checkpoint says of itself; a run can only be continued with the same.
         facts: what it also tells, for results.
-        validate: (writer or None, step) -> percent, higher is better.
+        validate: (writer or None, step) -> percent, higher is better; `measure` is its name.
         seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
+        groups: the optimiser's, where not all parameters learn alike; "factor" multiplies the rate.
     """
 
     def __init__(
         self, model: nn.Module, config: ScheduleConfig, steps_per_epoch: int, folder: Path,
         about: dict[str, Any], facts: dict[str, Any], validate: Validate, device: torch.device, seed: int,
+        groups: Sequence[dict[str, Any]] | None = None, measure: str = "mIoU",
     ) -> None:  # fmt: skip
         self.model, self.config, self.folder, self.about = model, config, folder, about
         self.facts, self.validate, self.device, self.seed = facts, validate, device, seed
-        self.optimizer = build_optimizer(config, model.parameters())
+        self.measure = measure
+        self.optimizer = build_optimizer(config, groups or model.parameters())
         self.budget = Budget(config, steps_per_epoch)
         self.best, self.validated, self.lines = -math.inf, 0, 0
         self.curve: Curve | None = None
@@ -158,7 +161,7 @@ class Fit:
         The parts are loaded before this step's seed is set: a loader that starts draws a number itself.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, progress)
+            group["lr"] = learning_rate(self.config, progress) * group.get("factor", 1.0)
         torch.manual_seed((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank())
         self.optimizer.zero_grad(set_to_none=True)
         alone = self.config.accumulate == 1 and distributed.world() == 1
@@ -209,9 +212,9 @@ class Fit:
         better = not self.best >= score  # not a number counts as worst
         self.best = score if better else self.best
         if self.curve:
-            self.curve.add_validation(self.budget.step, score)
+            self.curve.add_validation(self.budget.step, score, self.measure)
         if distributed.is_main():
-            tqdm.write(f"  step {self.budget.step}: validation mIoU {score:.2f}")
+            tqdm.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
             # Best first: whoever finds `last.pt` complete must find `best.pt` too.
             if better or not (self.folder / "best.pt").is_file():
                 self.save("best.pt")
@@ -288,7 +291,10 @@ class _Signals:
         self.came = True
 
 
-_OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": "give this one a name (tag=NAME)"}
-_MAY_CHANGE = ("keep",)  # settings that say nothing of what is learned
+_NAMED = "give this one a name (tag=NAME)"
+_OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": _NAMED, "pseudo": _NAMED}
+# Settings that say nothing of what is learned: checkpoints kept, where labels lie (their checksums are
+# compared), and how pseudo-masks are written once training is over.
+_MAY_CHANGE = ("keep", "labels", "saliency", "maps", "scales", "flips", "longest", "background", "pictures")
 _SAVE_EVERY = 600  # seconds
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

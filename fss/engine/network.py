@@ -78,6 +78,7 @@ def about_base(config: Config, stem: str, base_names: Sequence[str]) -> dict[str
     return {
         "stage": "base",
         **({} if novel == "background" else {"novel_in_train": novel}),
+        "train_masks": config.data.masks_name,  # None, as in checkpoints of before: the true ones
         "data": config.data.trained_name,
         "fold": config.data.fold,
         "base_classes": list(base_names),

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,17 +51,25 @@ class Budget:
 
 
 def learning_rate(config: ScheduleConfig, progress: float) -> float:
-    """The rate at a point of the budget: linear warm-up, then constant, cosine or polynomial (0.9)."""
+    """The rate at a point of the budget: linear warm-up, then constant, cosine, polynomial (0.9), or a tenth
+    from half of the budget on."""
     if progress < config.warmup:
         return config.lr * max(progress, 1e-3) / config.warmup
     left = (progress - config.warmup) / (1 - config.warmup)
-    factor = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * left)) / 2, "poly": (1 - left) ** 0.9}
+    factor = {
+        "constant": 1.0,
+        "cosine": (1 + math.cos(math.pi * left)) / 2,
+        "poly": (1 - left) ** 0.9,
+        "step": 1.0 if progress < 0.5 else 0.1,
+    }
     return config.lr * factor[config.decay]
 
 
-def build_optimizer(config: ScheduleConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that learn."""
-    learning = [p for p in parameters if p.requires_grad]
+def build_optimizer(
+    config: ScheduleConfig, parameters: Iterable[nn.Parameter] | Sequence[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the parameters that learn, or over groups of them."""
+    learning: list[Any] = [p for p in parameters if isinstance(p, dict) or p.requires_grad]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return torch.optim.SGD(

@@ -29,7 +29,17 @@ from fss.ops import normalise, resize
 
 def _training(config: Config, source: Source) -> dict[str, Any]:
     """What must be the same to go on with stage 1, beside `about_base`."""
-    return {"seed": config.seed, "weights": config.backbone.weights, "train_list_sha256": source.checksum}
+    return {
+        "seed": config.seed,
+        "weights": config.backbone.weights,
+        "train_list_sha256": source.checksum,
+        **about_masks(config, source),
+    }
+
+
+def about_masks(config: Config, source: Source) -> dict[str, Any]:
+    """Which masks training reads, where those are not the true ones."""
+    return {} if config.data.masks_name is None else {"train_masks_sha256": source.counts_checksum}
 
 
 def refuse_other_domain(config: Config) -> None:
@@ -43,13 +53,18 @@ def refuse_other_domain(config: Config) -> None:
         )
 
 
-def _open(config: Config) -> tuple[Source, Source]:
-    """The training and the test split, fit for stage 1."""
+def require_base_classes(config: Config) -> None:
+    """`UserError` for a fold without classes to train on."""
     if config.data.fold < 0 or (config.data.folds < 2 and config.data.layout != "fss1000"):
         raise UserError(
             f"data.fold={config.data.fold} of {config.data.folds} has no base classes to train on; "
             "take two folds or more, and a fold from 0 on"
         )
+
+
+def _open(config: Config) -> tuple[Source, Source]:
+    """The training and the test split, fit for stage 1."""
+    require_base_classes(config)
     cache = config.output / "cache"
     train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
     if not len(train.base) < IGNORE:

@@ -26,6 +26,21 @@ def base_folder(config: Config) -> Path:
     return fold_folder(config) / f"base_{_base(config)}"
 
 
+def pseudo_folder(config: Config) -> Path:
+    """Where the networks that write pseudo-masks lie."""
+    p, weights = config.pseudo, _weights(config.backbone.weights)
+    layers = p.layers or config.backbone.layers
+    parts = [f"resnet{layers}"]
+    if p.transfer and (p.local_layers or layers) != layers:
+        parts.append(f"local{p.local_layers}")
+    how = [] if p.transfer else ["cam"]
+    how += ["saliency"] if p.transfer and p.saliency else []
+    how += ["correlation"] if p.correlation else []
+    return fold_folder(config) / "_".join(
+        ["pseudo", *parts, *weights, *how, *([config.tag] if config.tag else [])]
+    )
+
+
 def train_folder(config: Config, shots: int | None = None) -> Path:
     """Where stage 2 lies: one per head, its options, network and training shots."""
     tag = f"_{config.tag}" if config.tag else ""
@@ -52,6 +67,8 @@ def _base(config: Config) -> str:
     parts += _neck(config.neck)
     if config.data.novel_in_train != "background":
         parts.append(f"novel_{config.data.novel_in_train.removesuffix('_image')}")
+    if config.data.masks_name is not None:
+        parts.append(f"masks_{config.data.masks_name}")
     return "_".join([*parts, *(["untrained"] if untrained else [])])
 
 

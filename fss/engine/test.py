@@ -141,6 +141,7 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,
         "novel_in_training": data.novel_in_train,
+        **({} if data.masks_name is None else {"train_masks": data.masks_name}),
         "image_size": data.size,
         "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
         "selection": _SELECTION[kind] + (" and images" if data.select_list and kind == "best" else ""),

@@ -18,7 +18,7 @@ from fss.engine.evaluate import evaluate, feature_store
 from fss.engine.features import Ready
 from fss.engine.fit import Fit, Losses, Validate
 from fss.engine.network import about_base, load_network
-from fss.engine.pretrain import refuse_other_domain
+from fss.engine.pretrain import about_masks, refuse_other_domain
 from fss.engine.run import open_folder, train_folder
 from fss.episode import Episode, collate
 from fss.heads import Head, HeadOutput, head_options
@@ -64,6 +64,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
         "min_pixels": config.data.min_pixels,
         "small_classes": config.data.small_classes,
         "frozen_sha256": frozen_checksum(model),
+        **about_masks(config, base_side),
     }
     facts = {
         "base": net.told,

@@ -83,7 +83,7 @@ def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int 
     panels += [np.full((150, 200, 3), 255, np.uint8)] * (-len(panels) % 6)
     page = np.concatenate([np.concatenate(panels[i : i + 6], 1) for i in range(0, len(panels), 6)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, page)
+    write_jpeg(path, page)
 
 
 class EpisodePictures:
@@ -110,11 +110,11 @@ class EpisodePictures:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
         name = file_name(self.source.classes[draw.class_id - 1])
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
-        _write(path, episode_row(self.source, self.size, draw, prediction))
+        write_jpeg(path, episode_row(self.source, self.size, draw, prediction))
         if panels:
             images = [_prepared(self.source, self.size, i, draw.class_id)[0] for i in draw.images]
             drawn = [p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.size)]
-            _write(path.with_name(f"explain_{path.name}"), rows(drawn))
+            write_jpeg(path.with_name(f"explain_{path.name}"), rows(drawn))
 
     def contact_sheet(self) -> Path:
         """The dozen best, median and worst episodes on one page; returns its path."""
@@ -124,7 +124,7 @@ class EpisodePictures:
         blocks = [("best", every[::-1][:dozen]), ("median", every[middle:][:dozen]), ("worst", every[:dozen])]
         page = np.concatenate([_block(title, paths) for title, paths in blocks], 0)
         path = self.folder / "contact_sheet.jpg"
-        _write(path, page)
+        write_jpeg(path, page)
         return path
 
 
@@ -150,7 +150,7 @@ def _text(image: np.ndarray, text: str, place: tuple[int, int], scale: float) ->
     cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def _write(path: Path, image: np.ndarray) -> None:
+def write_jpeg(path: Path, image: np.ndarray) -> None:
     """JPEG through memory: OpenCV's own writer fails silently on names it cannot take."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
     path.write_bytes(data.tobytes())

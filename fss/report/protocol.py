@@ -31,4 +31,6 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         f"labels at {p['label_size']}, images at {p.get('image_size')} px",
         f"novel classes in training images: {p.get('novel_in_training')}",
     ]
+    if p.get("train_masks"):
+        parts.append(f"trained on masks {p['train_masks']!r}, tested on true ones")
     return f"{'; '.join(parts)} [{protocol_id(p)}]"

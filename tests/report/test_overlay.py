@@ -22,10 +22,10 @@ def test_row_puts_panels_of_any_size_side_by_side():
 def test_contact_sheet_of_few_pictures(tmp_path):
     pictures = EpisodePictures(tmp_path / "visualize", None, 97)  # type: ignore[arg-type]
     pictures.clear()
-    from fss.report.overlay import _write
+    from fss.report.overlay import write_jpeg
 
     for n, iou in enumerate((5.0, 99.5, 50.0)):
-        _write(
+        write_jpeg(
             pictures.folder / f"run0_{n:05d}_big_star_iou{iou:05.1f}.jpg",
             np.full((60, 200, 3), 40 * n, np.uint8),
         )

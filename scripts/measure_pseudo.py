@@ -1,0 +1,191 @@
+"""What pseudo-masks are worth on `shapes`: `python scripts/measure_pseudo.py TABLE.md`.
+
+First the pseudo-masks themselves, against the true masks of the training images: the global network alone,
+by the classification loss; with attention transfer; with shape transfer too, from the generator's imperfect
+saliency. Both transfers start from a classification network, since no ImageNet weights are used, and all
+three cost alike: what start and transfer cost, classification alone gets in steps. Then CWT and ASGNet, both
+stages trained on true masks and on pseudo-masks, tested on novel classes with true masks.
+
+Everything is kept below --work: the same command goes on where it was stopped, and the table is written anew
+after each part. Budgets are in steps, so that a busy machine changes no number.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+from fss.cli import main as fss
+from fss.errors import UserError
+from fss.metrics import interval95
+
+SMALL = ["--data", "shapes", "--layers", "18", "--gpus", "cpu", "precision=auto"]
+START, TRANSFER, ALONE = (
+    10,
+    4,
+    21,
+)  # epochs: 370, 148 and 777 steps of 16; a transfer step costs 2.75 of the others
+TAUGHT = [f"pseudo.epochs={TRANSFER}", "pseudo.maps=probability"]
+KINDS = {
+    "global network alone (classification)": ("alone", ["pseudo.transfer=false", f"pseudo.epochs={ALONE}"]),
+    "+ attention transfer": ("attention", TAUGHT),
+    "+ shape transfer (saliency)": ("shape", [*TAUGHT, "pseudo.saliency=Saliency"]),
+}
+HEADS = {"cwt": "train.episodes=2400", "asgnet": "train.episodes=960"}
+EPISODES = ["pretrain.seconds=null", "pretrain.epochs=5", "train.seconds=null", "train.epochs=1",
+            "neck.channels=128", "test.checkpoint=last", "test.runs=5", "test.episodes=100"]  # fmt: skip
+
+
+def run(*arguments: str) -> None:
+    """A command of fss; stops where it fails."""
+    print("fss", *arguments, flush=True)
+    if code := fss(arguments):
+        raise SystemExit(code)
+
+
+class Study:
+    """All runs below one folder, and the table that their files give."""
+
+    def __init__(self, work: Path, root: Path, fold: int) -> None:
+        self.work, self.root, self.fold = work, root, fold
+
+    def where(self, seed: int) -> list[str]:
+        """Settings that all runs of a seed share."""
+        return [
+            f"data.root={self.root}",
+            f"data.fold={self.fold}",
+            f"output={self.work / f'seed{seed}'}",
+            f"seed={seed}",
+        ]
+
+    def masks(self, kind: str, seed: int) -> Path:
+        """The folder of a kind's pseudo-masks."""
+        return self.work / f"masks{seed}" / kind
+
+    def make_masks(self, seed: int) -> Iterator[None]:
+        """Train and write every kind; yields after each."""
+        common = ["--config", "shapes_pseudo", *SMALL, *self.where(seed), "pseudo.seconds=null"]
+        begin = ["pseudo.transfer=false", f"pseudo.epochs={START}", "tag=start"]
+        run("pseudo-label", "train", *common, *begin, f"data.train_masks={self.masks('start', seed)}")
+        start = self.work / f"seed{seed}/shapes/fold{self.fold}/pseudo_resnet18_random_cam_start/last.pt"
+        for kind, own in KINDS.values():
+            own = own if kind == "alone" else [*own, f"pseudo.start={start}"]
+            target = [f"tag={kind}", f"data.train_masks={self.masks(kind, seed)}"]
+            run("pseudo-label", "train", *common, *own, *target)
+            yield
+
+    def train_heads(self, masks: str, seed: int) -> Iterator[None]:
+        """Both stages of each head on one kind of masks, and their tests; yields after each."""
+        for head, budget in HEADS.items():
+            of = "true" if masks == "true" else str(self.masks(masks, seed))
+            run(
+                "train",
+                "--head",
+                head,
+                *SMALL,
+                *self.where(seed),
+                *EPISODES,
+                budget,
+                f"data.train_masks={of}",
+            )
+            yield
+
+    def table(self) -> str:
+        """Markdown of all that is there."""
+        return "\n".join([*self._quality_lines(), "", *self._head_lines()]) + "\n"
+
+    def _quality_lines(self) -> list[str]:
+        lines = [
+            "| pseudo-masks | seeds | mIoU at background 0.25 | with background | best threshold | mIoU there "
+            "| training, s |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        start = ("start: the same, 370 steps", ("start", []))
+        for title, (kind, _) in [start, *KINDS.items()]:
+            found = [p.parent for p in sorted(self.work.glob(f"masks*/{kind}/quality.json"))]
+            if found:
+                lines.append(f"| {title} | {len(found)} | {' | '.join(self._quality_cells(found))} |")
+        return lines
+
+    def _quality_cells(self, folders: Sequence[Path]) -> list[str]:
+        rows = [json.loads((p / "quality.json").read_text())["rows"] for p in folders]
+        chosen = [next(r for r in own if r["background"] == 0.25) for own in rows]
+        best = [max(own, key=lambda r: r["miou"]) for own in rows]
+        seconds = [self._seconds(p) for p in folders]
+        return [
+            _number([r["miou"] for r in chosen]),
+            _number([r["miou_with_background"] for r in chosen]),
+            ", ".join(sorted({f"{r['background']:.2f}" for r in best})),
+            _number([r["miou"] for r in best]),
+            f"{mean(seconds):.0f}",
+        ]
+
+    def _seconds(self, folder: Path) -> float:
+        """Of training, as its checkpoint tells; a transfer's start included."""
+        from fss.engine.checkpoint import read
+
+        kind, seed = folder.name, folder.parent.name.removeprefix("masks")
+        ends = [kind] if kind in ("alone", "start") else [kind, "start"]
+        fold = self.work / f"seed{seed}/shapes/fold{self.fold}"
+        return sum(read(next(fold.glob(f"pseudo_*_{end}/last.pt")))["facts"]["seconds"] for end in ends)
+
+    def _head_lines(self) -> list[str]:
+        lines, said = (
+            [
+                "| head | trained on | seed | novel mIoU, 1 shot | base mIoU of stage 1 |",
+                "|---|---|---|---|---|",
+            ],
+            set(),
+        )
+        for path in sorted(self.work.glob(f"seed*/shapes/fold{self.fold}/*/test_1shot_*/result.json")):
+            got = json.loads(path.read_text())
+            scores, masks = got["scores"], got["protocol"].get("train_masks", "true")
+            base = got["checkpoint"]["base"].get("base_miou")
+            lines.append(
+                f"| {got['head']['type']} | {masks} masks | {got['config']['seed']} | {scores['miou']:.1f} ± "
+                f"{scores['interval']:.1f} | {base:.1f} |"
+            )
+            said.add(got["protocol_name"])
+        return [*lines, "", *(f"protocol: {name}" for name in sorted(said))]
+
+
+def _number(values: Sequence[float]) -> str:
+    half = interval95(list(values))
+    return f"{mean(values):.1f}" if half is None else f"{mean(values):.1f} ± {half:.1f}"
+
+
+def main() -> None:
+    """Run what is missing, in the order of what is wanted most."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", type=Path, help="the Markdown file to write")
+    parser.add_argument("--work", type=Path, default=Path("results/measure_pseudo"))
+    parser.add_argument("--root", type=Path, default=Path("data/shapes"))
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="of the pseudo-masks; heads are trained with the first"
+    )
+    parser.add_argument("--only-table", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    study = Study(options.work, options.root, options.fold)
+
+    def parts() -> Iterator[None]:
+        yield from study.make_masks(1)
+        for masks in ("true", "shape", "alone"):
+            yield from study.train_heads(masks, 1)
+        for seed in range(2, options.seeds + 1):
+            yield from study.make_masks(seed)
+
+    for _ in () if options.only_table else parts():
+        options.table.write_text(study.table(), encoding="utf-8")
+    options.table.write_text(study.table(), encoding="utf-8")
+    print(study.table(), end="")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
