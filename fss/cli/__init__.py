@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import fss
-from fss.cli import runs, sets, tools
+from fss.cli import cluster, runs, sets, tools
 from fss.errors import UserError
 
-VERBS = runs.VERBS | sets.VERBS | tools.VERBS
+VERBS = runs.VERBS | sets.VERBS | tools.VERBS | cluster.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
