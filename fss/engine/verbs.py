@@ -29,7 +29,7 @@ from fss.engine.train import train
 from fss.engine.trained import learns
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
-from fss.recipes import load_config
+from fss.recipes import load_config, validate
 from fss.report import tables
 from fss.report.overlay import class_sheet, file_name
 from fss.report.results import compare, make_rows, read_results
@@ -161,10 +161,10 @@ def run_folds(configs: Sequence[Config], device: torch.device, pictures: Picture
 
 def _finished(config: Config) -> Path | None:
     """The result of a test with exactly these settings, if there is one."""
-    wanted = config.model_dump(mode="json")
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
         try:
-            if read_results([path])[0].content["config"] == wanted:
+            # As settings, not as text: a result older than some setting has it at its default.
+            if validate(read_results([path])[0].content["config"]) == config:
                 return path
         except UserError:  # another head's damaged result is no obstacle
             continue

@@ -31,4 +31,6 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         f"labels at {p['label_size']}, images at {p.get('image_size')} px",
         f"novel classes in training images: {p.get('novel_in_training')}",
     ]
+    if support := p.get("support"):
+        parts.append(f"supports: {support['kind']} by {support['method']}")
     return f"{'; '.join(parts)} [{protocol_id(p)}]"
