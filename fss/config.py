@@ -336,6 +336,10 @@ class TestConfig(_Section):
     batch: int = Field(8, ge=1)  # episodes at once; changes no number
     checkpoint: Literal["best", "last", "both"] = "both"
     plan: Path | None = None  # episodes from a file (fss plan), in place of drawing them
+    # what supports are annotated with; all but masks are simulated from them, by the seed above
+    support: Literal["mask", "scribble", "box", "points"] = "mask"
+    # how a mask is made of it; drawn: a box filled, strokes and points alone with the rest ignored
+    support_by: Literal["clustering", "grabcut", "drawn"] = "clustering"
 
     @field_validator("label_size", mode="before")
     @classmethod

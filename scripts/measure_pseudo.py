@@ -97,8 +97,8 @@ class Study:
 
     def _quality_lines(self) -> list[str]:
         lines = [
-            "| pseudo-masks | seeds | mIoU at background 0.25 | with background | best threshold | mIoU there "
-            "| training, s |",
+            "| pseudo-masks | seeds | mIoU at background 0.25 | with background "
+            "| best threshold | mIoU there | training, s |",
             "|---|---|---|---|---|---|---|",
         ]
         start = ("start: the same, 370 steps", ("start", []))

@@ -13,7 +13,7 @@ from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.engine import distributed
-from fss.engine.features import FeatureStore, Ready
+from fss.engine.features import FeatureStore, Ready, Supports
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.heads import Panel
@@ -35,15 +35,17 @@ class Evaluation:
 
 
 def feature_store(
-    model: FewShotModel, source: Source, config: Config, device: torch.device, frozen_only: bool = False
-) -> FeatureStore:
+    model: FewShotModel, source: Source, config: Config, device: torch.device, frozen_only: bool = False,
+    supports: Supports | None = None,
+) -> FeatureStore:  # fmt: skip
     """A store for a model's images; with `frozen_only` the head's `encode` is left for later."""
     encode = model.extract if frozen_only else model.encode
     originals = not frozen_only and config.test.label_size == "original"
     pictures = PictureSet(source, config.data.size, originals)
     budget = config.cache_gib * 2**30
     alone = () if frozen_only else model.head.query_only
-    return FeatureStore(pictures, encode, model.head.prepare, device, budget, config.data.workers, alone)
+    workers, prepare = config.data.workers, model.head.prepare
+    return FeatureStore(pictures, encode, prepare, device, budget, workers, alone, supports)
 
 
 @torch.no_grad()

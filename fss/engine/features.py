@@ -13,6 +13,8 @@ from fss.data.plan import Draw
 from fss.heads import Features, Head
 from fss.ops import binary_mask
 
+Supports = Callable[[int, int], Tensor]  # position, class -> mask (S,S) of 0, 1 and 255
+
 
 @dataclass
 class Ready:
@@ -61,15 +63,17 @@ class FeatureStore:
         prepare: the head's `prepare`.
         budget: bytes for what is kept.
         query_only: features that supports go without.
+        supports: where support masks come from; default: the true ones.
     """
 
     def __init__(
         self, pictures: PictureSet, encode: Callable[[Tensor], Features], prepare: Prepare,
         device: torch.device, budget: float, workers: int | None, query_only: tuple[str, ...] = (),
+        supports: Supports | None = None,
     ) -> None:  # fmt: skip
         self.pictures, self.encode, self.prepare = pictures, encode, prepare
         self.device, self.budget, self.workers = device, budget, workers
-        self.query_only = query_only
+        self.query_only, self.supports = query_only, supports
         self.kept: dict[int, _Kept] = {}
         self.promised: set[int] = set()  # will be kept once they arrive
         self.capacity: int | None = None
@@ -124,9 +128,12 @@ class FeatureStore:
         supports = [[images[i] for i in d.supports] for d in draws]
         class_id = torch.tensor([d.class_id for d in draws], device=self.device)
         value = torch.tensor([self.pictures.source.value(d.class_id) for d in draws], device=self.device)
-        support_masks = binary_mask(
-            torch.stack([torch.stack([s.labels for s in row]) for row in supports]), value
-        )
+        if self.supports is None:
+            labels = torch.stack([torch.stack([s.labels for s in row]) for row in supports])
+            support_masks = binary_mask(labels, value)
+        else:
+            made = [torch.stack([self.supports(i, d.class_id) for i in d.supports]) for d in draws]
+            support_masks = torch.stack(made).long().to(self.device)
         extras = [self.prepare(masks, d.seed) for masks, d in zip(support_masks.cpu(), draws, strict=True)]
         levels = queries[0].features
         return Ready(

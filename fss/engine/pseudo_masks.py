@@ -24,8 +24,8 @@ from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.report.responses import draw_responses
 from fss.weak.l2g import ResponseNet
-from fss.weak.masks import pseudo_mask, responses, scaled
 from fss.weak.quality import THRESHOLDS, Counts, image_counts, quality
+from fss.weak.responses import pseudo_mask, responses, scaled
 
 MADE_BY = "pseudo.json"
 

@@ -56,7 +56,8 @@ def test_folder(config: Config, home: Path, kind: str) -> Path:
     plan = f"plan_{t.plan.stem}" if t.plan else f"{t.runs}x{t.episodes}_seed{t.seed}"
     other = "" if config.data.trained_on is None else f"{config.data.name}_"
     sampled = "" if t.plan or t.sampling == "list" else f"_by_{t.sampling}"
-    return home / f"test_{other}{t.shots}shot_{plan}{sampled}{size}_{kind}"
+    drawn = "" if t.support == "mask" else f"_{t.support}_{t.support_by}"
+    return home / f"test_{other}{t.shots}shot_{plan}{sampled}{drawn}{size}_{kind}"
 
 
 def _base(config: Config) -> str:
@@ -128,12 +129,17 @@ def open_folder(folder: Path, config: Config, device: torch.device) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file in one go, so that no reader finds half of it."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        half.write_text(text, encoding="utf-8")
+        half.write_bytes(content)
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from fss.data.source import Source, open_source
 from fss.engine import distributed
 from fss.engine.evaluate import Evaluation, evaluate, feature_store
 from fss.engine.run import environment, open_folder, test_folder, write_text
+from fss.engine.supports import describe, make_supports, maker_of
 from fss.engine.train import planner_for
 from fss.engine.trained import load_trained
 from fss.errors import UserError
@@ -49,13 +50,16 @@ def test(
     said = protocol(config, source, plans, trained.kind)
     folder = _folder_for(said, test_folder(config, trained.home, trained.kind))
     drawn = visualize or explain
-    pictures = EpisodePictures(folder / "visualize", source, config.data.size) if drawn else None
+    made = make_supports(config, source, plans, device, half)
+    supports, supports_told = made or (None, None)
+    shown = supports.picture if supports else None
+    pictures = EpisodePictures(folder / "visualize", source, config.data.size, shown) if drawn else None
     if distributed.is_main():
         open_folder(folder, config, device)
         if pictures:
             pictures.clear()
     distributed.barrier()
-    store = feature_store(model, source, config, device)
+    store = feature_store(model, source, config, device, supports=supports)
     out = evaluate(
         model, store, plans, len(source.classes), config.test.batch, config.test.label_size,
         on_episode=pictures.add if pictures else None, explain=explain,
@@ -67,6 +71,7 @@ def test(
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
         "shots": {"train": trained.shots, "test": config.test.shots},
+        **({"supports": supports_told} if supports_told else {}),
         "frozen_sha256": frozen_checksum(model),
         "precision": "bf16" if half else "fp32",
         "config": config.model_dump(mode="json"),
@@ -126,7 +131,7 @@ _SAMPLING = {
 
 def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str) -> dict[str, Any]:
     """All that must agree before two numbers may be compared."""
-    data, t = config.data, config.test
+    data, t, maker = config.data, config.test, maker_of(config)
     return {
         "data": data.name,
         "fold": data.fold,
@@ -148,6 +153,8 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "list_sha256": source.checksum,
         "published_list": source.published,
         "plan_sha256": plan_hash(plans, source),
+        # Absent with true masks, so that results older than this field are of the same protocol.
+        **({"support": describe(maker, t.seed)} if maker else {}),
     }
 
 

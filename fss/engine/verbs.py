@@ -164,10 +164,10 @@ def run_folds(configs: Sequence[Config], device: torch.device, pictures: Picture
 
 def _finished(config: Config) -> Path | None:
     """The result of a test with exactly these settings, if there is one."""
-    wanted = config.model_dump(mode="json")
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
-        try:  # settings that came after a result are at their defaults in it
-            if validate(read_results([path])[0].content["config"]).model_dump(mode="json") == wanted:
+        try:
+            # As settings, not as text: a result older than some setting has it at its default.
+            if validate(read_results([path])[0].content["config"]) == config:
                 return path
         except UserError:  # another head's damaged result is no obstacle
             continue

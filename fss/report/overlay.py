@@ -1,6 +1,6 @@
 """Pictures of episodes: support with its true mask | query with its true mask | query with the prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,9 +13,12 @@ from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, fitted_size
 from fss.heads import Panel
+from fss.report.marks import draw_marks
 from fss.report.panels import LEAST, draw_panel
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)  # RGB: true masks, predictions
+# position, class -> a support's made mask (h,w) and its marks (h,w) or None
+Made = Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
 _SHEET = (2, 6)  # rows and columns of one block of the contact sheet
 
 
@@ -46,12 +49,23 @@ def rows(panels: list[np.ndarray], most: int = 6) -> np.ndarray:
     )[:-4]
 
 
-def episode_row(source: Source, size: int, draw: Draw, prediction: Tensor) -> np.ndarray:
-    """Supports with true masks | query with true mask | query with prediction (S,S), as RGB (H,W,3) uint8."""
+def episode_row(
+    source: Source, size: int, draw: Draw, prediction: Tensor, made: Made | None = None
+) -> np.ndarray:
+    """Supports with their masks | query with true mask | query with prediction (S,S), as RGB (H,W,3) uint8.
+
+    Args:
+        made: masks that supports have in place of the true ones; the marks behind them are drawn, too.
+    """
     pairs = [_prepared(source, size, i, draw.class_id) for i in (*draw.supports, draw.query)]
     query, truth = pairs[-1]
     predicted = prediction.cpu().numpy()[: truth.shape[0], : truth.shape[1]] == 1
-    return row([*(blend(image, mask, RED) for image, mask in pairs), blend(query, predicted, BLUE)])
+    panels = [blend(image, mask, RED) for image, mask in pairs]
+    for n, i in enumerate(draw.supports if made else ()):
+        mask, marks = made(i, draw.class_id)  # type: ignore[misc]
+        panels[n] = blend(pairs[n][0], mask == 1, RED)
+        panels[n] = panels[n] if marks is None else draw_marks(panels[n], marks)
+    return row([*panels, blend(query, predicted, BLUE)])
 
 
 def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,10 +107,11 @@ class EpisodePictures:
 
     Args:
         folder: exists; pictures of an earlier test are removed with `clear` so that two never mix.
+        made: as of `episode_row`.
     """
 
-    def __init__(self, folder: Path, source: Source, size: int) -> None:
-        self.folder, self.source, self.size = folder, source, size
+    def __init__(self, folder: Path, source: Source, size: int, made: Made | None = None) -> None:
+        self.folder, self.source, self.size, self.made = folder, source, size, made
 
     def clear(self) -> None:
         """Make the folder, and empty it of pictures."""
@@ -110,7 +125,7 @@ class EpisodePictures:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
         name = file_name(self.source.classes[draw.class_id - 1])
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
-        write_jpeg(path, episode_row(self.source, self.size, draw, prediction))
+        write_jpeg(path, episode_row(self.source, self.size, draw, prediction, self.made))
         if panels:
             images = [_prepared(self.source, self.size, i, draw.class_id)[0] for i in draw.images]
             drawn = [p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.size)]

@@ -33,4 +33,6 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
     ]
     if p.get("train_masks"):
         parts.append(f"trained on masks {p['train_masks']!r}, tested on true ones")
+    if support := p.get("support"):
+        parts.append(f"supports: {support['kind']} by {support['method']}")
     return f"{'; '.join(parts)} [{protocol_id(p)}]"

@@ -28,6 +28,11 @@ def console_table(result: dict[str, Any]) -> str:
         + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
     ]
     lines.append(f"protocol: {protocol_name(protocol)}")
+    if told := result.get("supports"):
+        lines.append(
+            f"support masks: made from {told['kind']} by {told['method']}, {told['masks']} of them, mean IoU "
+            f"with the true ones {told['miou_with_truth'] or 0:.2f}"
+        )
     lines += [
         f"{count} episodes: {note.replace('_', ' ')}" for note, count in scores["notes"].items() if count
     ]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from fss.weak.masks import pseudo_mask, responses, scaled
 from fss.weak.quality import image_counts, quality
+from fss.weak.responses import pseudo_mask, responses, scaled
 
 
 def test_classes_compete_with_each_other_and_with_the_background():
