@@ -5,9 +5,11 @@ and images, each image encoded once, from the measured cost of an image and of a
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import matplotlib
 import torch
@@ -32,49 +34,55 @@ def seconds(step: Callable[[], object], setting: Setting, runs: int) -> float:
     return median([timed(step, setting) for _ in range(runs + 1)][1:])
 
 
-def main() -> None:
-    """Measure, plot, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
+def measure(runs: int) -> dict[str, dict[str, Any]]:
+    """For each head: seconds by shots, by size, of an image, and of an episode of cached images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(473, 50, device, wants_half("auto", device))
-    _, (by_shots, by_size, whole) = plt.subplots(1, 3, figsize=(13, 3.8))
+    setting, found = Setting(473, 50, device, wants_half("auto", device)), {}
     for head, name in (("cwt", "CWT"), ("asgnet", "ASGNet")):
-        shots = [seconds(few_shot(setting, head, False, k).ours, setting, options.runs) for k in SHOTS]
-        sizes = [
-            seconds(few_shot(setting._replace(size=s), head, False, 1).ours, setting, options.runs)
-            for s in SIZES
-        ]
-        image = seconds(encode(setting, head).ours, setting, options.runs)
-        episode = seconds(cached(setting, head, 8).ours, setting, options.runs) / 8
-        print(f"{name}: shots {dict(zip(SHOTS, shots, strict=True))}")
-        print(f"{name}: sizes {dict(zip(SIZES, sizes, strict=True))}")
-        print(f"{name}: an image {image:.3f} s, an episode of cached images {episode:.3f} s")
-        by_shots.plot(SHOTS, shots, "o-", label=name)
-        by_size.plot(SIZES, sizes, "o-", label=name)
-        for n in IMAGES:
-            whole.plot(
-                EPISODES,
-                [(n * image + e * episode) / 60 for e in EPISODES],
-                "o-",
-                label=f"{name}, {n} images",
-            )
+        sizes = [setting._replace(size=size) for size in SIZES]
+        found[name] = {
+            "shots": [seconds(few_shot(setting, head, False, k).ours, setting, runs) for k in SHOTS],
+            "sizes": [seconds(few_shot(s, head, False, 1).ours, s, runs) for s in sizes],
+            "image": seconds(encode(setting, head).ours, setting, runs),
+            "episode": seconds(cached(setting, head, 8).ours, setting, runs) / 8,
+        }
+    return found
+
+
+def draw(found: dict[str, dict[str, Any]], out: Path) -> None:
+    """Three plots side by side: a colour for each head, a dash for each number of images."""
+    _, (by_shots, by_size, whole) = plt.subplots(1, 3, figsize=(13, 3.8))
+    for (name, times), colour in zip(found.items(), ("C0", "C1"), strict=True):
+        by_shots.plot(SHOTS, times["shots"], "o-", color=colour, label=name)
+        by_size.plot(SIZES, times["sizes"], "o-", color=colour, label=name)
+        for images, dash in zip(IMAGES, (":", "--", "-"), strict=True):
+            minutes = [(images * times["image"] + e * times["episode"]) / 60 for e in EPISODES]
+            whole.plot(EPISODES, minutes, "o" + dash, color=colour, label=f"{name}, {images} images")
     titles = {
         by_shots: ("shots (473 px)", "seconds an episode"),
         by_size: ("pixels a side (1 shot)", "seconds an episode"),
         whole: ("episodes (1 shot, 473 px)", "minutes a test, images cached"),
     }
+    whole.set(xscale="log", yscale="log")
     for axes, (below, beside) in titles.items():
         axes.set(xlabel=below, ylabel=beside)
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    whole.set(xscale="log", yscale="log")
-    whole.set_ylim(bottom=None, auto=True)
+    for axes in (by_shots, by_size):
+        axes.set_ylim(bottom=0)
     plt.tight_layout()
-    plt.savefig(options.out, dpi=90)
+    plt.savefig(out, dpi=90)
+
+
+def main() -> None:
+    """Measure, print, plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    found = measure(options.runs)
+    print(json.dumps(found))
+    draw(found, options.out)
 
 
 if __name__ == "__main__":

@@ -133,12 +133,13 @@ def fit_classifier(
     rows = _Rows(h, masks.shape[-2], features)
     across = interpolation_matrix(w, masks.shape[-1], features.device)  # (W,w)
     share = rows.cut(_pixel_shares(masks).flatten(0, 1))  # (BK,h,R,W)
-    wanted = rows.cut((masks == 1).to(features.dtype).flatten(0, 1)) * share
+    missing = -rows.cut((masks == 1).to(features.dtype).flatten(0, 1)) * share
     total, difference = weight.sum(1), weight[:, 1] - weight[:, 0]  # (B,C)
     for _ in range(steps):
         logits = torch.bmm(pixels, difference[:, :, None]).view(b * k, h, w)
         probability = rows.up(logits @ across.T).sigmoid_()  # (BK,h,R,W) of the foreground
-        error = rows.down(probability.mul_(share).sub_(wanted)) @ across  # (BK,h,w)
+        error = torch.addcmul(missing, probability, share, out=probability)  # one pass, not two
+        error = rows.down(error) @ across  # (BK,h,w)
         gradient = torch.bmm(error.view(b, 1, -1), pixels)[:, 0]  # (B,C) of row 1; of row 0 its negative
         difference = difference.sub(gradient, alpha=2 * lr)
     return torch.stack([total - difference, total + difference], 1) / 2
