@@ -158,10 +158,9 @@ class _Rows:
         self.whole = cells < 2 or (pixels - 1) % (cells - 1) > 0
         self.matrix = interpolation_matrix(cells, pixels, like.device)  # (H,h)
         self.strip = pixels if self.whole else (pixels - 1) // (cells - 1)  # R
-        ramp = torch.arange(self.strip, device=like.device) / self.strip
-        self.ramps = torch.stack([1 - ramp, ramp], 1)  # (R,2)
-        own = torch.arange(cells, device=like.device)
-        self.pairs = torch.stack([own, (own + 1).clamp(max=cells - 1)], 1).flatten()  # (2h,)
+        self.ramp = torch.arange(self.strip, device=like.device) / self.strip  # (R,)
+        self.ramps = torch.stack([1 - self.ramp, self.ramp])  # (2,R)
+        self.following = (torch.arange(cells, device=like.device) + 1).clamp(max=cells - 1)  # (h,)
 
     def cut(self, maps: Tensor) -> Tensor:
         """Maps (N,H,W) as they are here, (N,h,R,W), padded with zeros."""
@@ -174,13 +173,13 @@ class _Rows:
         """(N,h,W) -> (N,h,R,W)."""
         if self.whole:
             return (self.matrix @ x)[:, None]
-        return self.ramps @ x.index_select(1, self.pairs).unflatten(1, (self.cells, 2))
+        return torch.lerp(x[:, :, None], x.index_select(1, self.following)[:, :, None], self.ramp[:, None])
 
     def down(self, x: Tensor) -> Tensor:
         """(N,h,R,W) -> (N,h,W), the transpose."""
         if self.whole:
             return self.matrix.T @ x[:, 0]
-        own, following = (self.ramps.T @ x).unbind(2)
+        own, following = (self.ramps @ x).unbind(2)
         own[:, 1:] += following[:, :-1]
         return own
 
