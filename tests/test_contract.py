@@ -9,6 +9,7 @@ from torchvision.models import VisionTransformer
 from fss.backbones.frozen import checksum
 from fss.backbones.resnet import ResNet
 from fss.backbones.vit import VIT_CHANNELS, Tokens
+from fss.config import NECK_OPTIONS
 from fss.errors import UserError
 from fss.heads import HEADS, find_head, head_options
 from fss.model import build_model
@@ -30,12 +31,6 @@ VARIANTS = [
     ("prototype", {"embed": 8, "align": True}),
     ("examples.my_head.my_head:MyHead", {}),
 ]
-# Every neck, and its options that change what heads get; "none" for bare weights.
-ON = {name: (name, {}) for name in NECKS} | {
-    "none": None,
-    "alignseg,off": ("alignseg", {"align": False}),
-    "sfnet,stride 4": ("sfnet", {"stride": 4}),
-}
 
 
 def stands_on_neck(name, options):
@@ -44,28 +39,26 @@ def stands_on_neck(name, options):
     return "level" not in options and "neck" in find_head(name).levels
 
 
-def fits(name, options, neck):
-    """Every head on the neck meets every neck; its variants, and heads beside the neck, the first one."""
-    if not stands_on_neck(name, options):
-        return neck in ("none", "ppm")
-    if options and name != "asgnet":
-        return neck == "ppm"
-    return neck != "none" and (name, neck) != ("asgnet", "sfnet,stride 4")
+def cases(heads, necks):
+    return [
+        pytest.param(name, options, neck, id=f"{name}-{','.join(map(str, options.values()))}-{neck}")
+        for name, options in heads
+        for neck in necks
+        if neck != "none" or not stands_on_neck(name, options)
+    ]
 
 
-CASES = [
-    pytest.param(name, options, neck, id=f"{name}-{','.join(map(str, options.values()))}-{neck}")
-    for name, options in [*((name, {}) for name in HEADS), *VARIANTS]
-    for neck in ON
-    if fits(name, options, neck)
-]
+CASES = cases([*((name, {}) for name in HEADS), *VARIANTS], ["ppm", "none"])
+# Every head that can stand on the neck, on every other one: for what a neck has a part in.
+STANDING = [("cwt", {"steps": 20}), ("prototype", {}), ("asgnet", {**SMALL, "features": "neck"})]
+ON_NECKS = cases(STANDING, [neck for neck in NECKS if neck != "ppm"])
 
 
-def build(name, options, neck, bf16=False):
+def build(name, options, neck, bf16=False, **of_neck):
     torch.manual_seed(0)
     backbone = ResNet(18)
     tokens = tiny_tokens() if "tokens" in options else None
-    made = ON[neck] and make_neck(ON[neck][0], backbone.channels, {"channels": 16, **ON[neck][1]})
+    made = None if neck == "none" else make_neck(neck, backbone.channels, {"channels": 16, **of_neck})
     return build_model(name, options, backbone, made, tokens, bf16).eval()
 
 
@@ -96,7 +89,7 @@ def test_logits_are_finite_whatever_the_supports_hold(name, options, neck, shots
     assert all(note.shape == (2,) for note in out.notes.values())
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES + ON_NECKS)
 def test_a_batch_equals_its_episodes_one_by_one(name, options, neck):
     model = build(name, options, neck)
     query, support, masks, extras = episodes(model, 3, 2)
@@ -109,7 +102,7 @@ def test_a_batch_equals_its_episodes_one_by_one(name, options, neck):
             assert torch.allclose(alone, together[own], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES + ON_NECKS)
 @pytest.mark.parametrize("bf16", [False, True])
 def test_only_the_head_learns_and_nothing_frozen_moves(name, options, neck, bf16):
     model = build(name, options, neck, bf16).train()
@@ -129,7 +122,7 @@ def test_only_the_head_learns_and_nothing_frozen_moves(name, options, neck, bf16
     assert checksum(torch.nn.ModuleList(model.frozen)) == frozen
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+@pytest.mark.parametrize(("name", "options", "neck"), CASES + ON_NECKS)
 def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
     model = build(name, options, neck)
     query, support, masks, extras = episodes(model, 2, 3)
@@ -140,7 +133,7 @@ def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
         panels = model.head.explain(features[0], theirs, masks, extras)
         moved = model.explain_neck(query)
     assert panels or name not in HEADS
-    aligned = stands_on_neck(name, options) and neck in ("alignseg", "sfnet", "sfnet_gated", "sfnet,stride 4")
+    aligned = stands_on_neck(name, options) and neck in NECK_OPTIONS["align"]
     assert bool(moved) == aligned
     for panel in moved:
         assert panel.values.dim() == 4 and panel.values.shape[::3] == (2, 2) and panel.over == "query"
@@ -184,6 +177,6 @@ def test_prepare_is_pure(name, options, neck):
 
 
 def test_asgnet_refuses_cells_that_its_seeds_do_not_fit():
-    model = build("asgnet", {**SMALL, "features": "neck"}, "sfnet,stride 4")
+    model = build("asgnet", {**SMALL, "features": "neck"}, "sfnet", stride=4)
     with pytest.raises(UserError, match=r"stride 8, 7 x 9 cells .* got 13 x 17; set .*neck.stride=8"):
         model.output(*episodes(model))
