@@ -97,7 +97,7 @@ class DataConfig(_Section):
     @property
     def masks_name(self) -> str | None:
         """What training's masks are called in folders' names and protocols; None for the true ones."""
-        return None if self.train_masks == "true" else Path(self.train_masks).name
+        return None if self.train_masks == "true" else Path(self.train_masks).absolute().name
 
     def list_of(self, split: str) -> str:
         """The list of a split: "train", "val", or "select"."""

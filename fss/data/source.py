@@ -159,7 +159,8 @@ def with_masks(
         if problems is None:
             raise UserError(error)
         problems.append(error)
-    return [s for s in every if s not in missing] if missing else every
+    gone = {s.name for s in missing}
+    return [s for s in every if s.name not in gone]
 
 
 def _without_novel(source: Source, how: str) -> Source:

@@ -208,13 +208,13 @@ class _Image(NamedTuple):
         return np.array([0, *(min(sample.value(c), IGNORE) for c in self.source.base)], np.uint8)
 
     def _truth(self) -> np.ndarray | None:
-        """The true mask as numbers of base classes, held-out ones background; None where there is none."""
+        """The true mask in numbers of base classes, held-out ones 0, ignored -1; None where there is none."""
         sample = self.source.samples[self.position]
         if not sample.mask.is_file():
             return None
         number = {c: i for i, c in enumerate(self.source.base, 1)}
         table = np.zeros(256, np.int64)
-        table[IGNORE] = IGNORE
+        table[IGNORE] = -1
         if sample.label is not None:
             table[1] = number.get(sample.label, 0)
         else:

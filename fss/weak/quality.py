@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fss.episode import IGNORE
-
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 # class number (0 background) -> intersection, prediction and truth in pixels, for each threshold
 Counts = dict[int, tuple[list[int], list[int], list[int]]]
@@ -19,9 +17,9 @@ def image_counts(
     Args:
         largest: (H,W) numbers from 1 on, the class that responds most.
         confidence: (H,W), how much it does.
-        truth: (H,W) numbers of the classes, 0 background, 255 ignored.
+        truth: (H,W) numbers of the classes, 0 background, -1 ignored.
     """
-    valid = truth != IGNORE
+    valid = truth >= 0
     largest, confidence, truth = largest[valid], confidence[valid], truth[valid]
     classes = [int(c) for c in np.union1d(np.union1d(largest, truth), [0])]
     counts: Counts = {c: ([], [], []) for c in classes}

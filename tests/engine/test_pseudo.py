@@ -180,6 +180,20 @@ def test_global_network_alone_and_labels_from_a_file_without_any_mask(written, t
     assert len(open_source(config, "train").samples) == 16  # and training finds masks
 
 
+def test_both_networks_can_start_from_a_classification_network(written, tmp_path, capsys):
+    alone = ["pseudo.transfer=false", f"data.train_masks={tmp_path / 'alone'}"]
+    assert run("train", written[0], tmp_path, *alone) == 0
+    (start,) = tmp_path.glob("folder/fold0/pseudo_*_cam/last.pt")
+    config = settings_of(written[0], tmp_path, f"pseudo.start={start}")
+    model = pseudo._fresh_or_empty(config, tmp_path / "none", pseudo.open_weak(config))
+    state = checkpoint.read(start)["model"]
+    for net in (model.network, model.local):
+        assert all(torch.equal(v, state[f"network.{k}"]) for k, v in net.state_dict().items())
+    (other,) = written[1].glob("folder/fold0/pseudo_*/last.pt")
+    assert run("train", written[0], tmp_path, f"pseudo.start={other}") == 2
+    assert "transfer is True, wanted False" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def trained(written):
     """CWT, both stages trained on the pseudo-masks and tested."""

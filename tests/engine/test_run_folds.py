@@ -31,3 +31,10 @@ def test_every_fold_is_trained_tested_and_tabled_once(tmp_path, capsys):
     results = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     assert len(results) == 2 and main(run) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")} == results
+    for path in results:  # as a version wrote it that did not know of pseudo-masks
+        content = json.loads(path.read_text())
+        del content["config"]["pseudo"], content["config"]["data"]["train_masks"]
+        path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(run) == 0
+    assert "fold 0: done -> " in (out := capsys.readouterr().out) and "fold 1: done -> " in out

@@ -63,7 +63,7 @@ def test_large_images_are_computed_smaller():
 def test_counts_and_scores_by_hand():
     largest = np.array([[1, 1, 2, 2]])
     confidence = np.array([[0.9, 0.4, 0.8, 0.9]], np.float32)
-    truth = np.array([[1, 0, 2, 255]])
+    truth = np.array([[1, 0, 2, -1]])
     counts = image_counts(largest, confidence, truth, [0.3, 0.5])
     assert counts == {
         0: ([0, 1], [0, 1], [1, 1]), 1: ([1, 1], [2, 1], [1, 1]), 2: ([1, 1], [1, 1], [1, 1]),
