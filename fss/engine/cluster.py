@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ def _checked(job: Job) -> list[Path]:
         raise UserError("--scribble and --points are for a single image, clustered on its own")
     if job.watch < 0 or (job.watch and (job.reference or job.weights)):
         raise UserError(f"--watch {job.watch}: allowed are 0 and more, for images clustered on their own")
-    twins = [p.stem for p in images if sum(q.stem == p.stem for q in images) > 1]
+    twins = [stem for stem, count in Counter(p.stem for p in images).items() if count > 1]
     if twins:
         raise UserError(f"{job.source} holds two images {twins[0]}, whose results would mix; rename one")
     return images

@@ -10,9 +10,28 @@ from PIL import Image
 from fss.cli import main
 from fss.data.files import read_image, read_mask
 from fss.engine import cluster as verb
+from fss.engine import memory
 from tests.weak.test_clustering import picture
 
 QUICK = ["--channels", "12", "--steps", "12", "--gpus", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def memory_as_it_is(monkeypatch):
+    """The verb's own setting would hold for all tests after these."""
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: None)
+
+
+def test_freed_memory_is_kept_where_glibc_is(monkeypatch):
+    asked = []
+    library = type("Library", (), {"mallopt": staticmethod(lambda *a: asked.append(a))})
+    monkeypatch.undo()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    memory.keep_freed_memory()
+    assert asked == [(-4, 0), (-1, -1)]  # no mmap for large blocks, no trimming
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())  # a C library without it
+    memory.keep_freed_memory()
 
 
 @pytest.fixture

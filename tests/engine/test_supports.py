@@ -1,6 +1,9 @@
 """Supports annotated with strokes, boxes or points, end to end: made once, named, same for any workers."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -88,6 +91,25 @@ def test_made_once_and_the_same_with_any_number_of_workers(place, tmp_path):
     again = {p: p.stat().st_mtime_ns for p in (tmp_path / "by0/cache/supports").iterdir()}
     assert [p for p in kept if kept[p] != again[p]] == [broken]  # made anew, alone
     assert result(tmp_path / "by0")[0]["scores"]["counts"] == counts[0]
+
+
+def test_two_processes_share_the_masks_and_count_the_same(place, tmp_path):
+    asked = ["test.support=points", "test.support_by=grabcut"]
+    assert run(place, tmp_path / "one", *asked) == 0
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "fss",
+    ]
+    where = [f"data.root={place / 'set'}", f"output={tmp_path / 'two'}"]
+    command = [*launch, "test", "--data", "folder", "--head", "prototype", *where, *QUICK, *asked]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    one, two = result(tmp_path / "one")[0], result(tmp_path / "two")[0]
+    assert one["scores"]["counts"] == two["scores"]["counts"] and one["supports"] == two["supports"]
 
 
 def test_pictures_show_marks_and_made_masks(place, tmp_path):
