@@ -206,9 +206,9 @@ def described(plan: Plan, data: str, some: dict[str, Any]) -> Iterator[str]:
     s = some["settings"]
     stem = "random weights" if not plan.start else f"one backbone, {plan.start} steps of ppm on shapes before"
     set_name = data if data == "shapes" else f"{data} ({Path(str(plan.root)).name})"
-    yield f"**{set_name}**, fold {s['data']['fold']}: ResNet-{s['backbone']['layers']}, stages of stride "
     strides = "4, 8, 8, 8" if s["backbone"]["stride"] == 8 else "4, 8, 16, 32"
     yield (
+        f"**{set_name}**, fold {s['data']['fold']}: ResNet-{s['backbone']['layers']}, stages of stride "
         f"{strides}; {s['neck']['channels']} channels; from {stem}; {some['steps']} steps of "
         f"{s['pretrain']['batch']} crops of {s['pretrain']['crop']} px, tested at {s['data']['size']} px. "
         f"Novel classes: {some['protocol']}; heads get maps of stride {s['neck']['stride']}. Mean and 95% "
@@ -257,6 +257,9 @@ def main() -> int:
     except UserError as error:
         print(f"measure_necks: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("measure_necks: stopped; the same command goes on from there", file=sys.stderr)
+        return 130
     if any(math.isnan(m[key]) for m in found.values() for key in SCORES):
         print("some scores are not numbers: a class without pixels?", file=sys.stderr)
     return 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fss.errors import UserError
+from fss.heads import HEADS, head_options
 from fss.metrics import interval95
 from fss.report.protocol import FREE
 
@@ -206,8 +208,8 @@ def _difference(key: str, results: Sequence[Result], where: str = "") -> str:
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
-    """Heads by name, with the options in which those of one name differ, and their tags."""
-    options = [r.content["head"] for r in results]
+    """Heads by name, with the options and networks in which those of one name differ, and their tags."""
+    options = [_options(r.content) for r in results]
     labels = []
     for result, own in zip(results, options, strict=True):
         kin = [o for o in options if o["type"] == own["type"]]
@@ -216,6 +218,24 @@ def _labels(results: Sequence[Result]) -> list[str]:
         name = own["type"].rpartition(":")[2]
         labels.append(" ".join([name, *(f"{k}={own[k]}" for k in differ), *([f"({tag})"] if tag else [])]))
     return labels
+
+
+# Of the network under a head, with what a result is that does not say it.
+_NETWORK = {"neck.type": "ppm", "neck.align": True, "neck.stride": 8, "backbone.stride": 8}
+
+
+def _options(content: dict[str, Any]) -> dict[str, Any]:
+    """A head's type and options, those that came after the result at their defaults, and its network's."""
+    given = {k: v for k, v in content["head"].items() if k != "type"}
+    if content["head"]["type"] in HEADS:  # nothing is imported for the sake of a table
+        with suppress(UserError):  # an option that is no more
+            given = head_options(content["head"]["type"], given)
+    network = {}
+    for name, before in _NETWORK.items():
+        section, key = name.split(".")
+        there = content["config"].get(section)
+        network[name] = there.get(key, before) if isinstance(there, dict) else before
+    return {"type": content["head"]["type"], **given, **network}
 
 
 def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: dict[int, Result]) -> Row:

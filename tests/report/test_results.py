@@ -57,6 +57,17 @@ def test_heads_of_one_kind_are_told_apart_by_what_differs():
     ]  # fmt: skip
 
 
+def test_options_that_came_later_do_not_part_old_results_from_new():
+    new = [load(f"fold{f}_asgnet_1shot", head__features="stages") for f in (0, 1)]
+    (row,) = make_rows([*new, *folds("asgnet", which=(2, 3))])
+    assert row.label == "asgnet" and row.miou is not None
+
+
+def test_necks_are_told_apart():
+    rows = make_rows([load("fold0_cwt_1shot"), load("fold0_cwt_1shot", config__neck__type="sfnet")])
+    assert [r.label for r in rows] == ["cwt neck.type=ppm", "cwt neck.type=sfnet"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

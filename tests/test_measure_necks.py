@@ -1,0 +1,54 @@
+"""The script that measures necks: it goes on where it was, refuses other settings, prints what it found."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from fss.errors import UserError
+from tests.make import make_folder
+
+SCRIPT = Path(__file__).parent.parent / "scripts/measure_necks.py"
+QUICK = (
+    "data.size=49", "pretrain.crop=49", "neck.channels=16", "data.workers=0", "data.min_pixels=100",
+    "test.episodes=4", "precision=fp32", "head.steps=5", "pretrain.batch=4",
+)  # fmt: skip
+
+
+@pytest.fixture
+def script(monkeypatch):
+    spec = importlib.util.spec_from_file_location("measure_necks", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    return module
+
+
+def test_what_is_measured_is_kept_and_tabled(script, tmp_path, monkeypatch):
+    plan = script.Plan(tmp_path / "work", 1, 0, str(make_folder(tmp_path / "photos")), QUICK)
+    runs = [script.Run("folder", neck, 0) for neck in ("sfnet", "fpn")]
+    found = {run: script.measure(plan, run, "random") for run in runs}
+    assert [m["steps"] for m in found.values()] == [1, 1]
+    assert [p.name for p in (tmp_path / "work/folder/sfnet/seed0").iterdir()] == ["measured.json"]
+    monkeypatch.setattr(script, "pretrain", None)  # would fail if called again
+    assert {run: script.measure(plan, run, "random") for run in runs} == found
+    with pytest.raises(UserError, match="measured with other settings; repeat those"):
+        script.measure(plan._replace(settings=[*QUICK, "test.episodes=5"]), runs[0], "random")
+    lines = list(script.table(plan, found))
+    assert lines[0].startswith(
+        "**folder (photos)**, fold 0: ResNet-18, stages of stride 4, 8, 8, 8; 16 channels;"
+    )
+    row = next(line for line in lines if line.startswith("| sfnet |"))
+    assert f"| sfnet | {found[runs[0]]['base']:.1f} | {found[runs[0]]['boundary']:.1f} |" in row
+    gain = found[runs[0]]["novel"] - found[runs[1]]["novel"]
+    assert any(line.startswith("| sfnet - fpn |") and f" {gain:.1f} |" in line for line in lines)
+
+
+def test_a_table_takes_the_place_between_its_marks(script, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n")
+    for _ in range(2):
+        script.put(page, "| new |")
+        assert page.read_text() == "before\n<!-- measured -->\n\n| new |\n<!-- end -->\nafter\n"
+    script.put(tmp_path / "fresh.md", "| new |")
+    assert (tmp_path / "fresh.md").read_text() == "| new |"
