@@ -79,9 +79,8 @@ def main() -> None:
         f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, medians of {options.steps} in turn"
     )
     if options.masks:
-        print(
-            "| photo | published: time, steps, strokes right | default | IoU of the two |\n|---|---|---|---|"
-        )
+        print("| photo | published: time, steps, strokes right | default | IoU of the two | of two seeds |")
+        print("|---|---|---|---|---|")
         for photo, scribble in pairs:
             print(masks(photo, scribble, options.out, options.published_steps), flush=True)
         return
