@@ -79,7 +79,10 @@ def load_batches(
     )
     for batch in loader:
         if isinstance(batch, UserError):
-            raise batch
+            try:
+                raise batch
+            finally:  # an error whose traceback's frame holds it lives on, and with it the loader's processes
+                del batch
         yield batch
 
 

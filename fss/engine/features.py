@@ -104,10 +104,7 @@ class FeatureStore:
 
     def _measure(self, position: int) -> int:
         """How many images fit into the budget, by encoding one."""
-        picture = self.pictures[position]
-        if isinstance(picture, Exception):
-            raise picture
-        kept = self._encode(picture)
+        kept = self._encode(self.pictures.load(position))
         tensors = [
             *kept.features.values(),
             kept.labels,
