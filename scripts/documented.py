@@ -1,4 +1,4 @@
-"""Every command that the documentation names: `sh` blocks, first lines of recipes, examples of a verb's help."""
+"""Every command that the documentation names: in `sh` blocks, on top of recipes, in a verb's help."""
 
 import re
 import shlex
@@ -35,7 +35,7 @@ class Command(NamedTuple):
 
 def pages(root: Path = ROOT) -> list[Path]:
     """README first, then the other Markdown files: the order in which a reader would run what they say."""
-    found = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
+    found = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("[!.]*/README.md")]
     return sorted({*found}, key=lambda p: (p.name != "README.md" or p.parent != root, p))
 
 
