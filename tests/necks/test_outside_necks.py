@@ -96,7 +96,7 @@ def test_settings_reach_a_file_in_the_working_folder(neck_file):
         (GOOD, {"options": {"gian": 2}}, "takes no gian, which neck.options.gian sets; it takes channels, g"),
         (GOOD, {"gate": "pooled"}, "takes no gate, which neck.gate sets"),
         (GOOD.replace("super().__init__(inputs, channels)", "pass"), {}, "must begin with super"),
-        (GOOD.replace("gain: float", "*, gain: float").replace(" = 1.0", ""), {}, "__init__ fails with TypeError.*'gain'"),
+        (GOOD.replace("gain: float = 1.0", "*, gain: float"), {}, "__init__ fails with TypeError.*'gain'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(neck_file, text, given, message):
