@@ -70,7 +70,7 @@ def in_help() -> Iterator[Command]:
 
     for name, verb in VERBS.items():
         for number, text in enumerate(verb.examples, 1):
-            yield Command(f"fss {name} --help", number, text)
+            yield Command(f"fss {name} --help", number, re.sub(r"\\\n\s*", "", text))
 
 
 def documented(root: Path = ROOT) -> list[Command]:

@@ -49,6 +49,7 @@ SHORT = {
     "run-folds": _TRAIN,
     "plan": _EPISODES,
     "pseudo-label": _PSEUDO,
+    "predict": ["--size", "97"],
     "cluster": ["--steps", "5"],
     "bench": ["--size", "97", "--runs", "1"],
     "measure_pseudo.py": ["--only-table"],
@@ -85,8 +86,9 @@ def appended(command: Command) -> str:
     """What cuts its budget: nothing where there is nothing to cut, or where its end is no argument."""
     if re.search(r"[|;<>&]", command.bare):
         return ""
-    given = "--checkpoint" in command.words  # whose network is as it is
-    return " ".join(_EPISODES if given else SHORT.get(what(command.words), []))
+    kind = what(command.words)
+    given = kind == "test" and "--checkpoint" in command.words  # whose network is as it is
+    return " ".join(_EPISODES if given else SHORT.get(kind, []))
 
 
 def _smaller(text: str) -> str:

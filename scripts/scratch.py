@@ -193,7 +193,7 @@ def _single_photos(work: Path) -> None:
     (work / "a_few_photos").mkdir()
     for n in range(2):
         _image(n, 4).save(work / f"a_few_photos/{n}.jpg")
-    animals = {"cat": 3, "cat1": 3, "cat2": 7, "dog": 1, "photo": 11, "a": 15, "b": 19, "huge": 23}
+    animals = {"cat": 3, "cat1": 3, "cat2": 7, "dog": 1, "photo": 11, "a": 15, "b": 19, "c": 27, "huge": 23}
     for name, n in animals.items():
         size = (3 * W, 3 * H) if name == "huge" else (2 * W, 2 * H)
         _image(n, 4).resize(size, Image.Resampling.NEAREST).save(work / f"{name}.jpg")
