@@ -71,9 +71,7 @@ def _numbers(given: list[list[str]]) -> Iterator[tuple[Path, list[str], str | No
     for image, *words in given:
         name = words.pop() if words and "," not in words[-1] else None
         if not words:
-            raise UserError(
-                f"{image}: wanted numbers with commas after the photo, such as 30,40,200,180"
-            )
+            raise UserError(f"{image}: wanted numbers with commas after the photo, such as 30,40,200,180")
         yield Path(image), words, name
 
 
