@@ -49,7 +49,7 @@ setup(
         "pillow>=10",
         "pydantic>=2.6",
         "pyyaml>=6",
-        "shtab>=1.7",
+        "shtab>=1.8",
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],
