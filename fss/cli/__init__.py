@@ -28,6 +28,8 @@ _MORE = """examples:
 
 `fss VERB --help`, or `fss help VERB`, tells a verb's options, with examples."""
 
+_BUG = "fss: a bug of ours, or a broken installation: `fss doctor` tells which"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 if it worked, 2 for a mistake of the user's, 130 when interrupted."""
@@ -47,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "fss").partition(".")[0] == "fss":
             raise
         return _fail(f"the package {error.name} is not installed; `fss doctor` tells what is needed")
+    except Exception as error:
+        if sys.version_info >= (3, 11):
+            error.add_note(_BUG)
+        raise
     except KeyboardInterrupt:
         print("\nfss: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

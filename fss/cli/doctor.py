@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "doctor": Verb(
-        "tell what this machine has, what is missing, and what to run next", _options, _run,
+        "tell what is there, what is missing, and what to run next", _options, _run,
         ("fss doctor", "fss doctor --json", "fss doctor --output runs/march"), _MORE,
     ),
 }  # fmt: skip

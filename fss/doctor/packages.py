@@ -87,7 +87,8 @@ def _wanted(name: str, least: str) -> str:
 
 
 def _again(name: str) -> str:
-    return f"pip install --force-reinstall {name}"
+    both = ("torch", "torchvision")  # made for each other: one alone may not fit the other that is there
+    return "pip install --force-reinstall " + " ".join(both if name in both else [name])
 
 
 def _installed(name: str) -> str:

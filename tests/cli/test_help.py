@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 
 import pytest
 
@@ -101,3 +102,14 @@ def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
     monkeypatch.setitem(VERBS, "plan", VERBS["plan"]._replace(run=run))
     with pytest.raises(ModuleNotFoundError):
         main(["plan", "plan.txt"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions take no notes yet")
+def test_a_bug_keeps_its_traceback_and_points_at_the_doctor(monkeypatch):
+    def run(options, arguments):
+        raise RuntimeError("operator nms does not exist")
+
+    monkeypatch.setitem(VERBS, "plan", VERBS["plan"]._replace(run=run))
+    with pytest.raises(RuntimeError, match="nms") as error:
+        main(["plan", "plan.txt"])
+    assert "`fss doctor`" in "".join(error.value.__notes__)

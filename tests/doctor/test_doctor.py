@@ -101,7 +101,7 @@ def test_a_broken_pytorch(tmp_path, options):
     run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert run.returncode == 2
     assert "Traceback" not in run.stdout + run.stderr
-    assert "libcudart.so.99" in run.stdout and "pip install --force-reinstall torch" in run.stdout
+    assert "libcudart.so.99" in run.stdout and "pip install --force-reinstall torch torchvision" in run.stdout
     assert run.stderr.startswith("fss: error: fss does not work without torch")
     if options:
         assert not json.loads(run.stdout)["ok"]
