@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fss.cli.common import Verb, choose_gpus, settings_and_paths, what_options
+from fss.cli.common import GPU, Verb, choose_gpus, run_options, settings_and_paths, what_options
 from fss.errors import UserError
 
 _PUBLISHED = """kinds:
@@ -12,7 +12,8 @@ _PUBLISHED = """kinds:
   cwt        that and the classifier weight transformer        two files
   asgnet     the whole ASGNet, pyramid or ASPP                 one file
 
-The files do not tell what they were trained on: say so with --data, --fold and --shots."""
+The files do not tell what they were trained on: say so with --data, --fold and
+--shots."""
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +31,14 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
     add("--size", type=int, default=473, metavar="PX", help="of images, 8n+1 (default: 473)")
     add("--layers", type=int, default=50, choices=(50, 101), help="of the ResNet (default: 50)")
-    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    add = run_options(parser, GPU).add_argument
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")
 
 
 def _convert_options(parser: argparse.ArgumentParser) -> None:
-    what_options(parser)
-    parser.set_defaults(data=None)
-    add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="the authors' file or files, then the checkpoint to write")
+    text = "the authors' file or files, then the checkpoint to write"
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
+    add = what_options(parser, data=None).add_argument
     add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt or asgnet")
 
 
@@ -74,7 +74,7 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "report": Verb(
-        "a table of results over heads, folds and shots, or a paired comparison", _report_options, _report,
+        "put results into a table, or compare two of them in pairs", _report_options, _report,
         ("fss report results/pascal --out table.html",
          "fss report --compare ONE/result.json OTHER/result.json"), "",
     ),
