@@ -65,9 +65,7 @@ def test(
         on_episode=pictures.add if pictures else None, explain=explain,
     )  # fmt: skip
     result = {
-        "protocol": said,
-        "protocol_name": protocol_name(said),
-        "scores": scores(out, source),
+        **measured(said, out, source),
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
         "shots": {"train": trained.shots, "test": config.test.shots},
@@ -83,6 +81,11 @@ def test(
     if pictures and distributed.is_main():
         pictures.contact_sheet()
     return folder, result
+
+
+def measured(said: dict[str, Any], out: Evaluation, source: Source) -> dict[str, Any]:
+    """The part of a result that does not depend on what was tested: the protocol and the scores under it."""
+    return {"protocol": said, "protocol_name": protocol_name(said), "scores": scores(out, source)}
 
 
 def _folder_for(said: dict[str, Any], folder: Path) -> Path:
@@ -119,6 +122,7 @@ _SELECTION = {
     "last": "last checkpoint",
     "file": "a given file",
     "base": "nothing to select",
+    "external": "external, by whoever trained it",
 }
 
 

@@ -166,8 +166,9 @@ def _finished(config: Config) -> Path | None:
     """The result of a test with exactly these settings, if there is one."""
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
         try:
+            found = read_results([path])[0].content
             # As settings, not as text: a result older than some setting has it at its default.
-            if validate(read_results([path])[0].content["config"]) == config:
+            if found["head"]["type"] == config.head.type and validate(found["config"]) == config:
                 return path
         except UserError:  # another head's damaged result is no obstacle
             continue

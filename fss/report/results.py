@@ -1,6 +1,7 @@
 """Result files made into rows that may stand in one table; what differs in protocol is refused."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ class Result:
 
     @property
     def checkpoint(self) -> str:
-        """Which checkpoint was tested: "best", "last", "file", or "" where there is nothing to choose."""
-        said = str(self.protocol.get("selection", ""))
-        return {"best": "best", "last": "last", "a": "file"}.get(said.partition(" ")[0], "")
+        """What was tested: "best", "last", "file", "external" (not of this framework's training), or "" where
+        there is nothing to choose."""
+        first = re.split(r"\W", str(self.protocol.get("selection", "")))[0]
+        return {"a": "file"}.get(first, first if first in ("best", "last", "external") else "")
 
     @property
     def runs(self) -> list[float]:
