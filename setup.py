@@ -19,7 +19,7 @@ setup(
     packages=[*find_packages(include=["fss", "fss.*"]), "fss.configs"],
     # The recipes lie beside the package in a checkout and inside it once installed.
     package_dir={"fss.configs": "configs"},
-    package_data={"fss.configs": ["*.yaml", "*/*.yaml"], "fss.report": ["published.yaml"]},
+    package_data={"fss.configs": ["*.yaml", "*/*.yaml"], "fss.report": ["published.yaml", "page.html"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
