@@ -47,8 +47,4 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'fss' has no attribute {name!r}")
-<<<<<<< HEAD
-    return getattr(import_module(_LAZY[name]), name)
-=======
     return getattr(importlib.import_module(_LAZY[name]), name)
->>>>>>> 5c33e3414d094e9a59e3954412d1374b45eebf66

@@ -34,13 +34,22 @@ class Answer(NamedTuple):
     panels: Sequence[Panel]
 
 
+class Counted(NamedTuple):
+    """One episode's counts: its run, its number in the run, and the foreground's pixels."""
+
+    run: int
+    number: int
+    intersection: int
+    union: int
+
+
 @dataclass
 class Evaluation:
-    """Counts of each run, and how many episodes the head made a note of."""
+    """Counts of each run and of each episode, in order, and how many episodes the head made a note of."""
 
     runs: list[EpisodeScore] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
-    episodes: int = 0
+    episodes: list[Counted] = field(default_factory=list)
 
 
 def feature_store(
@@ -117,13 +126,14 @@ def add_up(
             for i, (prediction, mask) in enumerate(_predictions(logits, ready, label_size)):
                 inter, union = counts(prediction[None], mask[None])
                 score.update(ready.class_id[i : i + 1], inter, union)
+                counted = Counted(run, first + i, int(inter[0, 1]), int(union[0, 1]))
+                out.episodes.append(counted)
                 if on_episode:
-                    iou = 100 * float(inter[0, 1] / union[0, 1].clamp(min=1))
+                    iou = 100 * counted.intersection / max(1, counted.union)
                     drawn = prediction
                     if label_size != "network":
                         drawn = foreground(logits[i : i + 1], size)[0]
                     on_episode(run, first + i, ready.draws[i], drawn, iou, [p.of(i) for p in panels])
-            out.episodes += len(ready.draws)
             bar.update(len(ready.draws) * distributed.world())
         score.all_reduce(store.device)
         out.runs.append(score)
@@ -156,7 +166,7 @@ def square(mask: Tensor) -> Tensor:
     return out
 
 
-def _over_processes(out: Evaluation) -> tuple[int, Counter[str]]:
-    """Episodes run and notes taken, summed over all processes."""
+def _over_processes(out: Evaluation) -> tuple[list[Counted], Counter[str]]:
+    """Episodes counted and notes taken by all processes, the episodes in the order of their plans."""
     parts = distributed.gather((out.episodes, dict(out.notes)))
-    return sum(n for n, _ in parts), sum((Counter(notes) for _, notes in parts), Counter())
+    return sorted(c for each, _ in parts for c in each), sum((Counter(n) for _, n in parts), Counter())

@@ -1,4 +1,4 @@
-"""The reported numbers: run the protocol, write `result.json`, and draw the episodes on request."""
+"""The reported numbers: run the protocol, write `result.json` and each episode's counts, draw on request."""
 
 import hashlib
 import json
@@ -22,6 +22,7 @@ from fss.errors import UserError
 from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
 from fss.model import frozen_checksum
+from fss.report.episodes import NAME, Scored, episodes_text
 from fss.report.overlay import EpisodePictures
 from fss.report.protocol import protocol_name
 
@@ -76,6 +77,7 @@ def test(
         "environment": environment(device),
     }
     if distributed.is_main():
+        write_text(folder / NAME, episodes_text(scored(out, plans, source)))
         write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     distributed.barrier()
     if pictures and distributed.is_main():
@@ -182,9 +184,21 @@ def scores(out: Evaluation, source: Source) -> dict[str, Any]:
             name(c): {"intersection": pooled.totals[c, 0].tolist(), "union": pooled.totals[c, 1].tolist()}
             for c in totals
         },
-        "episodes_run": out.episodes,
+        "episodes_run": len(out.episodes),
         "notes": dict(out.notes),
     }
+
+
+def scored(out: Evaluation, plans: list[list[Draw]], source: Source) -> list[Scored]:
+    """What each episode came to, with the names of its class and images."""
+    names, every = source.index.names, []
+    for run, number, inter, union in out.episodes:
+        draw = plans[run][number]
+        supports = tuple(names[i] for i in draw.supports)
+        every.append(
+            Scored(run, number, source.classes[draw.class_id - 1], names[draw.query], supports, inter, union)
+        )
+    return every
 
 
 def _rounded(value: float | None) -> float | None:

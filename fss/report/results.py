@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -65,6 +65,7 @@ class Row:
         folds: fold -> mIoU.
         miou, fb_iou: over all folds; None unless every fold is there.
         networks: fold -> checksum of the frozen network.
+        results: fold -> what the row was made from.
     """
 
     label: str
@@ -75,6 +76,7 @@ class Row:
     miou: Number | None
     fb_iou: float | None
     networks: dict[int, str]
+    results: dict[int, Result]
 
 
 def read_results(paths: Iterable[Path]) -> list[Result]:
@@ -113,10 +115,19 @@ class _Protocol(_Part):
     published_list: bool | None
 
 
+_Sides = Annotated[list[int], Field(min_length=2, max_length=2)]  # background, foreground
+
+
+class _Counts(_Part):
+    intersection: _Sides
+    union: _Sides
+
+
 class _Scores(_Part):
     runs: list[_Run] = Field(min_length=1)
     fb_iou: float
     per_class: dict[str, float] = Field(min_length=1)
+    counts: dict[str, _Counts] = {}
 
 
 class _Head(_Part):
@@ -254,6 +265,7 @@ def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: d
         miou=Number(mean(per_run), interval95(per_run)) if whole else None,
         fb_iou=mean(r.content["scores"]["fb_iou"] for r in folds.values()) if whole else None,
         networks={f: r.content["frozen_sha256"] for f, r in folds.items()},
+        results=dict(sorted(folds.items())),
     )
 
 
