@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "fss"
 LAYER = {
     "__main__": 9, "cli": 8, "doctor": 7, "engine": 6, "bench": 5, "report": 4, "model": 4, "weak": 4,
     "data": 2, "backbones": 2, "necks": 2, "heads": 2, "ops": 1, "metrics": 1, "recipes": 1, "winograd": 1,
-    "episode": 0, "config": 0, "errors": -1,
+    "episode": 0, "config": 0, "outside": 0, "errors": -1,
 }  # fmt: skip
 
 
