@@ -87,8 +87,12 @@ def appended(command: Command) -> str:
     if re.search(r"[|;<>&]", command.bare):
         return ""
     kind = what(command.words)
-    given = kind == "test" and "--checkpoint" in command.words  # whose network is as it is
-    return " ".join(_EPISODES if given else SHORT.get(kind, []))
+    if kind == "test" and "--checkpoint" in command.words:  # whose network is as it is
+        return " ".join(_EPISODES)
+    weak = kind == "train" and "data.train_masks=" in command.bare  # seconds of learning make poor masks
+    return " ".join(
+        [*SHORT.get(kind, []), *(["data.small_classes=drop", "data.min_pixels=1"] if weak else [])]
+    )
 
 
 def _smaller(text: str) -> str:
