@@ -83,7 +83,7 @@ def _fss(words: list[str], loose: bool) -> list[str]:
         return []
     if not words or words[0] not in cli.VERBS:
         return [f"no verb {' '.join(words[:1])!r}"]
-    parser, said = cli._verb_parser(words[0]), io.StringIO()
+    parser, said = cli.verb_parser(words[0]), io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
             options, unknown = parser.parse_known_intermixed_args(words[1:])
@@ -203,7 +203,7 @@ def test_page_names_what_exists(page):
 
 def known_options() -> set[str]:
     """Options of all verbs, of the scripts, and of torchrun."""
-    verbs = [action for name in cli.VERBS for action in cli._verb_parser(name)._actions]
+    verbs = [action for name in cli.VERBS for action in cli.verb_parser(name)._actions]
     scripts = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "scripts").glob("*.py"))
     found = {text for action in verbs for text in action.option_strings}
     return found | set(re.findall(r'"(--[a-z][\w-]*)"', scripts)) | {"--version", "--nproc_per_node"}
