@@ -7,7 +7,11 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fss/__init__.py").read_text(encoding="utf-8"))[1]
-DEV = ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML", "types-tqdm"]
+DEMO = ["gradio>=6,<7"]
+DEV = [
+    "hypothesis", "mypy", "playwright", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML",
+    "types-tqdm", *DEMO,
+]  # fmt: skip
 
 setup(
     name="fss",
@@ -32,6 +36,6 @@ setup(
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],
-    extras_require={"dev": DEV, "prepare": ["pycocotools", "scipy"]},
+    extras_require={"dev": DEV, "demo": DEMO, "prepare": ["pycocotools", "scipy"]},
     entry_points={"console_scripts": ["fss = fss.cli:main"]},
 )

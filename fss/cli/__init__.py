@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import fss
-from fss.cli import cluster, predict, pseudo, runs, sets, tools
+from fss.cli import cluster, demo, predict, pseudo, runs, sets, tools
 from fss.errors import UserError
 
-VERBS = runs.VERBS | predict.VERBS | sets.VERBS | pseudo.VERBS | cluster.VERBS | tools.VERBS
+VERBS = runs.VERBS | predict.VERBS | demo.VERBS | sets.VERBS | pseudo.VERBS | cluster.VERBS | tools.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
