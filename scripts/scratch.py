@@ -39,7 +39,8 @@ def make(work: Path) -> None:
 def _programs(work: Path) -> None:
     """What an installation puts on the path."""
     folder = work / "bin"
-    folder.mkdir()
+    for path in (folder, work / ".config/fish/completions"):
+        path.mkdir(parents=True)
     modules = {"python": "", "fss": "-m fss", "torchrun": "-m torch.distributed.run"}
     for name, module in modules.items():
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')

@@ -48,7 +48,7 @@ def _set(root: Path, sets: list["DataConfig"]) -> Item:
     also = f" (also for {', '.join(others)})" if others else ""
     prepare = PREPARE.get(name, "").format(root=root)
     if sets[0].layout == "shapes":
-        detail = "drawn" if root.is_dir() else "not drawn yet; the first run does it, in seconds"
+        detail = "drawn" if root.is_dir() else "not drawn yet; the first run does it, within a minute"
         return Item("data", name, "ok", f"{root}: {detail}")
     if not root.is_dir():
         return Item("data", name, "optional", f"{root}: not there{also}", prepare)

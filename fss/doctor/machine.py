@@ -13,6 +13,7 @@ from fss.doctor.item import Item, guarded, shown
 SECTION = "machine"
 NEWEST = (3, 13)  # that is tested
 SHARED = Path("/dev/shm")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of computing per period, and the period
 LEAST_SHARED = 256 * 2**20  # bytes; a loader's worker hands over batches of some MB each
 
 
@@ -34,9 +35,14 @@ def _python() -> Iterator[Item]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: those it may run on, less where its container grants fewer."""
     may = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(may(0)) if may else os.cpu_count() or 1
+    there = len(may(0)) if may else os.cpu_count() or 1
+    try:
+        quota, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # no container, or no limit ("max 100000")
+        return there
+    return max(1, min(there, -(-quota // period)))
 
 
 def _threads() -> Iterator[Item]:

@@ -164,6 +164,17 @@ def test_threads(threads, usable, state, monkeypatch):
     assert (item.state, bool(item.fix)) == (state, state == "warning")
 
 
+@pytest.mark.parametrize(
+    ("quota", "usable"),
+    [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("9000000 100000", 8)],
+)
+def test_cores_of_a_container(quota, usable, tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert machine.cores() == usable
+
+
 def test_a_gpu_that_pytorch_does_not_see(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
