@@ -9,10 +9,19 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fss/__init__.py").read_text(encoding="utf-8"))[1]
 EXTRAS = {
     "prepare": ["pycocotools", "scipy"],
-    "demo": ["gradio>=5"],
+    "demo": ["gradio>=6,<7"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
 }
-CHECKS = ["hypothesis", "mypy", "pytest", "ruff", "setuptools>=70.1", "types-PyYAML", "types-tqdm"]
+CHECKS = [
+    "hypothesis",
+    "mypy",
+    "playwright",
+    "pytest",
+    "ruff",
+    "setuptools>=70.1",
+    "types-PyYAML",
+    "types-tqdm",
+]
 
 setup(
     name="fss",
@@ -55,7 +64,7 @@ setup(
     ],
     extras_require={
         **EXTRAS,
-        "dev": [*CHECKS, *EXTRAS["prepare"]],
+        "dev": sorted({*CHECKS, *(package for extra in EXTRAS.values() for package in extra)}),
         "all": sorted(package for extra in EXTRAS.values() for package in extra),
     },
     entry_points={"console_scripts": ["fss = fss.cli:main"]},

@@ -1,28 +1,50 @@
 """fss: few-shot segmentation, one backbone, one protocol, many heads."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from fss.errors import UserError
 
 if TYPE_CHECKING:
+    from fss.engine.annotations import Support
+    from fss.engine.api import Protocol, Score, evaluate, load_protocol
+    from fss.engine.predict import Predictor
+    from fss.engine.trained import load_model
+    from fss.episode import Episode
     from fss.model import FewShotModel
+    from fss.ops import to_rgb
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "load_model"]
+__all__ = [
+    "Episode",
+    "FewShotModel",
+    "Predictor",
+    "Protocol",
+    "Score",
+    "Support",
+    "UserError",
+    "evaluate",
+    "load_model",
+    "load_protocol",
+    "to_rgb",
+]
+
+# Where each name is, so that `import fss` stays quick.
+_LAZY = {
+    "Episode": "fss.episode",
+    "FewShotModel": "fss.model",
+    "Predictor": "fss.engine.predict",
+    "Protocol": "fss.engine.api",
+    "Score": "fss.engine.api",
+    "Support": "fss.engine.annotations",
+    "evaluate": "fss.engine.api",
+    "load_model": "fss.engine.trained",
+    "load_protocol": "fss.engine.api",
+    "to_rgb": "fss.ops",
+}
 
 
-def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> "FewShotModel":
-    """The few-shot model of a checkpoint, trained here or converted, in evaluation mode.
-
-    `model(query, support_images, support_masks)` gives logits (B,2,H,W); see `fss.model.FewShotModel`.
-
-    Args:
-        bf16: compute the frozen part in bfloat16.
-
-    Raises:
-        UserError: no such file, not a checkpoint of stage 2, or one whose head cannot be imported.
-    """
-    from fss.engine.trained import load_model  # here, so that `import fss` stays quick
-
-    return load_model(path, device, bf16)
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fss' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Sequence
 
 import fss
-from fss.cli import cluster, completion, doctor, pseudo, runs, sets, tools
+from fss.cli import cluster, completion, demo, doctor, predict, pseudo, runs, sets, tools
 from fss.errors import UserError
 
-VERBS = doctor.VERBS | runs.VERBS | sets.VERBS | pseudo.VERBS | cluster.VERBS | tools.VERBS | completion.VERBS
+_PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, completion)
+VERBS = {name: verb for part in _PARTS for name, verb in part.VERBS.items()}
 # What `fss --help` shows, in this order. Verbs that are named nowhere stand in the last group.
 GROUPS = {
     "start here": ("doctor", "predict", "demo"),

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fss.cli.common import GPU, Verb, choose_gpus, run_options
+from fss.cli.common import GPU, Verb, choose_gpus, parse_point, run_options
 from fss.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,19 +63,8 @@ def _settings(options: argparse.Namespace) -> "Clustering":
     return replace(PUBLISHED if options.published else Clustering(), **given)
 
 
-def _points(texts: list[str]) -> list[tuple[int, int, int]]:
-    found = []
-    for text in texts:
-        try:
-            x, y, label = map(int, text.split(","))
-        except ValueError:
-            raise UserError(f"--points {text!r}: wanted X,Y,LABEL, such as 120,80,1") from None
-        found.append((x, y, label))
-    return found
-
-
 def _cluster(options: argparse.Namespace, arguments: list[str]) -> None:
-    points = _points(options.points)
+    points = [parse_point(text) for text in options.points]
     if not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}; allowed: 0 to {2**31 - 1}")
     device_name = choose_gpus(options, arguments) or "auto"

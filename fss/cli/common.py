@@ -52,8 +52,27 @@ def run_options(parser: argparse.ArgumentParser, gpus: str = GPUS) -> Options:
 
 
 def settings_and_paths(texts: Sequence[str]) -> tuple[list[str], list[Path]]:
-    settings = [text for text in texts if re.match(r"[a-z_]+(\.\w+)*=", text)]
+    is_setting = lambda text: re.match(r"[a-z_]+(\.\w+)*=", text) and not Path(text).exists()  # noqa: E731
+    settings = [text for text in texts if is_setting(text)]
     return settings, [Path(text) for text in texts if text not in settings]
+
+
+def parse_point(text: str) -> tuple[int, int, int]:
+    """X,Y,LABEL; `UserError` where it is none."""
+    try:
+        x, y, label = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"point {text!r}: wanted X,Y,LABEL, such as 120,80,1") from None
+    return x, y, label
+
+
+def parse_box(text: str) -> tuple[int, int, int, int]:
+    """X0,Y0,X1,Y1; `UserError` where it is none."""
+    try:
+        x0, y0, x1, y1 = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"box {text!r}: wanted X0,Y0,X1,Y1, such as 30,40,200,180") from None
+    return x0, y0, x1, y1
 
 
 def parse_gpus(text: str) -> list[int] | None:

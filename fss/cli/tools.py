@@ -19,8 +19,9 @@ The files do not tell what they were trained on: say so with --data, --fold and
 def _report_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="RUN", help="result.json files, or folders that hold some")
-    text = "write the table there, as .md, .csv or .html (default: Markdown on the screen)"
+    text = "write the table there, as .md or .csv, or a whole page as .html (default: Markdown on the screen)"
     add("--out", type=Path, metavar="FILE", help=text)
+    add("--pictures", type=int, default=60, metavar="N", help="on a page, at most (default: 60)")
     add("--compare", action="store_true", help="two results of one plan, in pairs: second less first")
 
 
@@ -45,7 +46,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.engine import verbs
 
-    verbs.run_report(options.paths, options.out, options.compare)
+    verbs.run_report(options.paths, options.out, options.compare, options.pictures)
 
 
 def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -74,8 +75,8 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "report": Verb(
-        "put results into a table, or compare two of them in pairs", _report_options, _report,
-        ("fss report results/pascal --out table.html",
+        "put results into a table or a page, or compare two of them in pairs", _report_options, _report,
+        ("fss report results/pascal --out page.html",
          "fss report --compare ONE/result.json OTHER/result.json"), "",
     ),
     "bench": Verb(

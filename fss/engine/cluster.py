@@ -2,10 +2,8 @@
 
 import glob
 import hashlib
-import io
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from fss.data.files import read_image, read_mask
+from fss.data.files import png_bytes
+from fss.data.photos import photos_of, read_drawing, read_photo
 from fss.engine import checkpoint
 from fss.engine.reference import Reference
 from fss.engine.run import write_bytes, write_text
@@ -28,7 +26,6 @@ from fss.report.overlay import row
 from fss.weak.clustering import Clustering, Session, check_scribble
 from fss.weak.strokes import points_marks
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 _SAVE_EVERY = 60  # seconds
 
 
@@ -78,9 +75,9 @@ def run_cluster(job: Job) -> None:
             reference.load(job.weights)
         else:
             assert job.reference is not None
-            reference.train(images_of(job.reference), job.out / "weights.pt")
+            reference.train(photos_of([job.reference]), job.out / "weights.pt")
         for path in tqdm(images, "images", leave=False, disable=len(images) < 2):
-            image = read_image(path)
+            image = read_photo(path)
             start = time.monotonic()
             _write(job, path, image, None, reference.labels(image), {"steps": 0}, start)
         return
@@ -90,9 +87,7 @@ def run_cluster(job: Job) -> None:
 
 def _checked(job: Job) -> list[Path]:
     """The images, after all that can be wrong before any work."""
-    if not job.source.exists():
-        raise UserError(f"image {job.source} does not exist")
-    images = images_of(job.source) if job.source.is_dir() else [job.source]
+    images = photos_of([job.source])
     if job.out.exists() and not job.out.is_dir():
         raise UserError(f"{job.out} is a file; name a folder for the results")
     marked = job.scribble is not None or bool(job.points)
@@ -104,30 +99,13 @@ def _checked(job: Job) -> list[Path]:
         raise UserError("--scribble and --points are for a single image, clustered on its own")
     if job.watch < 0 or (job.watch and (job.reference or job.weights)):
         raise UserError(f"--watch {job.watch}: allowed are 0 and more, for images clustered on their own")
-    twins = [stem for stem, count in Counter(p.stem for p in images).items() if count > 1]
-    if twins:
-        raise UserError(f"{job.source} holds two images {twins[0]}, whose results would mix; rename one")
     return images
-
-
-def images_of(folder: Path) -> list[Path]:
-    """The images in a folder, by name.
-
-    Raises:
-        UserError: no folder, or none in it.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder of images")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGES)
-    if not found:
-        raise UserError(f"no images in {folder}; looked for {', '.join(IMAGES)}")
-    return found
 
 
 def _one(job: Job, path: Path) -> None:
     """Segment one image, unless that is done already."""
-    image = read_image(path)
-    marks = _marks(job, image)
+    image = read_photo(path)
+    marks = _marks(job, path, image)
     about = {**job.about, "input": _digest(image, marks)}
     told = job.out / f"{path.stem}_cluster.json"
     if _said(told).get("about") == about:
@@ -144,12 +122,12 @@ def _one(job: Job, path: Path) -> None:
     unfinished.unlink(missing_ok=True)
 
 
-def _marks(job: Job, image: np.ndarray) -> np.ndarray | None:
+def _marks(job: Job, path: Path, image: np.ndarray) -> np.ndarray | None:
     """What the user drew, (H,W), or None."""
     if job.scribble is None and not job.points:
         return None
     if job.scribble:
-        marks = read_mask(job.scribble)
+        marks = read_drawing(job.scribble, path)
     else:
         for x, y, label in job.points:
             if not 0 <= label < job.settings.channels:
@@ -213,7 +191,7 @@ def _write(
 ) -> None:  # fmt: skip
     """Label map, picture, a mask per class, and last the account of it all."""
     name = str(job.out / path.stem)
-    write_bytes(Path(f"{name}_labels.png"), label_png(labels))
+    write_bytes(Path(f"{name}_labels.png"), png_bytes(labels, palette().tobytes()))
     given = [] if marks is None else np.setdiff1d(marks, IGNORE).tolist()
     for label in [v for v in given if v] or np.unique(labels).tolist():
         mask = np.where(labels == label, 255, 0).astype(np.uint8)
@@ -234,15 +212,6 @@ def _write(
         f"{path}: {found['steps']} steps, {seconds:.1f} s, {len(found['labels'])} labels{right} -> "
         f"{name}_labels.png, _mask*.png, _cluster.jpg"
     )
-
-
-def label_png(labels: np.ndarray) -> bytes:
-    """A label map (H,W) uint8 as a palette PNG: its pixels are the labels."""
-    picture = Image.fromarray(labels)
-    picture.putpalette(palette().ravel().tolist())
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return out.getvalue()
 
 
 def encoded(image: np.ndarray, suffix: str) -> bytes:

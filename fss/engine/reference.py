@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fss.data.files import read_image
+from fss.data.photos import read_photo
 from fss.engine import checkpoint
 from fss.weak.clustering import Clusterer, Clustering, at_working_size
 from fss.weak.guided import enlarge
@@ -47,7 +47,7 @@ class Reference:
             for step in range(done, self.settings.steps):
                 chosen = self._turn(images, step)
                 if chosen not in squares:
-                    square = cv2.resize(read_image(chosen), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+                    square = cv2.resize(read_photo(chosen), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
                     squares[chosen] = self.worker.prepared(square)
                 self.worker.step(squares[chosen], None)
                 bar.update()

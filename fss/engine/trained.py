@@ -2,10 +2,13 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fss.backbones.resnet import ResNet
 from fss.backbones.vit import build_tokens
 from fss.config import BackboneConfig, Config, NeckConfig
 from fss.data.source import Source
@@ -15,7 +18,15 @@ from fss.engine.run import fold_folder, train_folder
 from fss.engine.train import about_few_shot
 from fss.errors import UserError
 from fss.heads import build_head
-from fss.model import FewShotModel, build_backbone, build_model, build_neck, network_channels
+from fss.model import (
+    BaseSegmenter,
+    FewShotModel,
+    build_backbone,
+    build_model,
+    build_neck,
+    network_channels,
+)
+from fss.necks import Neck
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,9 @@ def load_trained(config: Config, source: Source, half: bool, path: Path | None =
         wanted = {k: v for k, v in wanted.items() if k not in ("data", "fold", "base_classes")}
     checkpoint.require(content, wanted, found)
     model = _filled(content, found, half)
-    told = {**content["about"], **content["facts"], "validation_miou": checkpoint.best_score(content)}
     ours = found.resolve().is_relative_to(config.output.resolve()) and found.stem in ("best", "last")
     home = found.parent if ours else fold_folder(config) / f"given_{found.stem}_{_digest(found)}"
-    return Trained(model, told, content["about"].get("shots"), home, found.stem if ours else "file")
+    return Trained(model, model.told, content["about"].get("shots"), home, found.stem if ours else "file")
 
 
 def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> FewShotModel:
@@ -84,20 +94,52 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
+def load_base_parts(path: Path) -> tuple[ResNet, Neck]:
+    """Backbone and neck of a checkpoint of stage 1, for a head to be put on.
+
+    Raises:
+        UserError: no such file, or not a checkpoint of stage 1.
+    """
+    content = checkpoint.read(path)
+    about, rows = content["about"], content["model"].get("classifier.weight")
+    if about.get("stage") != "base" or rows is None:
+        raise UserError(f"{path} is a {about.get('stage')} checkpoint; wanted one of stage 1 or 2")
+    with _telling(path):
+        backbone, neck = _network_of(about)
+    assert neck is not None  # stage 1 always has one
+    network = BaseSegmenter(backbone, neck, len(rows))
+    checkpoint.fill(network, content, path)
+    return network.backbone, network.neck
+
+
 def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
     """The model that a checkpoint's own account describes, with its parameters."""
     about = content["about"]
-    try:
-        shape = BackboneConfig(layers=about["layers"], stem=about["stem"], stride=about.get("stride", 8))
-        backbone = build_backbone(shape, weights=False)
-        neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
+    with _telling(path):
+        backbone, neck = _network_of(about)
         head, options = str(about["head"]), dict(about["head_options"])
         tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"{path} does not say what it holds ({error!r}); train or convert it anew") from None
     model = build_model(head, options, backbone, neck, tokens, half)
     checkpoint.fill(model, content, path)
+    model.told = {**about, **content["facts"], "validation_miou": checkpoint.best_score(content)}
     return model
+
+
+def _network_of(about: dict[str, Any]) -> tuple[ResNet, Neck | None]:
+    """An empty backbone and neck of the shape that an account describes."""
+    shape = BackboneConfig(layers=about["layers"], stem=about["stem"], stride=about.get("stride", 8))
+    backbone = build_backbone(shape, weights=False)
+    return backbone, build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} does not say what it holds ({error!r}); train or convert it anew") from None
 
 
 def find_trained(config: Config) -> Path:

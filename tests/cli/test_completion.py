@@ -36,7 +36,7 @@ def scripts(tmp_path_factory):
     [
         ([""], {"help", *VERBS}),
         (["trai"], {"train"}),
-        (["help", "pr"], {"prepare", "pretrain"}),
+        (["help", "pre"], {"predict", "prepare", "pretrain"}),
         (["train", "--da"], {"--data"}),
         (["train", "--data", ""], set(recipe_names("data"))),
         (["train", "--data", "shapes", "--head", "a"], {"asgnet"}),

@@ -1,0 +1,112 @@
+"""The verb for one's own photos: predict."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fss.cli.common import GPU, Verb, choose_gpus, parse_box, parse_point, run_options, settings_and_paths
+from fss.errors import UserError
+
+if TYPE_CHECKING:
+    from fss.engine.annotations import Support
+
+_MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the
+classes, 255 left out; or black and white. With a CLASS, all that is marked is
+that class, and several supports may show several classes. A scribble is the same,
+but 255 where nothing is drawn. Boxes are pixels from the top left.
+
+Without --checkpoint the prototype head compares features of the pretrained
+backbone (backbone.weights). A checkpoint of stage 1 takes that head, too; one of
+stage 2 has its own.
+
+Written per query: NAME_labels.png (pixels are labels), NAME_overlay.jpg, and per
+class NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queries
+that are done are passed over."""
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = parser.add_argument_group("what to look for, each as often as there are examples")
+    each: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
+    what.add_argument("--support", metavar="IMG MASK [CLASS]", help="a photo and its mask", **each)
+    what.add_argument("--scribble", metavar="IMG PNG [CLASS]", help="a photo and strokes on it", **each)
+    text = "a photo and boxes round the object, X0,Y0,X1,Y1"
+    what.add_argument("--box", metavar="IMG BOX ... [CLASS]", help=text, **each)
+    text = "a photo and clicks on it, X,Y,LABEL with label 0 for background"
+    what.add_argument("--points", metavar="IMG POINT ... [CLASS]", help=text, **each)
+    add("--query", nargs="+", required=True, metavar="PATH", help="photos to segment, or folders of them")
+    add("--out", type=Path, required=True, metavar="DIR", help="the folder for the results")
+    add("--checkpoint", type=Path, metavar="FILE", help="a trained or converted model")
+    text = "without a checkpoint of its own, a head with nothing to learn (default: prototype)"
+    add("--head", default="prototype", metavar="NAME", help=text)
+    text = "probability above which a pixel is no background (default: 0.5)"
+    add("--threshold", type=float, default=0.5, metavar="P", help=text)
+    text = "look at large photos in squares of so many pixels, overlapping by a quarter"
+    add("--tile", type=int, metavar="PX", help=text)
+    text = "longest side that the network sees, 8n+1 (default: the checkpoint's, or 473)"
+    add("--size", type=int, metavar="PX", help=text)
+    text = "how strokes, boxes and clicks become masks (default: clustering)"
+    add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
+    run_options(parser, GPU)
+    add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.layers=101")
+
+
+def _supports(options: argparse.Namespace) -> "Iterator[Support]":
+    from fss.engine.annotations import Support
+
+    for kind in ("mask", "scribble"):
+        flag = "support" if kind == "mask" else kind
+        for words in getattr(options, flag):
+            if len(words) not in (2, 3):
+                raise UserError(
+                    f"--{flag} {' '.join(words)}: wanted a photo, a {kind} and perhaps a class's name"
+                )
+            yield Support(Path(words[0]), Path(words[1]), words[2] if len(words) == 3 else None, kind)
+    for image, words, name in _numbers(options.box):
+        yield Support(image, [parse_box(word) for word in words], name, "box")
+    for image, words, name in _numbers(options.points):
+        yield Support(image, [parse_point(word) for word in words], name, "points")
+
+
+def _numbers(given: list[list[str]]) -> Iterator[tuple[Path, list[str], str | None]]:
+    """Photo, words of numbers, and the class after them, if any."""
+    for image, *words in given:
+        name = words.pop() if words and "," not in words[-1] else None
+        if not words:
+            raise UserError(f"{image}: wanted numbers with commas after the photo, such as 30,40,200,180")
+        yield Path(image), words, name
+
+
+def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
+    settings, paths = settings_and_paths([*options.query, *options.settings])
+    for group in (options.support, options.scribble, options.box, options.points):
+        for words in group:
+            more, kept = settings_and_paths(words)
+            settings, words[:] = settings + more, map(str, kept)
+    if not any((options.support, options.scribble, options.box, options.points)):
+        raise UserError("give at least one --support IMG MASK (or --scribble, --box, --points)")
+    supports = list(_supports(options))
+    device = choose_gpus(options, arguments)
+    settings += [f"device={device}"] if device else []
+
+    from fss.engine.predict_files import Job, run_predict
+
+    run_predict(
+        Job(
+            supports, paths, options.out, options.checkpoint, options.head, options.threshold, options.tile,
+            options.size, options.support_by, tuple(settings),
+        )
+    )  # fmt: skip
+
+
+VERBS = {
+    "predict": Verb(
+        "segment your own photos from a few annotated ones", _options, _predict,
+        ("fss predict --support cat.jpg cat_mask.png --query photos --out predicted",
+         "fss predict --support a.jpg a.png cat --support b.jpg b.png dog --query c.jpg --out predicted",
+         "fss predict --support a.jpg a.png --query c.jpg --out predicted --checkpoint best.pt",
+         "fss predict --scribble cat.jpg cat_scribble.png --query photos --out predicted",
+         "fss predict --box cat.jpg 30,40,200,180 --query huge.jpg --tile 1024 --out predicted"), _MORE,
+    ),
+}  # fmt: skip

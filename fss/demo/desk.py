@@ -1,0 +1,237 @@
+"""What one visitor of the page has before them: photos, marks, and what was found. No layout."""
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from fss.data.photos import read_photo
+from fss.demo.drawing import LONGEST, Way, shrunk, strokes, support
+from fss.demo.models import Models
+from fss.engine.annotations import Support, read_support
+from fss.engine.prediction import COLOURS, Prediction, overlay
+from fss.errors import UserError
+
+View = Literal["overlay", "mask", "probability"]
+SEED = 2021  # of masks made from strokes, as `Predictor`'s
+
+
+@dataclass(eq=False)
+class Photo:
+    """A photo that was dropped.
+
+    Attributes:
+        size: (H,W) of the file.
+        small: what the browser shows, (h,w,3) uint8.
+        support: it and its mask, once it is marked; `mask` the same as small (h,w) bool.
+        drawn: layers of the editor, to go on from, and how they were meant.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    small: np.ndarray
+    support: Support | None = None
+    mask: np.ndarray | None = None
+    drawn: list[np.ndarray] = field(default_factory=list)
+    way: Way = "paint"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A query's result: odds (N,h,w) as of `Prediction`, and a small one of it that is quick to look at."""
+
+    path: Path
+    odds: np.ndarray
+    small: Prediction
+
+
+@dataclass(eq=False)
+class Desk:
+    """Photos and results of one visitor.
+
+    Attributes:
+        at: which support photo lies in the editor.
+        shown: which result is looked at.
+    """
+
+    supports: list[Photo] = field(default_factory=list)
+    queries: list[Photo] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+    at: int = 0
+    shown: int = 0
+
+    @property
+    def current(self) -> Photo | None:
+        """The support photo in the editor."""
+        return self.supports[self.at] if self.at < len(self.supports) else None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names that were given, in order."""
+        return list(dict.fromkeys(p.support.name for p in self.supports if p.support and p.support.name))
+
+
+def take(paths: Sequence[str | Path]) -> tuple[list[Photo], list[UserError]]:
+    """Photos from files, and what is wrong with those that are none."""
+    photos, problems = [], []
+    for path in map(Path, paths):
+        try:
+            image = read_photo(path)
+        except UserError as error:
+            problems.append(error)
+        else:
+            photos.append(Photo(path, image.shape[:2], shrunk(image)))
+    return photos, problems
+
+
+def mark(
+    photo: Photo, layers: Sequence[np.ndarray], way: Way, name: str, mask: Path | None, device: torch.device
+) -> None:
+    """Make a photo a support: what was drawn on it becomes its mask. It stays as it was if that fails.
+
+    Raises:
+        UserError: nothing is marked, or the mask file does not fit.
+    """
+    drawn = strokes(layers, photo.size)
+    wanted = support(photo.path, way, name, drawn, mask)
+    read = read_support(wanted, "clustering", SEED, device, False)
+    (made,) = read.masks.values()
+    if not (made == 1).any():
+        raise UserError(f"{photo.path.name}: nothing is left of the object; mark it anew")
+    h, w = photo.small.shape[:2]
+    photo.mask = cv2.resize((made == 1).astype(np.uint8), (w, h), interpolation=cv2.INTER_AREA) > 0
+    # Masks made from strokes are of a smaller copy of a large photo, and stay with it.
+    image = photo.path if made.shape == photo.size else read.image
+    photo.support = Support(image, made, wanted.name)
+    photo.drawn, photo.way = list(layers), way
+
+
+def mark_what_is_new(
+    desk: Desk, layers: Sequence[np.ndarray], way: Way, name: str, mask: Path | None, device: torch.device
+) -> None:
+    """Use what is drawn on the current photo, unless that was done already, or there is nothing.
+
+    Raises:
+        UserError: as of `mark`.
+    """
+    photo = desk.current
+    if photo is None:
+        return
+    there = mask is not None if way == "file" else (strokes(layers, photo.small.shape[:2]) == 1).any()
+    same = photo.support is not None and photo.way == way and photo.support.name == (name.strip() or "object")
+    same = same and len(layers) == len(photo.drawn) and all(map(np.array_equal, layers, photo.drawn))
+    if there and not same:
+        mark(photo, layers, way, name, mask, device)
+
+
+def thumbnails(photos: Sequence[Photo], classes: Sequence[str] = ()) -> list[tuple[np.ndarray, str]]:
+    """Small pictures with captions; supports with their masks in their classes' colours."""
+    out = []
+    for photo in photos:
+        name, picture = (photo.support.name or "") if photo.support else "", photo.small
+        if name in classes and photo.mask is not None:
+            labels = np.where(photo.mask, list(classes).index(name) + 1, 0).astype(np.uint8)
+            picture = overlay(picture, labels, [name])
+        out.append((shrunk(picture, 320), name))
+    return out
+
+
+def segment(
+    desk: Desk, models: Models, choice: str, tile: int | None, progress: Callable[[float, str], None]
+) -> Iterator[int]:
+    """Segment every query; `desk.found` grows by one at each step.
+
+    Args:
+        choice: of `Models`.
+        tile: pixels, or None.
+        progress: called with the share done and what is being done.
+
+    Raises:
+        UserError: no supports or queries, or what `Predictor` says.
+    """
+    given = [p.support for p in desk.supports if p.support]
+    if not given:
+        raise UserError("step 1: mark the object in at least one photo first")
+    if not desk.queries:
+        raise UserError("step 2: drop at least one photo to search in")
+    progress(0, "loading the model")
+    predictor = models.learnt(choice, given)
+    desk.found, desk.shown = [], 0
+    for number, photo in enumerate(desk.queries):
+        said = f"photo {number + 1} of {len(desk.queries)}"
+
+        def tiles(done: int, of: int, number: int = number, said: str = said) -> None:
+            progress((number + done / of) / len(desk.queries), f"{said}, tile {done} of {of}")
+
+        progress(number / len(desk.queries), said)
+        prediction = predictor(photo.path, tile, tiles)
+        desk.found.append(Found(photo.path, prediction.odds, small(prediction)))
+        yield number
+
+
+def small(prediction: Prediction) -> Prediction:
+    """The same, no side longer than the browser shows."""
+    odds = np.stack([shrunk(o, LONGEST) for o in prediction.odds])
+    return Prediction(shrunk(prediction.image), prediction.classes, odds)
+
+
+def picture(found: Found, view: View, threshold: float) -> np.ndarray:
+    """What is looked at, (h,w,3) uint8: fused anew from the odds, which is quick."""
+    if view == "overlay":
+        return found.small.overlay(threshold)
+    if view == "mask":
+        return COLOURS[found.small.labels(threshold)]
+    most = np.max([found.small.probability(n) for n in range(len(found.small.classes))], 0)
+    heat = cv2.applyColorMap((255 * most).round().astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    return cv2.cvtColor(heat, cv2.COLOR_BGR2RGB)
+
+
+def shares(found: Found, threshold: float) -> list[tuple[str, tuple[int, int, int], float]]:
+    """Of every class its name, colour and part of the photo, percent."""
+    counts = np.bincount(found.small.labels(threshold).ravel(), minlength=len(found.small.classes) + 1)
+    part = 100 * counts / counts.sum()
+    return [
+        (name, tuple(COLOURS[n].tolist()), float(part[n])) for n, name in enumerate(found.small.classes, 1)
+    ]
+
+
+def files(every: Sequence[Found], threshold: float, folder: Path) -> list[Path]:
+    """Masks of all queries at their photos' sizes: one zip with everything, then each mask as a PNG.
+
+    Args:
+        folder: a new one.
+
+    Raises:
+        UserError: nothing is segmented yet.
+    """
+    if not every:
+        raise UserError("nothing to save yet; press Segment first")
+    masks, stems = [], _stems([f.path for f in every])
+    with zipfile.ZipFile(folder / "masks.zip", "w", zipfile.ZIP_STORED) as archive:  # PNGs are small already
+        for found, stem in zip(every, stems, strict=True):
+            full = Prediction(read_photo(found.path), found.small.classes, found.odds)
+            for path in full.save(folder, stem, threshold):
+                archive.write(path, path.name)
+                if path.name.startswith(f"{stem}_mask_"):
+                    masks.append(path)
+                else:
+                    path.unlink()
+    return [folder / "masks.zip", *masks]
+
+
+def _stems(paths: Sequence[Path]) -> list[str]:
+    """Names for files, each once, whatever case a file system minds."""
+    seen: set[str] = set()
+    out = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem.lower() in seen:
+            stem, number = f"{path.stem}_{number}", number + 1
+        seen.add(stem.lower())
+        out.append(stem)
+    return out

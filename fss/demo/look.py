@@ -1,0 +1,51 @@
+"""How the page looks: colours, sizes, fonts of the system. Nothing is fetched from elsewhere."""
+
+from types import ModuleType
+from typing import Any
+
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
+MONO = ("ui-monospace", "Consolas", "monospace")
+
+CSS = """
+.gradio-container { max-width: 1500px !important; }
+.gradio-container main { padding: 16px 20px 24px !important; gap: 14px !important; }
+#head .html-container, .title .html-container, #shares .html-container { padding: 0 !important; }
+#head h1 { font-size: 1.4rem; margin: 0; }
+#head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
+.step { background: var(--block-background-fill); border: 1px solid var(--border-color-primary);
+  border-radius: 12px; padding: 14px !important; gap: 10px !important; align-self: flex-start; }
+.step .form { border: 0; gap: 10px; background: none; box-shadow: none; }
+.step .form > .block { padding: 0; }
+.title h2 { font-size: 1.05rem; margin: 0; display: flex; align-items: center; gap: 8px; }
+.title h2::before { content: attr(data-n); background: var(--color-accent); color: white; width: 1.6em;
+  height: 1.6em; border-radius: 50%; display: inline-grid; place-items: center; font-size: .85em; }
+.title p { margin: 4px 0 0; font-size: .9rem; color: var(--body-text-color-subdued); }
+.drop { border: 1.5px dashed var(--border-color-accent) !important; border-radius: 8px !important; }
+.drop .wrap { font-size: 0 !important; line-height: 0 !important;
+  padding: 0 !important; min-height: 0 !important; }
+.drop .wrap * { display: none; }
+.drop .wrap::before { content: "Drop photos here, or click"; font-size: .92rem; line-height: 1.4; }
+#drop-mask .wrap::before { content: "Drop a mask (PNG), or click"; }
+.strip { min-height: 0 !important; }
+.strip .grid-container { gap: 6px !important; padding: 2px !important; }
+#way .wrap, #view .wrap { gap: 6px; }
+#way label, #view label { padding: 5px 10px; font-size: .92rem; }
+#way .wrap input, #view .wrap input { display: none; }
+#way .wrap label.selected, #view .wrap label.selected { background: var(--color-accent); color: white; }
+#model input, #tile input { text-overflow: ellipsis; }
+#marking { align-items: flex-end; }
+#editor, #result { min-height: 0; }
+.names { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .95rem; min-height: 1.4em; }
+.names i { display: inline-block; width: .8em; height: .8em; border-radius: 3px; margin-right: .4em; }
+footer { display: none !important; }
+"""
+
+# On a phone the result is far below the button.
+TO_RESULT = (
+    "() => { if (innerWidth < 800) document.getElementById('result')?.scrollIntoView({behavior: 'smooth'}) }"
+)
+
+
+def theme(gr: ModuleType) -> Any:
+    """Gradio's plain theme in the system's fonts."""
+    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO)

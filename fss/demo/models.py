@@ -1,0 +1,88 @@
+"""The networks that the page offers: checkpoints that are there, each loaded once."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fss.engine.annotations import Support
+from fss.engine.predict import Predictor
+from fss.errors import UserError
+
+NONE = ""  # no checkpoint: prototypes on a pretrained backbone
+KEPT = 2  # models in memory
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """The best.pt and last.pt under a folder of results, newest first; not pseudo-masks' networks."""
+    found = [p for name in ("best.pt", "last.pt") for p in output.rglob(name) if p.is_file()]
+    found = [p for p in found if not any(part.startswith("pseudo_") for part in p.relative_to(output).parts)]
+    return sorted(found, key=lambda p: (-p.parent.stat().st_mtime, p))
+
+
+def choices(output: Path, given: Path | None) -> list[tuple[str, str]]:
+    """What to choose from: (words, path), the given checkpoint first, then what is found, then none."""
+    found = checkpoints(output)
+    every = [given, *(p for p in found if p.resolve() != given.resolve())] if given else found
+    return [*((_words(p, output), str(p)) for p in every), ("Prototypes, pretrained backbone", NONE)]
+
+
+def _words(path: Path, output: Path) -> str:
+    """Shorter than a path, where it lies among the results."""
+    path, output = path.resolve(), output.resolve()
+    inside = path.is_relative_to(output)
+    return " · ".join(path.relative_to(output).with_suffix("").parts) if inside else str(path)
+
+
+class Models:
+    """Predictors by checkpoint, settings being the same for all; a file that changed is loaded anew.
+
+    Args:
+        make: (checkpoint or None) -> predictor.
+    """
+
+    def __init__(self, make: Callable[[Path | None], Predictor]) -> None:
+        self.make = make
+        self._loaded: dict[tuple[str, int], Predictor] = {}
+        self._learnt: dict[tuple[str, int], list[Support]] = {}
+
+    def load(self, choice: str) -> Predictor:
+        """The predictor of a checkpoint, whatever it learnt last.
+
+        Args:
+            choice: a path, or `NONE`.
+
+        Raises:
+            UserError: no such file, or not a checkpoint.
+        """
+        return self._loaded[self._find(choice)]
+
+    def learnt(self, choice: str, supports: Sequence[Support]) -> Predictor:
+        """The predictor of a checkpoint, which knows these supports and no others.
+
+        Raises:
+            UserError: as of `load`, or supports that cannot be used.
+        """
+        key = self._find(choice)
+        before = self._learnt.get(key, [])
+        if len(before) != len(supports) or any(a is not b for a, b in zip(before, supports, strict=True)):
+            self._learnt.pop(key, None)
+            self._loaded[key].learn(supports)
+            self._learnt[key] = list(supports)
+        return self._loaded[key]
+
+    def _find(self, choice: str) -> tuple[str, int]:
+        path = Path(choice.strip()).expanduser() if choice.strip() else None
+        if path and not path.is_file():
+            raise UserError(f"no checkpoint {path}; name a .pt file, or choose one of the list")
+        key = (str(path), path.stat().st_mtime_ns if path else 0)
+        if key not in self._loaded:
+            self._forget(str(path))
+            self._loaded[key] = self.make(path)
+        return key
+
+    def _forget(self, path: str) -> None:
+        """Make room: drop what this file was before it changed, and the oldest of the others."""
+        stale = [k for k in self._loaded if k[0] == path]
+        others = [k for k in self._loaded if k[0] != path]
+        for key in [*stale, *others[: max(len(others) + 1 - KEPT, 0)]]:
+            del self._loaded[key]
+            self._learnt.pop(key, None)

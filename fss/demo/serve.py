@@ -1,0 +1,162 @@
+"""Starting the page on this machine, and leaving nothing behind."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fss.demo.acts import Acts
+from fss.demo.look import CSS, theme
+from fss.demo.models import Models
+from fss.demo.page import Page
+from fss.engine import distributed
+from fss.engine.predict import Predictor
+from fss.errors import UserError
+
+HOST = "127.0.0.1"  # never another: the page asks nobody for a password
+_QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def run_demo(
+    checkpoint: Path | None, output: Path, port: int, settings: Sequence[str], browser: bool = True
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: gradio is missing, the port is taken, or the checkpoint cannot be used.
+    """
+    with serving(checkpoint, output, port, settings) as url:
+        print(f"{url}\n(on this machine only; Ctrl-C ends it)", flush=True)
+        if browser and _has_screen():
+            webbrowser.open(url)
+        _wait()
+
+
+@contextmanager
+def serving(checkpoint: Path | None, output: Path, port: int, settings: Sequence[str]) -> Iterator[str]:
+    """The page's address while it is served; afterwards no file of it is left.
+
+    Args:
+        port: 0 for any that is free.
+        settings: of `Predictor`, `key=value`.
+
+    Raises:
+        UserError: as of `run_demo`.
+    """
+    port = free_port(port)
+    device = distributed.start(next((s[7:] for s in settings if s.startswith("device=")), "auto"))
+    models = Models(lambda path: Predictor(path, settings=settings))
+    if checkpoint:
+        models.load(str(checkpoint))  # what is wrong with it should not wait for the first photo
+    folder = Path(tempfile.mkdtemp(prefix="fss-demo-"))
+    try:
+        with _environment({**_QUIET, "GRADIO_TEMP_DIR": str(folder), **_no_proxy()}):
+            gr = _gradio()
+            page = Page(gr, Acts(gr, models, output, checkpoint, folder, device))
+            try:
+                yield _launch(gr, page.blocks, port)
+            finally:
+                page.blocks.close(verbose=False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _launch(gr: ModuleType, blocks: Any, port: int) -> str:
+    try:
+        _, url, _ = blocks.launch(
+            server_name=HOST, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True,
+            quiet=True, show_error=False, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
+            enable_monitoring=False, theme=theme(gr), css=CSS, allowed_paths=[],
+        )  # fmt: skip
+    except OSError as error:  # somebody was quicker
+        raise UserError(f"port {port} cannot be opened ({error}); name another with --port N") from None
+    return str(url)
+
+
+def free_port(port: int) -> int:
+    """`port`, or any free one for 0.
+
+    Raises:
+        UserError: it is taken, not allowed, or no port at all.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}; allowed: 1 to 65535, or 0 for any that is free")
+    with socket.socket() as probe:
+        if os.name == "posix":  # elsewhere this would share the port with who has it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(
+                f"port {port} of {HOST} cannot be opened ({why}); name another with --port N, or 0 for any"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _gradio() -> ModuleType:
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(
+            f"the page needs gradio 6 ({error}): pip install 'fss[demo]', or in a checkout "
+            "pip install '.[demo]'"
+        ) from None
+    if int(gradio.__version__.split(".")[0]) < 6:
+        raise UserError(f"the page needs gradio 6, this is {gradio.__version__}: pip install 'gradio>=6'")
+    return gradio
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for as long as the page lives."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _no_proxy() -> dict[str, str]:
+    """Gradio asks its own server whether it is up: not through a proxy."""
+    return {
+        key: ",".join(filter(None, (os.environ.get(key), HOST, "localhost")))
+        for key in ("no_proxy", "NO_PROXY")
+    }
+
+
+def _has_screen() -> bool:
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    ended = threading.Event()
+    before = {s: signal.signal(s, lambda *_: ended.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not ended.wait(1):  # in steps: Windows delivers no signal while waiting
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""The verb before there is a page: ports, GPUs, gradio, and a clean start and end."""
+
+import builtins
+import os
+import re
+import socket
+
+import pytest
+
+from fss.cli import main
+from fss.demo import serve
+from fss.errors import UserError
+
+
+def test_a_port_that_is_taken_is_said(capsys):
+    with socket.socket() as other:
+        other.bind((serve.HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["demo", "--port", str(port), "--no-browser"]) == 2
+    assert re.search(rf"port {port} .*; name another with --port N", capsys.readouterr().err)
+    assert serve.free_port(port) == port
+    assert 0 < serve.free_port(0) <= 65535
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--port", "70000"], "--port 70000; allowed: 1 to 65535"),
+        (["cat.jpg"], "cat.jpg is not key=value"),
+        (["--gpus", "0,1"], "--gpus 0,1: the page uses one"),
+        (["--port", "0", "--checkpoint", "none.pt"], "no checkpoint none.pt"),
+        (["--port", "0", "device=tpu"], "device=tpu: allowed are"),
+    ],
+)
+def test_mistakes(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--no-browser", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def blocked(name, *more, **others):
+        if name.split(".")[0] == "gradio":
+            raise ImportError("No module named 'gradio'")
+        return real(name, *more, **others)
+
+    monkeypatch.setattr(builtins, "__import__", blocked)
+    before = dict(os.environ)
+    message = r"pip install 'fss\[demo\]', or in a checkout pip install '\.\[demo\]'"
+    with pytest.raises(UserError, match=message), serve.serving(None, tmp_path, 0, ["device=cpu"]):
+        pass
+    assert dict(os.environ) == before
+
+
+def test_environment_comes_back():
+    before = dict(os.environ)
+    with serve._environment({"GRADIO_ANALYTICS_ENABLED": "False", "no_proxy": "x"}):
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert dict(os.environ) == before
+
+
+def test_its_own_server_is_not_asked_through_a_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "intern.example")
+    assert serve._no_proxy()["no_proxy"] == "intern.example,127.0.0.1,localhost"
