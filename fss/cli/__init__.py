@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import fss
-from fss.cli import cluster, pseudo, runs, sets, tools
+from fss.cli import cluster, export, pseudo, runs, sets, tools
 from fss.errors import UserError
 
-VERBS = runs.VERBS | sets.VERBS | pseudo.VERBS | cluster.VERBS | tools.VERBS
+VERBS = runs.VERBS | sets.VERBS | pseudo.VERBS | cluster.VERBS | tools.VERBS | export.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,11 +10,11 @@ from fss.backbones.vit import build_tokens
 from fss.config import BackboneConfig, Config, NeckConfig
 from fss.data.source import Source
 from fss.engine import checkpoint
-from fss.engine.network import load_network, wanted_stem
+from fss.engine.network import empty_base, load_network, wanted_stem
 from fss.engine.run import fold_folder, train_folder
 from fss.engine.train import about_few_shot
 from fss.errors import UserError
-from fss.heads import build_head
+from fss.heads import build_head, head_options
 from fss.model import FewShotModel, build_backbone, build_model, build_neck, network_channels
 
 
@@ -81,6 +81,32 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
         return model.to(device)
     except (RuntimeError, AssertionError) as error:  # no such device, or no CUDA here
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def load_base_with(path: str | Path, head: str, options: dict[str, Any]) -> FewShotModel:
+    """A head with nothing to learn on the network of a checkpoint of stage 1, ready to segment.
+
+    Args:
+        head: by name or import path; options: its keyword arguments.
+
+    Raises:
+        UserError: no such file, not a checkpoint of stage 1, or a head that has to learn.
+    """
+    path = Path(path)
+    content = checkpoint.read(path)
+    about = content["about"]
+    if about.get("stage") != "base":
+        raise UserError(f"{path} is no checkpoint of stage 1; a checkpoint of stage 2 has its head already")
+    network = Config(
+        neck=NeckConfig(**about["neck"]), backbone=BackboneConfig(stride=about.get("stride", 8))
+    )  # fmt: skip
+    base = empty_base(network, content)
+    checkpoint.fill(base, content, path)
+    model = build_model(head, options, base.backbone, base.neck).eval()
+    if model.head.learns:
+        raise UserError(f"head {head!r} has to learn before it is of use; name the checkpoint of its stage 2")
+    model.told = {**about, **content["facts"], "head": head, "head_options": head_options(head, options)}
+    return model
 
 
 def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
