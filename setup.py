@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fss/__init__.py").read_text(encoding="utf-8"))[1]
-DEV = ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML", "types-tqdm"]
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+DEV = ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML", "types-tqdm", *EXPORT]
 
 setup(
     name="fss",
@@ -32,6 +33,6 @@ setup(
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],
-    extras_require={"dev": DEV, "prepare": ["pycocotools", "scipy"]},
+    extras_require={"dev": DEV, "export": EXPORT, "prepare": ["pycocotools", "scipy"]},
     entry_points={"console_scripts": ["fss = fss.cli:main"]},
 )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fss.config import Config
+from fss.config import Config, HeadConfig
 from fss.data.check import check_set, check_text
 from fss.data.plan import plan_hash
 from fss.data.planfile import plan_text
@@ -27,7 +27,7 @@ from fss.engine.pretrain import pretrain
 from fss.engine.run import base_folder, fold_folder, train_folder, write_text
 from fss.engine.test import make_plans, test
 from fss.engine.train import train
-from fss.engine.trained import learns, load_model
+from fss.engine.trained import learns, load_base_with, load_model
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
 from fss.recipes import load_config, validate
@@ -143,9 +143,12 @@ def run_convert(
     print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))
 
 
-def run_export(path: Path, out: Path, shots: int, size: int | None, kind: str | None, seed: int) -> None:
-    """A checkpoint into a file that runs without this framework, and how closely it answers alike."""
-    told = export(load_model(path), out, shots, size, kind, seed)
+def run_export(
+    path: Path, out: Path, shots: int, size: int | None, kind: str | None, seed: int, head: HeadConfig | None
+) -> None:
+    """A checkpoint, or one of stage 1 with a head, into a file that runs without this framework."""
+    model = load_base_with(path, head.type, head.options) if head else load_model(path)
+    told = export(model, out, shots, size, kind, seed)
     check, query = told["check"], told["inputs"]["query"]["shape"]
     print(
         f"{out}: {told['checkpoint']['head']}, {shots} shot(s), {query[-1]} px, {told['format']}, "

@@ -109,6 +109,16 @@ def test_the_verb_exports_what_was_trained(tmp_path, capsys):
     assert told["checkpoint"]["fold"] == 0 and told["checkpoint"]["data"] == "folder"
     got, wanted = held(fss.load_model(best), out, 2)
     assert torch.allclose(got, wanted, atol=1e-4)
+    base = next(output.glob("folder/fold0/base*/best.pt"))
+    on_base = ["export", str(base), str(tmp_path / "base.pt2"), "--shots", "1", "--head"]
+    assert main([*on_base, "prototype", "head.level=stage3"]) == 0
+    told = json.loads((tmp_path / "base.json").read_text())["checkpoint"]
+    assert (told["head"], told["head_options"]["level"], told["fold"]) == ("prototype", "stage3", 0)
+    assert main([*on_base, "asgnet", "head.features=neck"]) == 2 and main([*on_base, "prototype", "a=b"]) == 2
+    assert main(["export", str(best), str(tmp_path / "x.pt2"), "--shots", "1", "--head", "prototype"]) == 2
+    said = capsys.readouterr().err
+    for part in ("'asgnet' has to learn", "'a=b' is no option of a head", "is no checkpoint of stage 1"):
+        assert part in said
 
 
 @pytest.mark.parametrize(
