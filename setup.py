@@ -7,11 +7,21 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fss/__init__.py").read_text(encoding="utf-8"))[1]
-DEMO = ["gradio>=6,<7"]
-DEV = [
-    "hypothesis", "mypy", "playwright", "pycocotools", "pytest", "ruff", "scipy", "types-PyYAML",
-    "types-tqdm", *DEMO,
-]  # fmt: skip
+EXTRAS = {
+    "prepare": ["pycocotools", "scipy"],
+    "demo": ["gradio>=6,<7"],
+    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+}
+CHECKS = [
+    "hypothesis",
+    "mypy",
+    "playwright",
+    "pytest",
+    "ruff",
+    "setuptools>=70.1",
+    "types-PyYAML",
+    "types-tqdm",
+]
 
 setup(
     name="fss",
@@ -19,11 +29,26 @@ setup(
     description="Few-shot segmentation: one backbone, one protocol, many heads",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The fss developers",
     license="MIT",
+    license_files=["LICENSE"],
+    keywords="few-shot segmentation, semantic segmentation, PyTorch, CWT, ASGNet, PASCAL-5i, COCO-20i",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=[*find_packages(include=["fss", "fss.*"]), "fss.configs"],
     # The recipes lie beside the package in a checkout and inside it once installed.
     package_dir={"fss.configs": "configs"},
-    package_data={"fss.configs": ["*.yaml", "*/*.yaml"], "fss.report": ["published.yaml"]},
+    package_data={"": ["*.html", "*.yaml", "py.typed"], "fss.configs": ["*/*.yaml"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
@@ -33,9 +58,14 @@ setup(
         "pillow>=10",
         "pydantic>=2.6",
         "pyyaml>=6",
+        "shtab>=1.8",
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],
-    extras_require={"dev": DEV, "demo": DEMO, "prepare": ["pycocotools", "scipy"]},
+    extras_require={
+        **EXTRAS,
+        "dev": sorted({*CHECKS, *(package for extra in EXTRAS.values() for package in extra)}),
+        "all": sorted(package for extra in EXTRAS.values() for package in extra),
+    },
     entry_points={"console_scripts": ["fss = fss.cli:main"]},
 )

@@ -1,27 +1,50 @@
 """fss: few-shot segmentation, one backbone, one protocol, many heads."""
 
-from importlib import import_module
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from fss.errors import UserError
 
 if TYPE_CHECKING:
     from fss.engine.annotations import Support
+    from fss.engine.api import Protocol, Score, evaluate, load_protocol
     from fss.engine.predict import Predictor
     from fss.engine.trained import load_model
+    from fss.episode import Episode
+    from fss.model import FewShotModel
+    from fss.ops import to_rgb
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "Support", "UserError", "load_model"]
+__all__ = [
+    "Episode",
+    "FewShotModel",
+    "Predictor",
+    "Protocol",
+    "Score",
+    "Support",
+    "UserError",
+    "evaluate",
+    "load_model",
+    "load_protocol",
+    "to_rgb",
+]
 
-# Imported when they are first asked for, so that `import fss` stays quick.
+# Where each name is, so that `import fss` stays quick.
 _LAZY = {
+    "Episode": "fss.episode",
+    "FewShotModel": "fss.model",
     "Predictor": "fss.engine.predict",
+    "Protocol": "fss.engine.api",
+    "Score": "fss.engine.api",
     "Support": "fss.engine.annotations",
+    "evaluate": "fss.engine.api",
     "load_model": "fss.engine.trained",
+    "load_protocol": "fss.engine.api",
+    "to_rgb": "fss.ops",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'fss' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)

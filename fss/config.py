@@ -1,5 +1,6 @@
 """The one schema of everything a run can be told, with defaults and ranges; `fss.recipes` fills it."""
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,7 +125,8 @@ class BackboneConfig(_Section):
         return self
 
 
-# Which necks take which of the options beside channels and dropout.
+NECK_NAMES = ("ppm", "alignseg", "sfnet", "sfnet_gated", "fpn")
+# Which of them take which of the options beside channels and dropout.
 NECK_OPTIONS = {
     "align": ("alignseg", "sfnet", "sfnet_gated"),
     "stride": ("alignseg", "sfnet", "sfnet_gated", "fpn"),
@@ -136,13 +138,23 @@ NECK_OPTIONS = {
 class NeckConfig(_Section):
     """The frozen network's decoder, between backbone and classifier. `sfnet` with align=false is `fpn`."""
 
-    type: Literal["ppm", "alignseg", "sfnet", "sfnet_gated", "fpn"] = "ppm"
+    type: str = "ppm"  # one of NECK_NAMES, or a class of one's own, my_pkg.my_file:MyNeck
     channels: int = Field(512, ge=8, le=8192)  # 256 unless set for all but ppm
     dropout: float = Field(0.1, ge=0, lt=1)
     align: bool = True  # false: offsets of zero, all else the same
     stride: Literal[8, 4] = 8  # of the map that heads get, pixels; stage 1 learns at 4
     auxiliary: bool = False  # more classifiers in stage 1, each with weight 0.4; true unless set for alignseg
     gate: Literal["conv", "pooled"] = "conv"
+    options: dict[str, Any] = {}  # keyword arguments that only a class of one's own takes
+
+    @field_validator("type")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        if name not in NECK_NAMES and ":" not in name:
+            close = difflib.get_close_matches(name, NECK_NAMES, n=1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise ValueError(f"no such neck{hint}; allowed: {', '.join(NECK_NAMES)}, or package.module:Class")
+        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -159,6 +171,10 @@ class NeckConfig(_Section):
 
     @model_validator(mode="after")
     def _options_apply(self) -> "NeckConfig":
+        if self.outside:  # its own signature tells, when it is made
+            return self
+        if self.options:
+            raise ValueError(f"options={self.options}: {self.type} has none beside those named here")
         for key, takers in NECK_OPTIONS.items():
             value = getattr(self, key)
             if self.type not in takers and value != type(self).model_fields[key].default:
@@ -169,6 +185,11 @@ class NeckConfig(_Section):
         return self
 
     @property
+    def outside(self) -> bool:
+        """Whether it is a class from outside the package, named by its import path."""
+        return ":" in self.type
+
+    @property
     def aligned(self) -> bool:
         """Whether it moves maps by offsets that it learned."""
         return self.align and self.type in NECK_OPTIONS["align"]
@@ -176,6 +197,7 @@ class NeckConfig(_Section):
     def account(self, with_stride: bool = False) -> dict[str, Any]:
         """What checkpoints say of the neck: what its parameters depend on; on request, its map's stride."""
         kept = {k for k, takers in NECK_OPTIONS.items() if self.type in takers}
+        kept |= {*NECK_OPTIONS, "options"} if self.outside else set()
         if not with_stride or self.stride == 8:
             kept -= {"stride"}
         return self.model_dump(include={"type", "channels", "dropout", *kept})

@@ -19,7 +19,8 @@ class Episode:
     """A batch of B episodes.
 
     Attributes:
-        query_image: (B,3,H,W) normalised float, or bytes 0..255, as loaders send them; the model takes both.
+        query_image: (B,3,H,W) normalised float, as evaluation gives them (`fss.to_rgb` goes back to 0..255),
+            or bytes 0..255, as the loaders of training send them; our models take both.
         query_mask: (B,H,W) 0 background, 1 foreground, 255 ignored; None when predicting.
         support_images: (B,K,3,H,W) likewise.
         support_masks: (B,K,H,W) as query_mask.
@@ -36,7 +37,7 @@ class Episode:
     extras: dict[str, Tensor] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
-    def to(self, device: torch.device) -> "Episode":
+    def to(self, device: torch.device | str) -> "Episode":
         """The same episode with its tensors on `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {

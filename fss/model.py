@@ -51,9 +51,13 @@ class FewShotModel(nn.Module):
         neck: of stage 1, for heads that want its features.
         tokens: a vision transformer, for heads that want its tokens.
         bf16: compute the frozen part in bfloat16.
+
+    Attributes:
+        told: what its checkpoint says of itself and of its training; empty where it is of none.
     """
 
     head: Head
+    told: dict[str, Any]
 
     def __init__(
         self, backbone: ResNet, neck: Neck | None, head: Head, tokens: Tokens | None = None,
@@ -64,7 +68,7 @@ class FewShotModel(nn.Module):
         self.neck = freeze(neck) if neck else None
         self.tokens = freeze(tokens) if tokens else None
         self.head = head
-        self.bf16 = bf16
+        self.bf16, self.told = bf16, {}
         # As computed, and of which parameters. In a tuple, so that it is no part of checkpoints.
         self._folded: tuple[Any, ResNet, Neck | None] | None = None
 

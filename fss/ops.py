@@ -15,6 +15,12 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() - 255 * mean) / (255 * deviation)
 
 
+def to_rgb(images: Tensor) -> Tensor:
+    """The inverse of `normalise`: (...,3,H,W) normalised -> RGB of 0..255, float32."""
+    mean, deviation = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
+    return 255 * (images.float() * deviation + mean)
+
+
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (B,C,h,w) to (B,C,*size), corners aligned, as both methods publish it."""
     if x.shape[-2:] == torch.Size(size):

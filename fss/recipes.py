@@ -35,14 +35,19 @@ def find_recipe(kind: str, name: str) -> Path:
         if not Path(name).is_file():
             raise UserError(f"no configuration file {name}")
         return Path(name)
-    found = [folder / kind / f"{name}.yaml" for folder in config_folders()]
-    for path in found:
+    for folder in config_folders():
+        path = folder / kind / f"{name}.yaml"
         if path.is_file():
             return path
-    names = sorted({p.stem for path in found for p in path.parent.glob("*.yaml")})
+    names = recipe_names(kind)
     raise UserError(
         f"unknown {kind or 'recipe'} {name!r}{_nearest(name, names)}; there are: {', '.join(names)}"
     )
+
+
+def recipe_names(kind: str) -> list[str]:
+    """Names of the recipes of a kind: "data", "head", or "" for those of `--config`."""
+    return sorted({p.stem for folder in config_folders() for p in (folder / kind).glob("*.yaml")})
 
 
 def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequence[str] = ()) -> Config:

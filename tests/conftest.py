@@ -1,5 +1,6 @@
-"""Shared by all tests: the fixtures folder and a relative error."""
+"""Shared by all tests: the fixtures folder, a relative error, a browser."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,19 @@ def fixture_numbers():
             return dict(archive)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium for pages that a user would open; skips where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 def relative_error(a, b) -> float:

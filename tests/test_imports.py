@@ -10,9 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fss"
 # From the top down; a part may import what stands below it, and of its own. Equal numbers: never each other.
 LAYER = {
-    "__main__": 9, "cli": 8, "demo": 7, "engine": 6, "bench": 5, "report": 4, "model": 4, "weak": 4,
+    "__main__": 9, "cli": 8, "doctor": 7, "demo": 7, "engine": 6, "bench": 5, "report": 4, "model": 4,
+    "weak": 4,
     "data": 2, "backbones": 2, "necks": 2, "heads": 2, "ops": 1, "metrics": 1, "recipes": 1, "winograd": 1,
-    "episode": 0, "config": 0, "errors": -1,
+    "episode": 0, "config": 0, "outside": 0, "errors": -1,
 }  # fmt: skip
 
 

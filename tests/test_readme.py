@@ -1,4 +1,4 @@
-"""The README's tables are what the result files in docs/results say, on equal episodes and networks."""
+"""Tables in README and docs/shapes.md are what docs/results says, on equal episodes and networks."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Title in the README -> name of the result files.
+# Title in the tables -> name of the result files.
 HEADS = {
     "prototype": "prototype",
     "CWT without its transformer": "cwt_plain",
@@ -35,6 +35,14 @@ def test_row_is_what_was_measured(title, name):
     cells = [f"{r['scores']['miou']:.1f} ± {r['scores']['interval']:.1f}" if r else "" for r in got]
     mean = f"{sum(r['scores']['miou'] for r in got) / 4:.1f}" if all(got) else ""
     line = " ".join(("| " + " | ".join([title, *cells, mean]) + " |").split())
+    assert line in (ROOT / "docs/shapes.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("title", "name"), HEADS.items())
+def test_means_on_the_front_page(title, name):
+    every = [results(f"{name}_{k}shot") for k in (1, 5)]
+    means = [f"{sum(r['scores']['miou'] for r in got) / 4:.1f}" for got in every]
+    line = "| " + " | ".join([title, *means]) + " |"
     assert line in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,49 +1,121 @@
 """The command line: parse, build, call. No logic."""
 
 import argparse
+import difflib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import fss
-from fss.cli import cluster, demo, predict, pseudo, runs, sets, tools
+from fss.cli import cluster, completion, demo, doctor, predict, pseudo, runs, sets, tools
 from fss.errors import UserError
 
-VERBS = runs.VERBS | predict.VERBS | demo.VERBS | sets.VERBS | pseudo.VERBS | cluster.VERBS | tools.VERBS
+_PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, completion)
+VERBS = {name: verb for part in _PARTS for name, verb in part.VERBS.items()}
+# What `fss --help` shows, in this order. Verbs that are named nowhere stand in the last group.
+GROUPS = {
+    "start here": ("doctor", "predict", "demo"),
+    "data": ("prepare", "check-data", "plan"),
+    "train and test": ("train", "test", "pretrain", "run-folds"),
+    "look and compare": ("report", "bench"),
+    "labels that cost less": ("pseudo-label", "cluster"),
+    "tools": ("convert", "export", "completion"),
+}
+_MORE = """examples:
+  fss doctor
+  fss train --data shapes --fold 0
+  fss test --data shapes --fold 0 --shots 5 --visualize
+  fss report results/shapes
+
+`fss VERB --help`, or `fss help VERB`, tells a verb's options, with examples."""
+
+_BUG = "fss: a bug of ours, or a broken installation: `fss doctor` tells which"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 if it worked, 2 for a mistake of the user's, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    verb = _parser().parse_args(arguments[:1]).verb
-    options, unknown = _verb_parser(verb).parse_known_intermixed_args(arguments[1:])
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     try:
+        verb = _verb(arguments)
+        options, unknown = verb_parser(verb).parse_known_intermixed_args(arguments[1:])
         if unknown:
             raise UserError(f"unknown option {unknown[0]}; see `fss {verb} --help`")
         VERBS[verb].run(options, arguments)
         return 0
     except (UserError, OSError) as error:  # OSError: no permission, no space
-        print(f"fss: error: {error}".replace("\n", "\n  "), file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "fss").partition(".")[0] == "fss":
+            raise
+        return _fail(f"the package {error.name} is not installed; `fss doctor` tells what is needed")
+    except Exception as error:
+        if sys.version_info >= (3, 11):
+            error.add_note(_BUG)
+        raise
     except KeyboardInterrupt:
         print("\nfss: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
+def _fail(message: str) -> int:
+    print(f"fss: error: {message}".replace("\n", "\n  "), file=sys.stderr)
+    return 2
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    """The verb that is asked for; the help, and code 2, where there is none.
+
+    Raises:
+        UserError: there is no such verb; names the nearest one.
+    """
+    parser = top_parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    name = arguments[0]
+    if name in VERBS:
+        return name
+    parser.parse_known_args([name])  # --help and --version
+    if name.startswith("-"):
+        raise UserError(f"unknown option {name}; a verb comes first, see `fss --help`")
+    close = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.5)
+    nearest = f", did you mean {close[0]}?" if close else ""
+    raise UserError(f"unknown verb {name!r}{nearest}; there are: {', '.join(VERBS)}")
+
+
+def top_parser() -> argparse.ArgumentParser:
+    """The parser of `fss` itself, whose help groups the verbs by their purpose."""
     parser = argparse.ArgumentParser(
         prog="fss",
-        description=fss.__doc__,
         usage="fss VERB [options] [section.key=value ...]",
-        epilog=f"verbs:\n{verbs}\n\n`fss VERB --help` tells a verb's options.",
+        description="\n\n".join([str(fss.__doc__), *_grouped()]),
+        epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
-    parser.add_argument("--version", action="version", version=f"fss {fss.__version__}")
+    parser.add_argument("--version", action="version", version=f"fss {fss.__version__}", help="the version")
     return parser
 
 
-def _verb_parser(name: str) -> argparse.ArgumentParser:
+def _grouped() -> list[str]:
+    """A paragraph for each group of verbs, 80 columns wide."""
+    named = {name for names in GROUPS.values() for name in names}
+    *_, last = GROUPS
+    paragraphs = []
+    for title, names in GROUPS.items():
+        more = [name for name in VERBS if name not in named] if title == last else []
+        lines = [_line(name) for name in (*names, *more) if name in VERBS]
+        paragraphs.append("\n".join([f"{title}:", *lines]))
+    return paragraphs
+
+
+def _line(name: str) -> str:
+    return textwrap.fill(VERBS[name].help, 78, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16)
+
+
+def verb_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one verb, with its examples below its help."""
     verb = VERBS[name]
     examples = "\n".join(f"  {line}" for line in verb.examples)
     parser = argparse.ArgumentParser(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fss.cli.common import Verb, choose_gpus, parse_point
+from fss.cli.common import GPU, Verb, choose_gpus, parse_point, run_options
 from fss.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ _OPTIONS = {
     "settled": (float, "SHARE", "stop when fewer pixels than this change in ten steps in a row; 0: never"),
 }
 
-_MORE = """A scribble is a PNG as large as the image with 255 where nothing is drawn, 0 on background and
-labels from 1 on. Written per image: NAME_labels.png (pixels are labels), NAME_mask1.png ... (white on black),
-NAME_cluster.jpg (to look at) and NAME_cluster.json (settings, steps, seconds)."""
+_MORE = """A scribble is a PNG as large as the image with 255 where nothing is drawn, 0 on
+background and labels from 1 on. Written per image: NAME_labels.png (pixels are
+labels), NAME_mask1.png ... (white on black), NAME_cluster.jpg (to look at) and
+NAME_cluster.json (settings, steps, seconds)."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +42,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="FILE", help="apply a network that --reference kept")
     text = "the paper's settings: full size, no stop but by number of labels; minutes in place of seconds"
     add("--published", action="store_true", help=text)
-    for name, (kind, metavar, text) in _OPTIONS.items():
-        add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
     add("--watch", type=int, default=0, metavar="N", help="a picture of the labels every N steps")
-    add("--seed", type=int, default=0, metavar="N", help="of the network's start (default: 0)")
+    own = parser.add_argument_group("how it clusters")
+    for name, (kind, metavar, text) in _OPTIONS.items():
+        own.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+    text = "of the network's start (default: 0)"
+    own.add_argument("--seed", type=int, default=0, metavar="N", help=text)
+    add = run_options(parser, GPU).add_argument
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the network")
-    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
 
 
 def _settings(options: argparse.Namespace) -> "Clustering":
@@ -87,6 +90,6 @@ VERBS = {
         ("fss cluster photo.jpg out --scribble photo_scribble.png",
          "fss cluster photo.jpg out --points 120,80,1 130,95,1 10,10,0",
          "fss cluster photos out --reference a_few_photos",
-         "fss cluster photo.jpg out --scribble photo_scribble.png --published --watch 50"), _MORE,
+         "fss cluster photo.jpg out --scribble scribble.png --published --watch 50"), _MORE,
     ),
 }  # fmt: skip

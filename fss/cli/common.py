@@ -10,27 +10,45 @@ from typing import NamedTuple
 
 from fss.errors import UserError
 
-SETTINGS = "settings: any key of the configuration as section.key=value, such as test.episodes=200"
+SETTINGS = """settings: any key of the configuration as section.key=value, such as
+test.episodes=200; a wrong key is answered with those that there are."""
+GPUS = "[0], 0, [0,1], 0,1 or cpu; several start one process each (default: a GPU where there is one)"
+GPU = "[0], 0 or cpu (default: a GPU where there is one)"
+Options = argparse._ArgumentGroup
 
 
 class Verb(NamedTuple):
     """What a verb does in a line, its options, what runs it, and how it is used."""
 
     help: str
-    options: Callable[[argparse.ArgumentParser], None]
+    options: Callable[[argparse.ArgumentParser], object]
     run: Callable[[argparse.Namespace, list[str]], None]
     examples: tuple[str, ...]
     more: str = SETTINGS
 
 
-def what_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    text = "configs/data/NAME.yaml, or a YAML file"
-    add("--data", default="shapes", metavar="NAME", help=text)
-    add("--fold", metavar="N", help="the fold whose classes are held out")
-    add("--shots", metavar="K", help="support images per episode")
-    text = "a further recipe, configs/NAME.yaml or a YAML file"
-    add("--config", action="append", default=[], metavar="NAME", help=text)
+def what_options(parser: argparse.ArgumentParser, data: str | None = "shapes") -> Options:
+    """Options that name what is run, as a group of their own; `data` is the set where none is named."""
+    group = parser.add_argument_group("what is run")
+    add = group.add_argument
+    text = "data set: configs/data/NAME.yaml, or a YAML file" + (f" (default: {data})" if data else "")
+    add("--data", default=data, metavar="NAME", help=text)
+    add("--fold", metavar="N", help="the fold whose classes are held out (default: 0)")
+    add("--shots", metavar="K", help="support images per episode (default: 1)")
+    config_option(group)
+    return group
+
+
+def config_option(group: Options) -> None:
+    text = "a further recipe, configs/NAME.yaml or a YAML file; may be given several times"
+    group.add_argument("--config", action="append", default=[], metavar="NAME", help=text)
+
+
+def run_options(parser: argparse.ArgumentParser, gpus: str = GPUS) -> Options:
+    """Options that say where and how it is run, as a group of their own."""
+    group = parser.add_argument_group("where it runs")
+    group.add_argument("--gpus", metavar="LIST" if gpus is GPUS else "N", help=gpus)
+    return group
 
 
 def settings_and_paths(texts: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -5,21 +5,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fss.cli.common import Verb, choose_gpus, parse_box, parse_point, settings_and_paths
+from fss.cli.common import GPU, Verb, choose_gpus, parse_box, parse_point, run_options, settings_and_paths
 from fss.errors import UserError
 
 if TYPE_CHECKING:
     from fss.engine.annotations import Support
 
-_MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the classes, 255
-left out; or black and white. With a CLASS, all that is marked is that class, and several supports may show
-several classes. A scribble is the same, but 255 where nothing is drawn. Boxes are pixels from the top left.
+_MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the
+classes, 255 left out; or black and white. With a CLASS, all that is marked is
+that class, and several supports may show several classes. A scribble is the same,
+but 255 where nothing is drawn. Boxes are pixels from the top left.
 
-Without --checkpoint the prototype head compares features of the pretrained backbone (backbone.weights). A
-checkpoint of stage 1 takes that head, too; one of stage 2 has its own.
+Without --checkpoint the prototype head compares features of the pretrained
+backbone (backbone.weights). A checkpoint of stage 1 takes that head, too; one of
+stage 2 has its own.
 
-Written per query: NAME_labels.png (pixels are labels), NAME_overlay.jpg, and per class
-NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queries that are done are passed over."""
+Written per query: NAME_labels.png (pixels are labels), NAME_overlay.jpg, and per
+class NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queries
+that are done are passed over."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +48,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, metavar="PX", help=text)
     text = "how strokes, boxes and clicks become masks (default: clustering)"
     add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
-    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    run_options(parser, GPU)
     add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.layers=101")
 
 
@@ -71,9 +74,7 @@ def _numbers(given: list[list[str]]) -> Iterator[tuple[Path, list[str], str | No
     for image, *words in given:
         name = words.pop() if words and "," not in words[-1] else None
         if not words:
-            raise UserError(
-                f"{image}: wanted numbers with commas after the photo, such as 30,40,200,180"
-            )
+            raise UserError(f"{image}: wanted numbers with commas after the photo, such as 30,40,200,180")
         yield Path(image), words, name
 
 
@@ -103,8 +104,8 @@ VERBS = {
     "predict": Verb(
         "segment your own photos from a few annotated ones", _options, _predict,
         ("fss predict --support cat.jpg cat_mask.png --query photos --out predicted",
-         "fss predict --support a.jpg a.png cat --support b.jpg b.png dog --query c.jpg --out predicted \\\n"
-         "      --checkpoint best.pt --threshold 0.6",
+         "fss predict --support a.jpg a.png cat --support b.jpg b.png dog --query c.jpg --out predicted",
+         "fss predict --support a.jpg a.png --query c.jpg --out predicted --checkpoint best.pt",
          "fss predict --scribble cat.jpg cat_scribble.png --query photos --out predicted",
          "fss predict --box cat.jpg 30,40,200,180 --query huge.jpg --tile 1024 --out predicted"), _MORE,
     ),

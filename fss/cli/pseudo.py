@@ -2,18 +2,18 @@
 
 import argparse
 
-from fss.cli.common import Verb, choose_gpus, settings_and_paths, what_options
+from fss.cli.common import Verb, choose_gpus, run_options, settings_and_paths, what_options
 from fss.errors import UserError
 
 _WORDS = ("train", "write")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    what_options(parser)
-    add = parser.add_argument
-    add("words", nargs="+", metavar="train|write", help="learn, then write; or write alone; and settings")
-    add("--layers", metavar="N", help="of the ResNets: 18, 34, 50, 101")
-    add("--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each")
+    text = "learn, then write; or write alone; and settings"
+    parser.add_argument("words", nargs="+", metavar="train|write", help=text)
+    text = "of the ResNets: 18, 34, 50, 101 (default: 50)"
+    what_options(parser).add_argument("--layers", metavar="N", help=text)
+    run_options(parser)
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -41,10 +41,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "pseudo-label": Verb(
-        "masks from image-level labels (L2G): train its networks, write pseudo-masks", _options, _run,
+        "make masks from image-level labels (L2G): train its networks, write", _options, _run,
         ("fss pseudo-label train --data shapes --config shapes_pseudo",
-         "fss pseudo-label train --data pascal --fold 0 pseudo.saliency=saliency pseudo.labels=labels.txt",
-         "fss pseudo-label write --data pascal --fold 0 pseudo.background=0.3 data.train_masks=masks_03",
+         "fss pseudo-label train --data pascal --fold 0 pseudo.saliency=saliency",
+         "fss pseudo-label write --data pascal --fold 0 pseudo.background=0.3",
          "fss train --data pascal --fold 0 data.train_masks=pseudo"),
     ),
 }  # fmt: skip

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fss.cli.common import Verb, choose_gpus, what_options
+from fss.cli.common import Options, Verb, choose_gpus, run_options, what_options
 from fss.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,26 +12,28 @@ if TYPE_CHECKING:
 
 
 def _pretrain_options(parser: argparse.ArgumentParser) -> None:
-    what_options(parser)
-    add = parser.add_argument
-    add("settings", nargs="*", metavar="section.key=value", help="settings of the configuration")
-    add("--head", default="cwt", metavar="NAME", help="configs/head/NAME.yaml, or a YAML file (default: cwt)")
-    add("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101")
-    add("--gpus", metavar="LIST", help="[0], 0, [0,1], 0,1 or cpu; several start one process each")
+    text = "settings of the configuration"
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help=text)
+    add = what_options(parser).add_argument
+    text = "method: configs/head/NAME.yaml, or a YAML file (default: cwt)"
+    add("--head", default="cwt", metavar="NAME", help=text)
+    add("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101 (default: 50)")
+    run_options(parser)
     parser.set_defaults(checkpoint=None, visualize=False, explain=False)
 
 
-def _train_options(parser: argparse.ArgumentParser) -> None:
+def _train_options(parser: argparse.ArgumentParser) -> Options:
     _pretrain_options(parser)
-    add = parser.add_argument
+    group = parser.add_argument_group("what is tested, and drawn")
+    add = group.add_argument
     add("--visualize", action="store_true", help="one picture per tested episode, and a contact sheet")
     add("--explain", action="store_true", help="pictures of how the head comes to its answer, too")
+    return group
 
 
 def _test_options(parser: argparse.ArgumentParser) -> None:
-    _train_options(parser)
     text = "test this one (default: what training left)"
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
+    _train_options(parser).add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
 
 
 def _config(options: argparse.Namespace, *more: str) -> "Config":
@@ -67,7 +69,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "train": Verb(
-        "stage 1 where it is missing, stage 2, and a test", _train_options, _run,
+        "train both stages, as far as they are missing, and test", _train_options, _run,
         ("fss train --data shapes --fold 0 --layers 50 --shots 1",
          "fss train --data pascal --fold 0 --head asgnet --gpus 0,1"),
     ),
@@ -77,7 +79,7 @@ VERBS = {
          "fss test --data shapes --head asgnet --visualize --explain"),
     ),
     "pretrain": Verb(
-        "stage 1 alone: a segmentation network learns the base classes", _pretrain_options, _run,
+        "train stage 1 alone, a segmentation network for the base classes", _pretrain_options, _run,
         ("fss pretrain --data folder data.root=my_photos data.size=321",),
     ),
     "run-folds": Verb(

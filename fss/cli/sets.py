@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fss.cli.common import Verb, settings_and_paths, what_options
+from fss.cli.common import Verb, config_option, settings_and_paths, what_options
 from fss.errors import UserError
 
 
@@ -28,13 +28,18 @@ def _prepare_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
-    what_options(parser)
-    parser.add_argument("paths", nargs="+", metavar="NAME", help="configs/data/NAME.yaml, or a YAML file")
+    text = "data set: configs/data/NAME.yaml, or a YAML file; and settings"
+    parser.add_argument("paths", nargs="+", metavar="NAME", help=text)
+    group = parser.add_argument_group("what is run")
+    group.add_argument(
+        "--shots", metavar="K", help="support images that classes must suffice for (default: 1)"
+    )
+    config_option(group)
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="FILE", help="the plan to write; and settings")
     what_options(parser)
-    parser.add_argument("paths", nargs="+", metavar="FILE", help="the plan to write")
 
 
 def _prepare(options: argparse.Namespace, arguments: list[str]) -> None:

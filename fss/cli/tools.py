@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fss.cli.common import Verb, choose_gpus, settings_and_paths, what_options
+from fss.cli.common import GPU, Verb, choose_gpus, run_options, settings_and_paths, what_options
 from fss.errors import UserError
 
 _PUBLISHED = """kinds:
@@ -12,14 +12,16 @@ _PUBLISHED = """kinds:
   cwt        that and the classifier weight transformer        two files
   asgnet     the whole ASGNet, pyramid or ASPP                 one file
 
-The files do not tell what they were trained on: say so with --data, --fold and --shots."""
+The files do not tell what they were trained on: say so with --data, --fold and
+--shots."""
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="RUN", help="result.json files, or folders that hold some")
-    text = "write the table there, as .md, .csv or .html (default: Markdown on the screen)"
+    text = "write the table there, as .md or .csv, or a whole page as .html (default: Markdown on the screen)"
     add("--out", type=Path, metavar="FILE", help=text)
+    add("--pictures", type=int, default=60, metavar="N", help="on a page, at most (default: 60)")
     add("--compare", action="store_true", help="two results of one plan, in pairs: second less first")
 
 
@@ -30,22 +32,21 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
     add("--size", type=int, default=473, metavar="PX", help="of images, 8n+1 (default: 473)")
     add("--layers", type=int, default=50, choices=(50, 101), help="of the ResNet (default: 50)")
-    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    add = run_options(parser, GPU).add_argument
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")
 
 
 def _convert_options(parser: argparse.ArgumentParser) -> None:
-    what_options(parser)
-    parser.set_defaults(data=None)
-    add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="the authors' file or files, then the checkpoint to write")
+    text = "the authors' file or files, then the checkpoint to write"
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
+    add = what_options(parser, data=None).add_argument
     add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt or asgnet")
 
 
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:
     from fss.engine import verbs
 
-    verbs.run_report(options.paths, options.out, options.compare)
+    verbs.run_report(options.paths, options.out, options.compare, options.pictures)
 
 
 def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -74,8 +75,8 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "report": Verb(
-        "a table of results over heads, folds and shots, or a paired comparison", _report_options, _report,
-        ("fss report results/pascal --out table.html",
+        "put results into a table or a page, or compare two of them in pairs", _report_options, _report,
+        ("fss report results/pascal --out page.html",
          "fss report --compare ONE/result.json OTHER/result.json"), "",
     ),
     "bench": Verb(

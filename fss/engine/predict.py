@@ -67,7 +67,6 @@ class Predictor:
         """Names, in the order of the labels."""
         return list(self._shown)
 
-    @torch.no_grad()
     def learn(self, supports: Sequence[Support]) -> "Predictor":
         """Take these supports in place of all earlier ones. Every image is encoded once.
 
@@ -97,7 +96,6 @@ class Predictor:
         on = self.device
         return support, masks[None].to(on), {k: v[None].to(on) for k, v in extras.items()}
 
-    @torch.no_grad()
     def __call__(
         self, query: Path | str | np.ndarray, tile: int | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -136,6 +134,7 @@ class Predictor:
         total /= weight
         return Prediction(image, self.classes, total)
 
+    @torch.no_grad()
     def _odds(self, image: np.ndarray) -> np.ndarray:
         """(H,W,3) -> log-odds (N,h,w) at network size, without the canvas's empty part."""
         h, w = fitted_size(image.shape[0], image.shape[1], self.size)
@@ -150,6 +149,7 @@ class Predictor:
             found.append(lead[:h, :w].cpu().numpy())
         return np.stack(found)
 
+    @torch.no_grad()
     def _encode(self, image: np.ndarray, without: tuple[str, ...] = ()) -> Features:
         """(H,W,3) -> {level: (1,C,h,w)}."""
         canvas = to_tensor(fit(np.ascontiguousarray(image), self.size))[None]

@@ -87,13 +87,14 @@ def _neck(neck: NeckConfig) -> list[str]:
     """The neck, unless it is pyramid pooling, and what it was set to beside its defaults."""
     if neck.type == "ppm":
         return []
-    usual = NeckConfig(type=neck.type)
+    usual, name = NeckConfig(type=neck.type), neck.type.rpartition(":")[2]
     changed = [
         f"{key}={getattr(neck, key)}"
         for key in ("align", "auxiliary", "gate")
         if getattr(neck, key) != getattr(usual, key)
     ]
-    return [neck.type, *changed]
+    changed += [re.sub(r"[^\w=.,+-]", "_", f"{k}={v}") for k, v in sorted(neck.options.items())]
+    return [name, *changed]
 
 
 def _weights(spec: str) -> list[str]:

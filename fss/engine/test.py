@@ -1,4 +1,4 @@
-"""The reported numbers: run the protocol, write `result.json`, and draw the episodes on request."""
+"""The reported numbers: run the protocol, write `result.json` and each episode's counts, draw on request."""
 
 import hashlib
 import json
@@ -22,6 +22,7 @@ from fss.errors import UserError
 from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
 from fss.model import frozen_checksum
+from fss.report.episodes import NAME, Scored, episodes_text
 from fss.report.overlay import EpisodePictures
 from fss.report.protocol import protocol_name
 
@@ -65,9 +66,7 @@ def test(
         on_episode=pictures.add if pictures else None, explain=explain,
     )  # fmt: skip
     result = {
-        "protocol": said,
-        "protocol_name": protocol_name(said),
-        "scores": scores(out, source),
+        **measured(said, out, source),
         "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
         "checkpoint": trained.told,
         "shots": {"train": trained.shots, "test": config.test.shots},
@@ -78,11 +77,17 @@ def test(
         "environment": environment(device),
     }
     if distributed.is_main():
+        write_text(folder / NAME, episodes_text(scored(out, plans, source)))
         write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     distributed.barrier()
     if pictures and distributed.is_main():
         pictures.contact_sheet()
     return folder, result
+
+
+def measured(said: dict[str, Any], out: Evaluation, source: Source) -> dict[str, Any]:
+    """The part of a result that does not depend on what was tested: the protocol and the scores under it."""
+    return {"protocol": said, "protocol_name": protocol_name(said), "scores": scores(out, source)}
 
 
 def _folder_for(said: dict[str, Any], folder: Path) -> Path:
@@ -119,6 +124,7 @@ _SELECTION = {
     "last": "last checkpoint",
     "file": "a given file",
     "base": "nothing to select",
+    "external": "external, by whoever trained it",
 }
 
 
@@ -178,9 +184,21 @@ def scores(out: Evaluation, source: Source) -> dict[str, Any]:
             name(c): {"intersection": pooled.totals[c, 0].tolist(), "union": pooled.totals[c, 1].tolist()}
             for c in totals
         },
-        "episodes_run": out.episodes,
+        "episodes_run": len(out.episodes),
         "notes": dict(out.notes),
     }
+
+
+def scored(out: Evaluation, plans: list[list[Draw]], source: Source) -> list[Scored]:
+    """What each episode came to, with the names of its class and images."""
+    names, every = source.index.names, []
+    for run, number, inter, union in out.episodes:
+        draw = plans[run][number]
+        supports = tuple(names[i] for i in draw.supports)
+        every.append(
+            Scored(run, number, source.classes[draw.class_id - 1], names[draw.query], supports, inter, union)
+        )
+    return every
 
 
 def _rounded(value: float | None) -> float | None:

@@ -67,10 +67,9 @@ def load_trained(config: Config, source: Source, half: bool, path: Path | None =
         wanted = {k: v for k, v in wanted.items() if k not in ("data", "fold", "base_classes")}
     checkpoint.require(content, wanted, found)
     model = _filled(content, found, half)
-    told = {**content["about"], **content["facts"], "validation_miou": checkpoint.best_score(content)}
     ours = found.resolve().is_relative_to(config.output.resolve()) and found.stem in ("best", "last")
     home = found.parent if ours else fold_folder(config) / f"given_{found.stem}_{_digest(found)}"
-    return Trained(model, told, content["about"].get("shots"), home, found.stem if ours else "file")
+    return Trained(model, model.told, content["about"].get("shots"), home, found.stem if ours else "file")
 
 
 def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> FewShotModel:
@@ -122,6 +121,7 @@ def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
         tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
     model = build_model(head, options, backbone, neck, tokens, half)
     checkpoint.fill(model, content, path)
+    model.told = {**about, **content["facts"], "validation_miou": checkpoint.best_score(content)}
     return model
 
 

@@ -32,6 +32,7 @@ from fss.heads import Head, find_head, head_options
 from fss.recipes import load_config, validate
 from fss.report import tables
 from fss.report.overlay import class_sheet, file_name
+from fss.report.page import report_page
 from fss.report.results import compare, make_rows, read_results
 from fss.report.table import console_table, one_line
 
@@ -166,8 +167,9 @@ def _finished(config: Config) -> Path | None:
     """The result of a test with exactly these settings, if there is one."""
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
         try:
+            found = read_results([path])[0].content
             # As settings, not as text: a result older than some setting has it at its default.
-            if validate(read_results([path])[0].content["config"]) == config:
+            if found["head"]["type"] == config.head.type and validate(found["config"]) == config:
                 return path
         except UserError:  # another head's damaged result is no obstacle
             continue
@@ -254,15 +256,19 @@ def run_bench(
     print(bench.json_line(found) if json else bench.table(found, setting, runs))
 
 
-def run_report(paths: Sequence[Path], out: Path | None, compared: bool) -> None:
-    """A table of results, or the paired difference of two."""
+def run_report(paths: Sequence[Path], out: Path | None, compared: bool, pictures: int) -> None:
+    """A table of results, a page with at most `pictures` pictures, or the paired difference of two."""
     kind = tables.format_of(out) if out else ".md"
+    if pictures < 0:
+        raise UserError(f"--pictures {pictures}: allowed are 0 and above")
     results = read_results(paths)
-    if compared:
-        if len(results) != 2:
-            raise UserError(f"--compare takes two results, got {len(results)}")
-        first, second = results
-        text = tables.comparison_text(first, second, compare(first, second)) + "\n"
+    if compared and len(results) != 2:
+        raise UserError(f"--compare takes two results, got {len(results)}")
+    difference = compare(results[0], results[1]) if compared else None  # refuses what is no pair
+    if kind == tables.PAGE:
+        text = report_page(results, pictures)
+    elif difference:
+        text = tables.comparison_text(results[0], results[1], difference) + "\n"
     else:
         text = tables.FORMATS[kind](make_rows(results), results)
     if out:

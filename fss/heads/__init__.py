@@ -31,12 +31,11 @@ def find_head(name: str) -> type[Head]:
         UserError: unknown name, a file that does not import, a class that is no head; names the file.
     """
     path = HEADS.get(name, name)
-    module_name, colon, class_name = path.partition(":")
-    if not colon:
+    if ":" not in path:
         close = difflib.get_close_matches(name, HEADS, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown head {name!r}{hint}; allowed: {', '.join(HEADS)}, or package.module:Class")
-    return import_head(name, module_name, class_name)
+    return import_head(name, path)
 
 
 def head_options(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,15 @@
-"""Importing a head by its path, and telling what is wrong with its file."""
+"""A head by its import path, and telling what is wrong with its class."""
 
-import importlib
 import inspect
-import sys
-import sysconfig
-import traceback
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fss.errors import UserError
 from fss.heads.base import Head
+from fss.outside import import_class
 
 
-def import_head(name: str, module_name: str, class_name: str) -> type[Head]:
-    """The class `class_name` of a module, looked for in the working folder too.
+def import_head(name: str, path: str) -> type[Head]:
+    """The class of `path`, package.module:Class, looked for in the working folder too.
 
     Args:
         name: what the configuration calls the head, for messages.
@@ -22,38 +17,8 @@ def import_head(name: str, module_name: str, class_name: str) -> type[Head]:
     Raises:
         UserError: the file does not import, or its class does not keep the contract; names the file.
     """
-    module = _import(name, module_name)
-    file = str(getattr(module, "__file__", module_name))
-    if not hasattr(module, class_name):
-        there = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module_name]
-        raise UserError(
-            f"head {name!r}: {file} has no class {class_name}; it has {', '.join(there) or 'none'}"
-        )
-    return _checked_class(name, getattr(module, class_name), file)
-
-
-def _import(name: str, module: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a user's file can fail in any way
-        where = _place(error)
-        hint = f". Run from the folder that holds {module.partition('.')[0]}" if not where else ""
-        raise UserError(
-            f"head {name!r}: cannot import {where or module} ({type(error).__name__}: {error}){hint}"
-        ) from error
-
-
-def _place(error: BaseException) -> str:
-    """The user's file and line in a failed import, not those of a package it calls; "" if there are none."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    run = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
-    packages = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    own = [f for f in run if not f.filename.startswith(packages)] or run[:1]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+    found, file = import_class("head", path)
+    return _checked_class(name, found, file)
 
 
 def _checked_class(name: str, found: Any, file: str) -> type[Head]:

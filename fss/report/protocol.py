@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # What may differ inside one table: folds and shots are its columns and parts, and how a checkpoint was
@@ -36,3 +36,50 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
     if support := p.get("support"):
         parts.append(f"supports: {support['kind']} by {support['method']}")
     return f"{'; '.join(parts)} [{protocol_id(p)}]"
+
+
+_NOVEL = {
+    "background": "Where training images show held-out classes, those are background.",
+    "ignore": "Where training images show held-out classes, those pixels are left out.",
+    "drop_image": "Images that show held-out classes are not trained on.",
+}
+
+
+def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Sequence[int]) -> str:
+    """The protocol in sentences, for a reader who was not there; `folds` and `shots`: those shown."""
+    p, several = protocol, "s" if len(folds) > 1 else ""
+    kept = f"one that fold{several} {listed(folds)} of {p['data']} ({p['folds']} {p.get('scheme', '')} folds)"
+    kept += f" keep{'' if several else 's'} out of training"
+    if p["fold"] == -1:
+        kept = f"any of {p['data']}"
+    elif p.get("trained_on"):
+        kept = (
+            f"one of {p['data']} that training on {p['trained_on']} (fold{several} {listed(folds)}) never saw"
+        )
+    images = (
+        "1 image with its mask" if list(shots) == [1] else f"{listed(shots, 'or')} images with their masks"
+    )
+    said = [
+        f"An episode shows the model {images} and asks for the same class in another image.",
+        f"The class is {kept}.",
+        f"There are {p['runs']} runs of {p['episodes']} episodes, seed {p['seed']}:",
+        f"{p.get('sampling', 'drawn at random')}.",
+        f"Images are seen at {p.get('image_size', '?')} px, and scored on labels at {p['label_size']}"
+        + (" size." if p["label_size"] == "original" else "."),
+        "A class's IoU is the intersection of predicted and true foreground over their union, both summed "
+        "over its episodes; mIoU is the mean over classes, FB-IoU that of foreground and background.",
+        _NOVEL.get(p.get("novel_in_training", ""), ""),
+    ]
+    if p.get("train_masks"):
+        said.append(f"Training saw masks of another origin ({p['train_masks']}); tests use the true ones.")
+    if support := p.get("support"):
+        said.append(
+            f"Supports have no true masks: {support['kind']}, made into masks by {support['method']}."
+        )
+    return " ".join(s for s in said if s)
+
+
+def listed(values: Sequence[object], last: str = "and") -> str:
+    """`0, 1 and 2`."""
+    texts = [str(v) for v in values]
+    return f" {last} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))

@@ -1,12 +1,13 @@
 """Result files made into rows that may stand in one table; what differs in protocol is refused."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,9 +31,10 @@ class Result:
 
     @property
     def checkpoint(self) -> str:
-        """Which checkpoint was tested: "best", "last", "file", or "" where there is nothing to choose."""
-        said = str(self.protocol.get("selection", ""))
-        return {"best": "best", "last": "last", "a": "file"}.get(said.partition(" ")[0], "")
+        """What was tested: "best", "last", "file", "external" (not of this framework's training), or "" where
+        there is nothing to choose."""
+        first = re.split(r"\W", str(self.protocol.get("selection", "")))[0]
+        return {"a": "file"}.get(first, first if first in ("best", "last", "external") else "")
 
     @property
     def runs(self) -> list[float]:
@@ -63,6 +65,7 @@ class Row:
         folds: fold -> mIoU.
         miou, fb_iou: over all folds; None unless every fold is there.
         networks: fold -> checksum of the frozen network.
+        results: fold -> what the row was made from.
     """
 
     label: str
@@ -73,6 +76,7 @@ class Row:
     miou: Number | None
     fb_iou: float | None
     networks: dict[int, str]
+    results: dict[int, Result]
 
 
 def read_results(paths: Iterable[Path]) -> list[Result]:
@@ -111,10 +115,19 @@ class _Protocol(_Part):
     published_list: bool | None
 
 
+_Sides = Annotated[list[int], Field(min_length=2, max_length=2)]  # background, foreground
+
+
+class _Counts(_Part):
+    intersection: _Sides
+    union: _Sides
+
+
 class _Scores(_Part):
     runs: list[_Run] = Field(min_length=1)
     fb_iou: float
     per_class: dict[str, float] = Field(min_length=1)
+    counts: dict[str, _Counts] = {}
 
 
 class _Head(_Part):
@@ -252,6 +265,7 @@ def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: d
         miou=Number(mean(per_run), interval95(per_run)) if whole else None,
         fb_iou=mean(r.content["scores"]["fb_iou"] for r in folds.values()) if whole else None,
         networks={f: r.content["frozen_sha256"] for f, r in folds.items()},
+        results=dict(sorted(folds.items())),
     )
 
 

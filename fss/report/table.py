@@ -12,11 +12,12 @@ def console_table(result: dict[str, Any]) -> str:
     rule = "-" * (width + 24)
     interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
     trained, steps = result["shots"]["train"], result["checkpoint"].get("steps")
+    external = "external" in result["checkpoint"]
     without = "converted weights" if "converted" in result["checkpoint"] else "weights as they are"
     lines = [
         f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, "
         f"tested with {protocol['shots']} shot(s), "
-        + (f"trained with {trained}" if trained else "nothing to train"),
+        + (f"trained with {trained}" if trained else "trained elsewhere" if external else "nothing to train"),
         rule,
         *(f"{name:<{width}}  {iou:6.2f}" for name, iou in scores["per_class"].items()),
         *(f"{name:<{width}}     never seen" for name in scores["unseen_classes"]),
@@ -24,8 +25,9 @@ def console_table(result: dict[str, Any]) -> str:
         f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   "
         f"(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
         f"{'FB-IoU':<{width}}  {scores['fb_iou']:6.2f}",
-        (without if steps is None else f"checkpoint of step {steps}")
-        + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}, {result['precision']}",
+        ("external model" if external else without if steps is None else f"checkpoint of step {steps}")
+        + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}"
+        + ("" if external else f", {result['precision']}"),
     ]
     lines.append(f"protocol: {protocol_name(protocol)}")
     if told := result.get("supports"):

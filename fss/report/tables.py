@@ -1,7 +1,6 @@
-"""Tables of many results, as Markdown, CSV or HTML."""
+"""Tables of many results, as Markdown or CSV."""
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,6 @@ import yaml
 from fss.errors import UserError
 from fss.report.protocol import protocol_name
 from fss.report.results import Comparison, Result, Row
-
-_STYLE = """
-body { font: 15px sans-serif; margin: 2em }
-table { border-collapse: collapse }
-td, th { padding: .3em .8em; border: 1px solid #bbb; text-align: right }
-td:first-child, th:first-child { text-align: left }
-"""
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
@@ -90,26 +82,14 @@ def comma_separated(rows: Sequence[Row], results: Sequence[Result]) -> str:
     return out.getvalue()
 
 
-def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
-    """A page that opens from disk."""
-    every = [*cells(rows), *published(rows, results)]
-    body = "\n".join([_line("th", headings(rows)), *(_line("td", row) for row in every)])
-    said = "\n".join(f"<p>{html.escape(note)}</p>" for note in notes(rows, results))
-    head = f'<!doctype html><meta charset="utf-8"><title>fss report</title><style>{_STYLE}</style>'
-    return f"{head}\n<table>\n{body}\n</table>\n{said}\n"
-
-
-def _line(tag: str, row: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-
-FORMATS = {".md": markdown, ".csv": comma_separated, ".html": page}
+FORMATS = {".md": markdown, ".csv": comma_separated}
+PAGE = ".html"  # page.py's
 
 
 def format_of(path: Path) -> str:
     """The format's suffix that a file's name asks for; `UserError` if it is none of them."""
-    if path.suffix not in FORMATS:
-        raise UserError(f"--out {path}: allowed are names in {', '.join(FORMATS)}")
+    if path.suffix not in (*FORMATS, PAGE):
+        raise UserError(f"--out {path}: allowed are names in {', '.join((*FORMATS, PAGE))}")
     return path.suffix
 
 

@@ -142,7 +142,7 @@ def test_reference_mode(photo, tmp_path, monkeypatch, capsys):
         (["text.png", "out"], "text.png is damaged or of an unknown format"),
         (["photo.png", "photo.png"], "photo.png is a file; name a folder"),
         (["photo.png", "out", "--scribble", "gone.png"], "mask gone.png does not exist"),
-        (["photo.png", "out", "--scribble", "photo.png"], "has mode RGB; wanted one 8-bit channel"),
+        (["photo.png", "out", "--scribble", "photo.png"], "has colours; save it as a grey or palette PNG"),
         (["photo.png", "out", "--scribble", "small.png"], "scribble is 10x10, the image 64x48"),
         (["photo.png", "out", "--scribble", "ground.png"], r"marks background \(0\) only"),
         (["photo.png", "out", "--scribble", "drawn.png", "--channels", "3"], "label 3; allowed: 0"),
@@ -154,8 +154,8 @@ def test_reference_mode(photo, tmp_path, monkeypatch, capsys):
         (["photo.png", "out", "--reference", "empty"], "no images in empty"),
         (["photo.png", "out", "--weights", "drawn.png"], "drawn.png"),
         (["empty", "out"], "no images in empty"),
-        (["twins", "out"], "two images a, whose results would mix"),
-        (["twins", "out", "--points", "1,1,1"], "for a single image"),
+        (["twins", "out"], "have one name, so that results would mix"),
+        (["folder", "out", "--points", "1,1,1"], "for a single image"),
         (["photo.png", "out", "--lr", "0"], "lr 0.*allowed"),
         (["photo.png", "out", "--watch", "-1"], "--watch -1"),
         (["photo.png", "out", "--seed", "-1"], "--seed -1; allowed"),
@@ -170,8 +170,9 @@ def test_mistakes_end_with_code_2_and_write_nothing(photo, monkeypatch, capsys, 
     (photo / "empty").mkdir()
     (photo / "taken/photo_labels.png").mkdir(parents=True)
     (photo / "twins").mkdir()
-    for name in ("a.png", "a.jpg"):
-        Image.new("RGB", (20, 20)).save(photo / "twins" / name)
+    (photo / "folder").mkdir()
+    for name in ("twins/a.png", "twins/a.jpg", "folder/a.png"):
+        Image.new("RGB", (20, 20)).save(photo / name)
     Image.new("L", (10, 10), 1).save(photo / "small.png")
     Image.new("L", (64, 48), 0).save(photo / "ground.png")
     before = sorted(p.relative_to(photo) for p in photo.rglob("*"))

@@ -1,5 +1,6 @@
 """The whole way, in small: both stages and the test, on a folder set and on a tree in PASCAL's layout."""
 
+import csv
 import gc
 import json
 import os
@@ -57,6 +58,20 @@ def test_result_says_what_was_measured(trained):
     assert iou == pytest.approx(got["scores"]["per_class"]["kind 1"], abs=1e-3)
 
 
+def test_episodes_add_up_to_the_result(trained):
+    (path,) = trained[1].glob("folder/fold0/cwt*/test_1shot_2x6_*best/result.json")
+    got = json.loads(path.read_text())
+    with path.with_name("episodes.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(int(e["run"]), int(e["number"])) for e in lines] == [(r, i) for r in range(2) for i in range(6)]
+    for side in ("intersection", "union"):
+        assert sum(int(e[side]) for e in lines) == got["scores"]["counts"]["kind 1"][side][1]
+    names = (trained[0] / "ImageSets/Segmentation/val.txt").read_text().split()
+    for e in lines:
+        assert e["class"] == "kind 1" and e["query"] in names and e["support_1"] in {*names} - {e["query"]}
+        assert float(e["iou"]) == pytest.approx(100 * int(e["intersection"]) / int(e["union"]), abs=1e-4)
+
+
 def test_run_folder_holds_all_that_is_promised(trained):
     (folder,) = trained[1].glob("folder/fold0/cwt*")
     names = {p.name for p in folder.iterdir()}
@@ -87,8 +102,11 @@ def test_counts_do_not_depend_on_workers_or_batch(trained, tmp_path):
             "test", "--data", "folder", "--checkpoint", str(home / "best.pt"), f"data.root={root}",
             f"output={output}", *TINY, *settings,
         ]) == 0  # fmt: skip
-        got = json.loads(next(output.glob("folder/fold0/given_best_*/test_*/result.json")).read_text())
-        seen.append((got["protocol"][PLAN], got["scores"]["counts"]))
+        (path,) = output.glob("folder/fold0/given_best_*/test_*/result.json")
+        got = json.loads(path.read_text())
+        seen.append(
+            (got["protocol"][PLAN], got["scores"]["counts"], path.with_name("episodes.csv").read_bytes())
+        )
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
 
@@ -303,7 +321,8 @@ def test_two_processes_count_the_same(trained, tmp_path):
     root, output = trained
     args = ["--data", "folder", f"data.root={root}", *TINY, "test.episodes=7", "test.batch=2"]
     assert main(["test", *args, f"output={output}"]) == 0
-    one = json.loads(next(output.glob("folder/fold0/cwt*/test_1shot_2x7_*/result.json")).read_text())
+    first = next(output.glob("folder/fold0/cwt*/test_1shot_2x7_*/result.json"))
+    one = json.loads(first.read_text())
     launch = [
         sys.executable,
         "-m",
@@ -320,5 +339,7 @@ def test_two_processes_count_the_same(trained, tmp_path):
     settings = [*args, "--checkpoint", str(copy), f"output={tmp_path}"]
     done = subprocess.run([*launch, *settings], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    two = json.loads(next(tmp_path.glob("test_*/result.json")).read_text())
+    second = next(tmp_path.glob("test_*/result.json"))
+    two = json.loads(second.read_text())
     assert two["scores"] == one["scores"] and two["protocol"] == one["protocol"]
+    assert second.with_name("episodes.csv").read_bytes() == first.with_name("episodes.csv").read_bytes()

@@ -1,0 +1,46 @@
+"""One line of what was found, and checks that cannot fail themselves."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+State = Literal["ok", "optional", "warning", "missing", "broken"]
+FATAL = ("missing", "broken")
+
+
+class Item(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        section: the heading that it stands under.
+        state: "ok"; "optional" (not there, and nothing needs it); "warning" (works, but not well);
+            "missing" and "broken" (fss does not work).
+        fix: what to do about it, a command where there is one; "" where nothing need be done.
+    """
+
+    section: str
+    name: str
+    state: State
+    detail: str
+    fix: str = ""
+
+
+def guarded(section: str, name: str, check: Callable[[], Iterable[Item]]) -> list[Item]:
+    """The items of a check; one that says why where it could not be made."""
+    try:
+        return list(check())
+    except Exception as error:  # a broken installation can fail in any way
+        return [Item(section, name, "warning", f"could not be looked at: {reason(error)}")]
+
+
+def reason(error: BaseException) -> str:
+    """Kind and first line of an error."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:160]}".removesuffix(": ")
+
+
+def shown(path: Path | str) -> str:
+    """A path as reports may show it: the home folder's name, often a person's, is left out."""
+    home = str(Path.home())
+    text = str(path)
+    return "~" + text.removeprefix(home) if len(home) > 1 and text.startswith(f"{home}/") else text

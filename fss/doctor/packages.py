@@ -1,0 +1,98 @@
+"""Which packages are there, and whether they can be imported."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+
+from fss.doctor.item import Item, State, guarded, reason
+
+SECTION = "packages"
+# Distribution -> the module that it brings, and the least version. setup.py says the same; a test compares.
+REQUIRED = {
+    "torch": ("torch", "2.6"),
+    "torchvision": ("torchvision", "0.21"),
+    "numpy": ("numpy", "1.26"),
+    "opencv-python-headless": ("cv2", "4.8"),
+    "pillow": ("PIL", "10"),
+    "pydantic": ("pydantic", "2.6"),
+    "pyyaml": ("yaml", "6"),
+    "tensorboard": ("tensorboard", "2.14"),
+    "tqdm": ("tqdm", "4.65"),
+}
+EXTRAS = {
+    "completion": {"shtab": ("shtab", "1.8")},  # comes with fss, but all else works without it
+    "prepare": {"pycocotools": ("pycocotools", ""), "scipy": ("scipy", "")},
+    "demo": {"gradio": ("gradio", "5")},
+    "export": {
+        "onnx": ("onnx", "1.16"),
+        "onnxruntime": ("onnxruntime", "1.18"),
+        "onnxscript": ("onnxscript", "0.2"),
+    },
+}
+PURPOSE = {
+    "completion": "completing commands in shells",
+    "prepare": "making masks from official archives",
+    "demo": "trying a model in the browser",
+    "export": "ONNX files",
+}
+
+
+def packages() -> list[Item]:
+    """Required packages one by one, imported; then each extra, looked for only."""
+    items = []
+    for name, (module, least) in REQUIRED.items():
+        items += guarded(SECTION, name, lambda n=name, m=module, v=least: [required(n, m, v)])  # type: ignore[misc]
+    return items + guarded(SECTION, "extras", _extras)
+
+
+def required(name: str, module: str, least: str) -> Item:
+    """One package that fss does not work without."""
+    fix = f'pip install "{name}>={least}"'
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            return Item(SECTION, name, "broken", f"cannot be imported: {reason(error)}", _again(name))
+        return Item(SECTION, name, "missing", "not installed", fix)
+    except Exception as error:  # a library that does not load, two packages that do not fit, ...
+        return Item(SECTION, name, "broken", f"cannot be imported: {reason(error)}", _again(name))
+    version = str(getattr(found, "__version__", "") or _installed(name))
+    if not version:
+        return Item(SECTION, name, "ok", "version unknown")
+    if number(version) < number(least):
+        return Item(SECTION, name, "missing", f"{version} is too old", fix)
+    return Item(SECTION, name, "ok", version)
+
+
+def _extras() -> Iterator[Item]:
+    for extra, parts in EXTRAS.items():
+        found = {name: _installed(name) for name in parts if importlib.util.find_spec(parts[name][0])}
+        lacking = [n for n in parts if n not in found or number(found[n]) < number(parts[n][1])]
+        there = ", ".join(f"{name} {version}" for name, version in found.items())
+        state: State = "optional" if lacking else "ok"
+        why = f"; for {PURPOSE[extra]}: {', '.join(lacking)}" if lacking else ""
+        fix = "pip install " + " ".join(_wanted(n, parts[n][1]) for n in lacking) if lacking else ""
+        yield Item(SECTION, f"[{extra}]", state, (there or "not installed") + why, fix)
+
+
+def number(version: str) -> tuple[int, ...]:
+    """2.15.0+cpu -> (2, 15, 0), for comparing; () where there is none."""
+    return tuple(int(n) for n in re.findall(r"\d+", version.split("+")[0])[:3])
+
+
+def _wanted(name: str, least: str) -> str:
+    return f'"{name}>={least}"' if least else name
+
+
+def _again(name: str) -> str:
+    both = ("torch", "torchvision")  # made for each other: one alone may not fit the other that is there
+    return "pip install --force-reinstall " + " ".join(both if name in both else [name])
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

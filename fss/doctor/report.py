@@ -1,0 +1,75 @@
+"""What was found, as text for people and as JSON for reports of bugs."""
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import fss
+from fss.doctor.files import files
+from fss.doctor.item import FATAL, Item
+from fss.doctor.machine import machine
+from fss.doctor.packages import packages
+
+TRIAL = (
+    "fss train --data shapes --layers 18 output=trial pretrain.seconds=20 train.seconds=10 "
+    "test.runs=1 test.episodes=10"
+)
+Steps = list[tuple[str, str]]
+
+
+def examine(output: Path) -> list[Item]:
+    """Everything that is looked at; `output` is the folder for results."""
+    return [*packages(), *machine(), *files(output)]
+
+
+def fatal(items: Sequence[Item]) -> list[str]:
+    """Names of what fss does not work without."""
+    return [item.name for item in items if item.state in FATAL]
+
+
+def next_steps(items: Sequence[Item], own: Sequence[str]) -> Steps:
+    """What to do next, as pairs of command and purpose: only what works as things are.
+
+    Args:
+        own: commands for people's own photos.
+    """
+    broken = [item for item in items if item.state in FATAL]
+    if broken:
+        fixes = dict.fromkeys(item.fix for item in broken if item.fix)
+        return [*((fix, "mends what is needed") for fix in fixes), ("fss doctor", "looks again")]
+    steps = [
+        (TRIAL, "learns and tests in a minute or two"),
+        ("fss report trial", "its numbers as a table"),
+        ("fss train --data shapes", "the same at full length, under ten minutes"),
+    ]
+    weighted = any(i.section == "weights" and i.name == "ResNet-50" and i.state == "ok" for i in items)
+    weights = "" if weighted else " backbone.weights=download"
+    for item in items:
+        if item.section == "data" and item.state == "ok" and item.name in ("pascal", "coco"):
+            steps.append((f"fss train --data {item.name} --fold 0{weights}", "a published benchmark"))
+    return steps + [(command, "your own photos") for command in own]
+
+
+def as_text(items: Sequence[Item], steps: Steps) -> str:
+    """A line for each item, below its section, and the next steps."""
+    lines = [f"fss {fss.__version__}"]
+    wide = max(len(item.name) for item in items)
+    for section, group in groupby(items, key=lambda item: item.section):
+        lines += ["", section]
+        for item in group:
+            fix = f"  -> {item.fix}" if item.fix else ""
+            lines.append(f"  {item.state:<8}  {item.name:<{wide}}  {item.detail}{fix}")
+    lines += ["", "what to do next"]
+    return "\n".join([*lines, *(f"  {command}\n      # {why}" for command, why in steps)])
+
+
+def as_json(items: Sequence[Item], steps: Steps) -> str:
+    """The same for a report of a bug."""
+    content = {
+        "fss": fss.__version__,
+        "ok": not fatal(items),
+        "items": [item._asdict() for item in items],
+        "next": [command for command, _ in steps],
+    }
+    return json.dumps(content, indent=2)

@@ -1,0 +1,123 @@
+"""What every episode of a test came to: `episodes.csv` beside `result.json`, written and read."""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fss.errors import UserError
+from fss.metrics import interval95
+from fss.report.results import Result
+
+NAME = "episodes.csv"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One tested episode.
+
+    Attributes:
+        run, number: its place in the plan, both from 0.
+        query, supports: the images' names.
+        intersection, union: of the foreground, in pixels.
+    """
+
+    run: int
+    number: int
+    class_name: str
+    query: str
+    supports: tuple[str, ...]
+    intersection: int
+    union: int
+
+    @property
+    def iou(self) -> float:
+        """Percent; 0 where there was nothing to find and nothing was found."""
+        return 100 * self.intersection / max(1, self.union)
+
+
+def episodes_text(episodes: Sequence[Scored]) -> str:
+    """A line an episode, with a column for each support.
+
+    The columns: run, number, class, query, support_1 to support_K, intersection, union, iou.
+    """
+    shots = len(episodes[0].supports)
+    heads = ["run", "number", "class", "query", *(f"support_{k + 1}" for k in range(shots))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*heads, "intersection", "union", "iou"])
+    for e in episodes:
+        place = (e.run, e.number, e.class_name, e.query, *e.supports)
+        writer.writerow([*place, e.intersection, e.union, f"{e.iou:.4f}"])
+    return out.getvalue()
+
+
+def read_episodes(path: Path) -> list[Scored]:
+    """What `episodes_text` wrote.
+
+    Raises:
+        UserError: no such file, or a line that is none of ours; names the line.
+    """
+    try:
+        lines = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        return [_scored(line, path, lines.line_num) for line in lines]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+
+
+def _scored(line: dict[str, Any], path: Path, number: int) -> Scored:
+    try:
+        supports = tuple(v for k, v in line.items() if k is not None and k.startswith("support_"))
+        run, place, inter, union = (int(line[k]) for k in ("run", "number", "intersection", "union"))
+        texts = (line["class"], line["query"], *supports)
+        if None in line or None in texts:  # too many cells, too few
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} line {number} is no episode; test again, or take the file away") from None
+    return Scored(run, place, line["class"], line["query"], supports, inter, union)
+
+
+def episodes_of(result: Result) -> tuple[list[Scored], str]:
+    """The episodes beside a result, or none and why: there is no file, or it is of another test.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = result.path.with_name(NAME)
+    if not path.is_file():
+        return [], f"no {NAME} beside it (tests of earlier versions wrote none)"
+    episodes = read_episodes(path)
+    if _sums(episodes) != _counts(result):
+        return [], f"the {NAME} beside it does not add up to its counts, and must be of another test"
+    return episodes, ""
+
+
+def _sums(episodes: Sequence[Scored]) -> dict[str, tuple[int, int]]:
+    """Intersection and union of each class over all runs."""
+    sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for e in episodes:
+        inter, union = sums[e.class_name]
+        sums[e.class_name] = inter + e.intersection, union + e.union
+    return {name: both for name, both in sums.items() if both[1]}
+
+
+def _counts(result: Result) -> dict[str, tuple[int, int]]:
+    """The same, as the result says it."""
+    counts = result.content["scores"].get("counts", {})
+    return {name: (c["intersection"][1], c["union"][1]) for name, c in counts.items()}
+
+
+def class_intervals(episodes: Sequence[Scored]) -> dict[str, float]:
+    """Half the 95% interval over runs of each class's IoU, percent; absent where one run alone saw it."""
+    sums: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
+    for e in episodes:
+        sums[e.class_name, e.run][0] += e.intersection
+        sums[e.class_name, e.run][1] += e.union
+    ious: dict[str, list[float]] = defaultdict(list)
+    for (name, _), (inter, union) in sorted(sums.items()):
+        if union:
+            ious[name].append(100 * inter / union)
+    return {name: half for name, values in ious.items() if (half := interval95(values)) is not None}

@@ -1,0 +1,76 @@
+"""The log of a training, read back: what a learning curve is drawn from."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+from fss.errors import UserError
+from fss.report.results import Result
+
+_MOST = 150  # points of a curve: one for every three pixels
+
+
+@dataclass(frozen=True)
+class Training:
+    """A log: losses and validations by step; validations in percent."""
+
+    losses: list[tuple[int, float]]
+    validations: list[tuple[int, float]]
+
+
+class Stretch(NamedTuple):
+    """Steps that share one point of a curve: the middle one, and their lowest, mean and highest value."""
+
+    step: float
+    low: float
+    mean: float
+    high: float
+
+
+def log_of(result: Result) -> Path | None:
+    """The log of the training that a result is of: beside it, or above the test's folder."""
+    folder = result.path.resolve().parent
+    return next((p for f in (folder, folder.parent) if (p := f / "log.jsonl").is_file()), None)
+
+
+def read_log(path: Path) -> Training:
+    """Losses and validations of a `log.jsonl`; what is not finite or not whole is skipped.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    training = Training([], [])
+    for line in _lines(path):
+        for key, points in (("total", training.losses), ("validation", training.validations)):
+            step, value = line.get("step"), line.get(key)
+            if isinstance(step, int) and isinstance(value, int | float) and math.isfinite(value):
+                points.append((step, float(value)))
+    return training
+
+
+def _lines(path: Path) -> Iterator[dict[str, object]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"log {path} cannot be read ({error})") from None
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            yield content
+
+
+def stretches(points: Sequence[tuple[int, float]], most: int = _MOST) -> list[Stretch]:
+    """A long curve in at most `most` stretches of equally many steps."""
+    size = max(1, -(-len(points) // most))
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [
+        Stretch(mean(s for s, _ in p), min(v for _, v in p), mean(v for _, v in p), max(v for _, v in p))
+        for p in parts
+    ]

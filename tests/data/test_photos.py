@@ -1,0 +1,141 @@
+"""People's photos and masks: every format reads as a viewer shows it, or says what is wrong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fss.data.photos import object_labels, photos_of, read_drawing, read_photo
+from fss.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+COLOUR = np.kron(RANDOM.integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # (24,32,3)
+GREY = COLOUR[..., 0]
+MASK = np.zeros((24, 32), np.uint8)
+MASK[2:9, 20:30] = 1  # in no middle, so that every turn shows
+
+
+def save(path, array, mode=None, **more):
+    picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    (picture.convert(mode) if mode else picture).save(path, **more)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+def test_colours_stay(tmp_path, suffix):
+    more = {"lossless": True} if suffix == "webp" else {}
+    assert (read_photo(save(tmp_path / f"a.{suffix}", COLOUR, **more)) == COLOUR).all()
+
+
+def test_grey_becomes_rgb(tmp_path):
+    assert (read_photo(save(tmp_path / "a.png", GREY)) == GREY[..., None]).all()
+    assert (read_photo(save(tmp_path / "b.png", GREY > 90)) == 255 * (GREY > 90)[..., None]).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_keep_the_upper_ones(tmp_path, suffix):
+    path = save(tmp_path / f"a.{suffix}", GREY.astype(np.uint16) * 257)
+    assert np.abs(read_photo(path).astype(int) - GREY[..., None]).max() <= 1
+
+
+def test_transparent_pixels_lie_on_white(tmp_path):
+    alpha = np.where(MASK == 1, 0, 255).astype(np.uint8)
+    got = read_photo(save(tmp_path / "a.png", np.dstack([COLOUR, alpha])))
+    assert (got[MASK == 1] == 255).all() and (got[MASK == 0] == COLOUR[MASK == 0]).all()
+    grey = read_photo(save(tmp_path / "b.png", np.dstack([GREY, alpha])))
+    assert (grey[MASK == 1] == 255).all() and (grey[MASK == 0] == GREY[MASK == 0][:, None]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk_looks_as_it_did(tmp_path, suffix):
+    path = save(tmp_path / f"a.{suffix}", COLOUR, "CMYK")
+    assert np.abs(read_photo(path).astype(int) - COLOUR).mean() < 6
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_exif_turns_the_photo_and_a_mask_drawn_on_it_as_stored(tmp_path, tag):
+    stored, mask = tmp_path / "a.png", tmp_path / "mask.png"
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    save(stored, np.dstack([MASK * 255] * 3), exif=exif)
+    shown = (read_photo(stored)[..., 0] > 0).astype(np.uint8)
+    assert shown.shape == ((24, 32) if tag <= 4 else (32, 24))
+    save(mask, shown)  # drawn on what a viewer shows
+    assert (read_drawing(mask, stored) == shown).all()
+    if tag >= 5:  # drawn on the pixels as they are stored
+        save(mask, MASK)
+        assert (read_drawing(mask, stored) == shown).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "LA", "I;16", "1"])
+def test_masks_of_every_kind_hold_the_same_labels(tmp_path, mode):
+    path = tmp_path / "m.png"
+    if mode == "I;16":
+        save(path, MASK.astype(np.uint16))
+    elif mode == "P":
+        picture = Image.fromarray(MASK)
+        picture.putpalette([200, 10, 30, 9, 99, 9])
+        save(path, picture)
+    elif mode == "1":
+        save(path, MASK == 1)
+    else:
+        save(path, MASK, mode)
+    assert (read_drawing(path) == MASK).all()
+
+
+def test_black_and_white_is_object_and_labels_keep_255_for_ignored():
+    assert (object_labels(MASK * 255, "m") == MASK).all()
+    assert (object_labels((MASK.astype(np.uint16) * 65535 // 257).astype(np.uint8), "m") == MASK).all()
+    mixed = MASK.copy()
+    mixed[0] = 255
+    assert (object_labels(mixed, "m") == mixed).all()
+
+
+def test_sixteen_bit_black_and_white(tmp_path):
+    path = save(tmp_path / "m.png", MASK.astype(np.uint16) * 65535)
+    assert (object_labels(read_drawing(path), "m") == MASK).all()
+
+
+def test_a_mask_with_colours_or_shades_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has colours; save it as a grey or palette PNG"):
+        read_drawing(save(tmp_path / "m.png", COLOUR))
+    with pytest.raises(UserError, match="values from 0 to 300; allowed: 0 to 255"):
+        read_drawing(save(tmp_path / "w.png", MASK.astype(np.uint16) * 300))
+    shades = np.arange(24 * 32).reshape(24, 32).astype(np.uint8)
+    with pytest.raises(UserError, match="m has 256 different values"):
+        object_labels(shades, "m")
+    with pytest.raises(UserError, match="m is empty"):
+        object_labels(MASK * 0, "m")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xe0 a JPEG's head alone"])
+def test_damaged_files_are_named(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    for read, what in ((read_photo, "image"), (read_drawing, "mask")):
+        with pytest.raises(UserError, match=f"{what} .*broken.jpg is damaged or of an unknown format"):
+            read(path)
+        with pytest.raises(UserError, match=f"{what} .*absent.jpg does not exist"):
+            read(tmp_path / "absent.jpg")
+
+
+def test_a_jpeg_that_breaks_off_is_refused(tmp_path):
+    whole = save(tmp_path / "a.jpg", np.kron(COLOUR, np.ones((8, 8, 1), np.uint8)))
+    whole.write_bytes(whole.read_bytes()[:-400])
+    with pytest.raises(UserError, match="damaged"):
+        read_photo(whole)
+
+
+def test_photos_are_found_by_name_once(tmp_path):
+    names = ["b.jpg", "a photo.PNG", "фото.jpg", "写真.png"]
+    for name in names:
+        save(tmp_path / name, COLOUR)
+    (tmp_path / "notes.txt").write_text("no photo")
+    assert sorted(p.name for p in photos_of([tmp_path, tmp_path / "b.jpg"])) == sorted(names)
+    with pytest.raises(UserError, match="does not exist"):
+        photos_of([tmp_path / "absent"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no images in .*empty; looked for .jpg"):
+        photos_of([tmp_path / "empty"])
+    save(tmp_path / "b.png", COLOUR)
+    with pytest.raises(UserError, match="have one name, so that results would mix"):
+        photos_of([tmp_path])
