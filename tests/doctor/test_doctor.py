@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -173,6 +174,17 @@ def test_cores_of_a_container(quota, usable, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert machine.cores() == usable
+
+
+def test_gpus_are_named_with_their_memory(monkeypatch):
+    facts = SimpleNamespace(name="A Big One", total_memory=80 * 2**30)
+    for name, value in {
+        "is_available": True, "device_count": 2, "get_device_properties": facts, "is_bf16_supported": True
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, value=value, **__: value)
+    first, second, half = machine._devices()
+    assert (first.name, second.name, half.name) == ("GPU 0", "GPU 1", "bfloat16")
+    assert first.state == half.state == "ok" and first.detail.startswith("A Big One, 80 GiB")
 
 
 def test_a_gpu_that_pytorch_does_not_see(monkeypatch):
