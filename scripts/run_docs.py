@@ -52,7 +52,7 @@ SHORT = {
     "predict": ["--size", "97"],
     "demo": ["--no-browser", "--port", "0"],
     "cluster": ["--steps", "5"],
-    "bench": ["--size", "97", "--runs", "1"],
+    "bench": ["--size", "49", "--runs", "1"],
     "measure_pseudo.py": ["--only-table"],
     "measure_necks.py": ["--steps", "2", "--start", "0", "--seeds", "1", "test.episodes=2", "data.workers=0"],
     "measure_supports.py": _TRAIN,
