@@ -6,9 +6,10 @@ from pathlib import Path
 from fss.cli.common import Verb, choose_gpus, parse_gpus, settings_and_paths
 from fss.errors import UserError
 
-_MORE = """The page is served to this machine alone (127.0.0.1), and asks nothing of any other. From
-elsewhere: `ssh -L 7860:127.0.0.1:7860 MACHINE`, then open http://127.0.0.1:7860 at home. Settings are those
-of `fss predict`: backbone.weights, backbone.layers, data.size, precision ..."""
+_MORE = """The page is served to this machine alone (127.0.0.1), and asks nothing of any
+other. From elsewhere: `ssh -L 7860:127.0.0.1:7860 MACHINE`, then open
+http://127.0.0.1:7860 at home. Settings are those of `fss predict`:
+backbone.weights, backbone.layers, data.size, precision ..."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from fss.cli.common import Verb
 from fss.errors import UserError
 
-_MORE = """Inputs: query (1,3,PX,PX) and support_images (1,K,3,PX,PX), float32 RGB of 0..255, and
-support_masks (1,K,PX,PX), uint8 of 0, 1 and 255 (ignored). Output: logits (1,2,PX,PX), background first.
-Beside OUT lies a .json that says so again, and how closely the file answers as the model does."""
+_MORE = """Inputs: query (1,3,PX,PX) and support_images (1,K,3,PX,PX), float32 RGB of 0..255,
+and support_masks (1,K,PX,PX), uint8 of 0, 1 and 255 (ignored). Output: logits
+(1,2,PX,PX), background first. Beside OUT lies a .json that says so again, and how
+closely the file answers as the model does."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,6 @@ VERBS = {
         "a trained model as one file for ONNX Runtime, or for PyTorch without fss", _options, _export,
         ("fss export results/shapes/fold0/cwt_resnet50_random_1shot/best.pt cwt.onnx --shots 1",
          "fss export best.pt asgnet.pt2 --shots 5 --size 473",
-         "fss export results/shapes/fold0/base_resnet50_random/best.pt prototype.onnx --shots 1 "
-         "--head prototype"), _MORE,
+         "fss export base.pt prototype.onnx --shots 1 --head prototype"), _MORE,
     ),
 }  # fmt: skip
