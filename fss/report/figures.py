@@ -145,7 +145,7 @@ def _curve(path: Path, shown: Sequence[Shown], every: Sequence[Shown]) -> Markup
     title = f"Training loss and validation mIoU of {names}"
     drawn = svg.curves(stretches(training.losses), training.validations, tested, shown[0].row, title)
     best = max((v for _, v in training.validations), default=None)
-    told = f": {max((s for s, _ in training.losses), default=0)} steps"
+    told = f": {max((s + 1 for s, _ in training.losses), default=0)} steps"  # the log counts from 0
     told += "" if best is None else f", best validation mIoU {best:.1f}"
     caption = tag("figcaption", swatch(shown[0].row, names), told)
     return tag("figure", caption, drawn)
