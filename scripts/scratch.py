@@ -39,7 +39,8 @@ def make(work: Path) -> None:
 def _programs(work: Path) -> None:
     """What an installation puts on the path."""
     folder = work / "bin"
-    folder.mkdir()
+    for path in (folder, work / ".config/fish/completions"):
+        path.mkdir(parents=True)
     modules = {"python": "", "fss": "-m fss", "torchrun": "-m torch.distributed.run"}
     for name, module in modules.items():
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
@@ -205,6 +206,10 @@ def _single_photos(work: Path) -> None:
         drawn.line((box[0] + 20, box[1] + 20, box[2] - 20, box[3] - 20), fill=1, width=3)
         drawn.line((2, 2, size[0] - 3, 2), fill=0, width=3)
         marks.save(work / f"{name}_scribble.png")
+    shutil.copy(work / "photo_scribble.png", work / "scribble.png")
+    _image(5, 4).save(work / "street.jpg")
+    for name, label in (("car", 2), ("tree", 3)):
+        Image.fromarray((_mask(5, 4) == label).astype(np.uint8) * 255).save(work / f"street_{name}.png")
 
 
 def _weights(work: Path) -> None:

@@ -39,7 +39,8 @@ def _demo(options: argparse.Namespace, arguments: list[str]) -> None:
 VERBS = {
     "demo": Verb(
         "a page in the browser: mark a thing in one photo, find it in others", _options, _demo,
-        ("fss demo", "fss demo --checkpoint results/shapes/fold0/cwt_resnet50_1shot/best.pt --port 8000",
+        ("fss demo",
+         "fss demo --checkpoint results/shapes/fold0/cwt_resnet50_random_1shot/best.pt --port 8000",
          "fss demo backbone.layers=101 --gpus 0"), _MORE,
     ),
 }  # fmt: skip

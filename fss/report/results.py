@@ -128,6 +128,8 @@ class _Scores(_Part):
     fb_iou: float
     per_class: dict[str, float] = Field(min_length=1)
     counts: dict[str, _Counts] = {}
+    notes: dict[str, int] = {}
+    unseen_classes: list[str] = []
 
 
 class _Head(_Part):
@@ -140,7 +142,7 @@ class _Shots(_Part):
 
 
 class _Content(_Part):
-    """What a table reads of a result; the rest is let through."""
+    """What a table or page reads of a result; the rest is let through."""
 
     protocol: _Protocol
     scores: _Scores
@@ -148,6 +150,8 @@ class _Content(_Part):
     shots: _Shots
     config: dict[str, Any]
     frozen_sha256: str
+    checkpoint: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _agree(self) -> "_Content":

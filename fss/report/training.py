@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fss.errors import UserError
 from fss.report.results import Result
 
-_MOST = 150  # points of a curve: one for every three pixels
+_MOST = 60  # points of a curve: more would be noise
 
 
 @dataclass(frozen=True)
