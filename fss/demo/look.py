@@ -26,8 +26,11 @@ CSS = """
 .drop .wrap * { display: none; }
 .drop .wrap::before { content: "Drop photos here, or click"; font-size: .92rem; line-height: 1.4; }
 #drop-mask .wrap::before { content: "Drop a mask (PNG), or click"; }
-.strip { min-height: 0 !important; }
-.strip .grid-container { gap: 6px !important; padding: 2px !important; }
+.strip .gallery-container { height: auto !important; }
+.strip .grid-wrap { min-height: 0 !important; max-height: 158px !important; padding: 6px !important; }
+.strip .grid-container { gap: 6px !important; padding: 0 !important;
+  grid-template-columns: repeat(auto-fill, minmax(64px, 76px)) !important; }
+.strip .caption-label { font-size: .72rem; padding: 1px 5px; max-width: 100%; }
 #way .wrap, #view .wrap { gap: 6px; }
 #way label, #view label { padding: 5px 10px; font-size: .92rem; }
 #way .wrap input, #view .wrap input { display: none; }

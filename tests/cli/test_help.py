@@ -78,7 +78,7 @@ def test_nothing_asked_for_prints_the_help(capsys):
         (["trian"], "unknown verb 'trian', did you mean train?"),
         (["run_folds", "--data", "shapes"], "did you mean run-folds?"),
         (["help", "reprot"], "did you mean report?"),
-        (["xyz"], "unknown verb 'xyz'; there are: doctor, "),
+        (["xyz"], f"unknown verb 'xyz'; there are: {', '.join(VERBS)}"),
         (["--data", "shapes"], "unknown option --data; a verb comes first"),
     ],
 )
