@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fss.cli.common import Verb, choose_gpus, parse_gpus, settings_and_paths
+from fss.cli.common import GPU, Verb, choose_gpus, parse_gpus, run_options, settings_and_paths
 from fss.errors import UserError
 
 _MORE = """The page is served to this machine alone (127.0.0.1), and asks nothing of any
@@ -19,7 +19,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     text = "results whose checkpoints the page offers (default: results)"
     add("--output", type=Path, default=Path("results"), metavar="DIR", help=text)
     add("--no-browser", action="store_true", help="print the address, open nothing")
-    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    run_options(parser, GPU)
     add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.layers=101")
 
 
