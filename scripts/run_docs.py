@@ -26,6 +26,7 @@ from scratch import ROOT, make
 # What cannot run here, and why.
 CANNOT = {
     r"^(sbatch|srun) ": "needs a SLURM cluster",
+    r"^ssh ": "needs another machine",
     r"scripts/gpu_check\.sh": "needs a GPU",
     r"scripts/check\.sh": "runs all tests, which CI does",
     r"^(pip install|git clone) |weights=download": "needs a network",
