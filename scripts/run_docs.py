@@ -52,6 +52,7 @@ SHORT = {
     "pseudo-label": _PSEUDO,
     "predict": ["--size", "97"],
     "demo": ["--no-browser", "--port", "0"],
+    "export": ["--size", "97"],
     "cluster": ["--steps", "5"],
     "bench": ["--size", "49", "--runs", "1"],
     "measure_pseudo.py": ["--only-table"],
