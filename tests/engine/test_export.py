@@ -221,7 +221,7 @@ def test_a_head_of_ones_own_says_how_a_graph_prepares(tmp_path):
     export(own(Complete), tmp_path / "a.pt2", 2, 33)
     got, told = torch.export.load(tmp_path / "a.pt2").module(), json.loads((tmp_path / "a.json").read_text())
     assert got(*exports._episode(5, 2, 33)).shape == (1, 2, 33, 33) and told["checkpoint"] is None
-    assert told["head"] == "tests.engine.test_export:Complete"
+    assert told["head"] == f"{__name__}:Complete"
 
 
 @pytest.mark.parametrize(
