@@ -10,12 +10,13 @@ from fss.doctor.item import Item, State, guarded, reason
 
 SECTION = "packages"
 # Distribution -> the module that it brings, and the versions wanted. setup.py says the same; a test compares.
+# What others stand on comes first, so that the first line that is broken is the cause.
 REQUIRED = {
+    "numpy": ("numpy", ">=1.26"),
+    "pillow": ("PIL", ">=10"),
     "torch": ("torch", ">=2.6"),
     "torchvision": ("torchvision", ">=0.21"),
-    "numpy": ("numpy", ">=1.26"),
     "opencv-python-headless": ("cv2", ">=4.8"),
-    "pillow": ("PIL", ">=10"),
     "pydantic": ("pydantic", ">=2.6"),
     "pyyaml": ("yaml", ">=6"),
     "tensorboard": ("tensorboard", ">=2.14"),

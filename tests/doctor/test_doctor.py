@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from fss.cli import main
+from fss.cli import main, verb_parser
 from fss.doctor import files, machine, packages
 from fss.doctor.item import Item, guarded, shown
-from fss.doctor.report import TRIAL, as_text, next_steps
+from fss.doctor.report import PREDICT, TRIAL, as_text, next_steps
 from tests.make import make_voc
 
 ROOT = Path(__file__).parent.parent.parent
@@ -217,12 +217,23 @@ def test_next_steps_mend_what_is_broken_first():
         Item("packages", "b", "broken", "", "pip install b"),
         Item("packages", "c", "optional", "", "pip install c"),
     ]
-    assert [command for command, _ in next_steps(items, [])] == [
+    assert [command for command, _ in next_steps(items)] == [
         "pip install a",
         "pip install b",
         "fss doctor",
     ]
     assert "optional  c" in as_text(items, [])
+
+
+def test_next_steps_are_commands_that_there_are():
+    everything = [("weights", "ResNet-50"), ("data", "pascal"), ("data", "coco"), ("packages", "[demo]")]
+    fit = [command for command, _ in next_steps([Item(*where, "ok", "") for where in everything])]
+    bare = [command for command, _ in next_steps([])]
+    assert len(fit) == len(bare) + 3 and not any("download" in command for command in fit)
+    assert [c for c in bare if "download" in c] == [f"{PREDICT} backbone.weights=download"]
+    for command in fit + bare:
+        _, verb, *arguments = command.split()
+        assert verb_parser(verb).parse_known_intermixed_args(arguments)[1] == []
 
 
 def test_home_is_not_told(monkeypatch):

@@ -70,6 +70,14 @@ def held(model, path, shots, seed=0):
         return got, model(normalise(query), normalise(images), masks.long(), seed)
 
 
+def _used(model):
+    """Numbers of all parameters and buffers that are needed for the head's levels, and some for the graph."""
+    levels = {*model.head.levels, *(model.neck.levels if "neck" in model.head.levels else ())}
+    unused = [n for n in range(1, 5) if not any(f"stage{k}" in levels for k in range(n, 5))]
+    skipped = tuple(f"backbone.layer{n}." for n in unused) + (() if "neck" in levels else ("neck.",))
+    return [v.numel() for k, v in model.state_dict().items() if not k.startswith(skipped)] + [200_000]
+
+
 # Tracing takes seconds, so each head is traced once for each format, on a neck and with shots of its own.
 CASES = {
     "asgnet": [("none", 2, {}), ("none", 1, {"context": "aspp", "similarity": "mean"})],
@@ -91,6 +99,7 @@ def test_every_head_answers_alike(tmp_path, kind, name):
     assert told["inputs"]["support_images"]["shape"] == [1, shots, 3, SIZE, SIZE]
     assert told["check"]["relative"] < 1e-4 and told["check"]["equal"] > 0.999
     assert {p.name for p in tmp_path.iterdir()} == {path.name, "file.json"} and not model.as_stored
+    assert model.backbone.layer4 is not None and path.stat().st_size < 4.5 * sum(_used(model))
 
 
 @pytest.mark.skipif(NO_ONNX, reason="onnx, onnxscript, onnxruntime: fss[export]")
@@ -212,7 +221,7 @@ def test_a_head_of_ones_own_says_how_a_graph_prepares(tmp_path):
     export(own(Complete), tmp_path / "a.pt2", 2, 33)
     got, told = torch.export.load(tmp_path / "a.pt2").module(), json.loads((tmp_path / "a.json").read_text())
     assert got(*exports._episode(5, 2, 33)).shape == (1, 2, 33, 33) and told["checkpoint"] is None
-    assert told["head"] == "tests.engine.test_export:Complete"
+    assert told["head"] == f"{__name__}:Complete"
 
 
 @pytest.mark.parametrize(
