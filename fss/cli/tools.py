@@ -76,7 +76,7 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
 VERBS = {
     "report": Verb(
         "put results into a table or a page, or compare two of them in pairs", _report_options, _report,
-        ("fss report results/pascal --out page.html",
+        ("fss report results/shapes/fold*/*/test_1shot_5x200_* --out page.html",
          "fss report --compare ONE/result.json OTHER/result.json"), "",
     ),
     "bench": Verb(
