@@ -54,10 +54,12 @@ class FewShotModel(nn.Module):
 
     Attributes:
         told: what its checkpoint says of itself and of its training; empty where it is of none.
+        as_stored: compute the frozen part as it is stored, not as `fold` makes it (`fss export`).
     """
 
     head: Head
     told: dict[str, Any]
+    as_stored = False
 
     def __init__(
         self, backbone: ResNet, neck: Neck | None, head: Head, tokens: Tokens | None = None,
@@ -85,6 +87,8 @@ class FewShotModel(nn.Module):
 
     def _network(self) -> tuple[ResNet, Neck | None]:
         """Backbone and neck as they are computed; made anew when their parameters were changed."""
+        if self.as_stored:
+            return cast(ResNet, self.backbone), cast(Neck | None, self.neck)
         now = (self.bf16, state_of(self.backbone, self.neck))
         if self._folded is None or self._folded[0] != now:
             dtype = torch.bfloat16 if self.bf16 else torch.float32

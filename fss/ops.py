@@ -1,5 +1,7 @@
 """Pure tensor functions that several parts share. Letters as in `fss.episode`."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,3 +91,16 @@ def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool) -> Tensor:
     weight *= torch.where(target == 1, per_class[:, 1, None, None], per_class[:, 0, None, None])
     weight = weight.flatten(1)
     return ((loss.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).mean()
+
+
+def repeat(step: Callable[[Tensor], Tensor], start: Tensor, times: int) -> Tensor:
+    """`step` applied `times` times over; in an exported graph a loop, so that it stays small."""
+    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.6 has no such question
+    if times > 1 and exporting():
+        from torch._higher_order_ops.scan import scan
+
+        count = torch.zeros(times, 1, device=start.device)
+        return scan(lambda x, _: (step(x), x.new_zeros(1)), start, count)[0]
+    for _ in range(times):
+        start = step(start)
+    return start

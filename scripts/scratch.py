@@ -39,7 +39,8 @@ def make(work: Path) -> None:
 def _programs(work: Path) -> None:
     """What an installation puts on the path."""
     folder = work / "bin"
-    folder.mkdir()
+    for path in (folder, work / ".config/fish/completions"):
+        path.mkdir(parents=True)
     modules = {"python": "", "fss": "-m fss", "torchrun": "-m torch.distributed.run"}
     for name, module in modules.items():
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
@@ -91,11 +92,11 @@ def _voc(root: Path, train: list[str], val: list[str], classes: int) -> None:
 
 
 def _pascal(work: Path) -> None:
-    """VOC 2012 with SBD beside it, saliency maps and image-level labels; 6 test images a class."""
+    """VOC 2012 with SBD beside it, saliency maps and image-level labels; 6 images a class, for 5 shots."""
     from scipy.io import savemat
 
     root, classes = work / "data/pascal", len(PASCAL_CLASSES)
-    train, val = [f"2007_{n:06d}" for n in range(40)], [f"2008_{n:06d}" for n in range(60)]
+    train, val = [f"2007_{n:06d}" for n in range(60)], [f"2008_{n:06d}" for n in range(60)]
     extra = [f"2009_{n:06d}" for n in range(8)]
     _voc(root, train, val, classes)
     (root / "sbd/cls").mkdir(parents=True)
@@ -135,10 +136,10 @@ def _instances(names: list[str], classes: list[str], ids: list[int]) -> str:
 
 
 def _coco(work: Path) -> None:
-    """COCO 2014 as it unpacks: 2 training and 6 test images a class."""
+    """COCO 2014 as it unpacks, 6 images a class in both splits."""
     root = work / "data/coco"
-    for split, count in (("train2014", 80), ("val2014", 240)):
-        names = [f"COCO_{split}_{n:012d}" for n in range(count)]
+    for split in ("train2014", "val2014"):
+        names = [f"COCO_{split}_{n:012d}" for n in range(240)]
         (root / split).mkdir(parents=True)
         for n, name in enumerate(names):
             _image(n, len(COCO_CLASSES)).save(root / split / f"{name}.jpg")
@@ -205,6 +206,10 @@ def _single_photos(work: Path) -> None:
         drawn.line((box[0] + 20, box[1] + 20, box[2] - 20, box[3] - 20), fill=1, width=3)
         drawn.line((2, 2, size[0] - 3, 2), fill=0, width=3)
         marks.save(work / f"{name}_scribble.png")
+    shutil.copy(work / "photo_scribble.png", work / "scribble.png")
+    _image(5, 4).save(work / "street.jpg")
+    for name, label in (("car", 2), ("tree", 3)):
+        Image.fromarray((_mask(5, 4) == label).astype(np.uint8) * 255).save(work / f"street_{name}.png")
 
 
 def _weights(work: Path) -> None:

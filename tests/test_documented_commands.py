@@ -29,12 +29,16 @@ POSITIONS = {"train.sh": ("data", "fold", "gpus", "layers", "shots"),
 
 def problems(text: str, loose: bool = False) -> list[str]:
     """What is wrong with a command line; `loose`: a fragment in a sentence, which may leave out arguments."""
+    if inner := re.fullmatch(r"source <\((.*?)\)\s*(#.*)?", text):
+        text = inner[1]
     try:
         words = shlex.split(text, comments=True)
     except ValueError as error:
         return [f"no shell reads this: {error}"]
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # CUDA_VISIBLE_DEVICES=0 fss ...
         words = words[1:]
+    if ">" in words:
+        words = words[: words.index(">")]
     missing = [w for w in words if w.startswith(FOLDERS) and not list(ROOT.glob(w))]
     return [f"{w} does not exist" for w in missing] + _by_program(words, loose)
 
@@ -79,7 +83,7 @@ def _python(words: list[str]) -> list[str]:
 
 
 def _fss(words: list[str], loose: bool) -> list[str]:
-    if words in (["--help"], ["--version"]):
+    if words in (["--help"], ["--version"]) or words[:1] == ["help"]:
         return []
     if not words or words[0] not in cli.VERBS:
         return [f"no verb {' '.join(words[:1])!r}"]
@@ -89,7 +93,7 @@ def _fss(words: list[str], loose: bool) -> list[str]:
             options, unknown = parser.parse_known_intermixed_args(words[1:])
         except SystemExit as stop:
             told = said.getvalue().strip().splitlines()
-            if stop.code and loose and "required" in told[-1]:
+            if stop.code and loose and re.search("required|expected .*argument", told[-1]):
                 known = {text for action in parser._actions for text in action.option_strings}
                 return [f"no option {w}" for w in words if w.startswith("--") and w not in known]
             return told[-1:] if stop.code else []
@@ -229,6 +233,8 @@ def known_options() -> set[str]:
         ("fss check-data pascal data.sise=97", "unknown key data.sise"),
         ("pip install '.[perpare]'", "no extra perpare"),
         ("flss train", "unknown program flss"),
+        ("source <(fss completion bsh)  # in ~/.bashrc", "invalid choice: 'bsh'"),
+        ("fss completion zsh --all > DIR/_fss", "no option --all"),
     ],
 )
 def test_checker_finds_what_is_wrong(text, reason):

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Sequence
 
 import fss
-from fss.cli import cluster, completion, demo, doctor, predict, pseudo, runs, sets, tools
+from fss.cli import cluster, completion, demo, doctor, export, predict, pseudo, runs, sets, tools
 from fss.errors import UserError
 
-_PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, completion)
+_PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, export, completion)
 VERBS = {name: verb for part in _PARTS for name, verb in part.VERBS.items()}
 # What `fss --help` shows, in this order. Verbs that are named nowhere stand in the last group.
 GROUPS = {

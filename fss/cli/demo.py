@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from fss.cli.common import Verb, choose_gpus, parse_gpus, settings_and_paths
+from fss.cli.common import GPU, Verb, choose_gpus, parse_gpus, run_options, settings_and_paths
 from fss.errors import UserError
 
-_MORE = """The page is served to this machine alone (127.0.0.1), and asks nothing of any other. From
-elsewhere: `ssh -L 7860:127.0.0.1:7860 MACHINE`, then open http://127.0.0.1:7860 at home. Settings are those
-of `fss predict`: backbone.weights, backbone.layers, data.size, precision ..."""
+_MORE = """The page is served to this machine alone (127.0.0.1), and asks nothing of any
+other. From elsewhere: `ssh -L 7860:127.0.0.1:7860 MACHINE`, then open
+http://127.0.0.1:7860 at home. Settings are those of `fss predict`:
+backbone.weights, backbone.layers, data.size, precision ..."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     text = "results whose checkpoints the page offers (default: results)"
     add("--output", type=Path, default=Path("results"), metavar="DIR", help=text)
     add("--no-browser", action="store_true", help="print the address, open nothing")
-    add("--gpus", metavar="N", help="[0], 0 or cpu (default: a GPU where there is one)")
+    run_options(parser, GPU)
     add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.layers=101")
 
 
@@ -39,7 +40,8 @@ def _demo(options: argparse.Namespace, arguments: list[str]) -> None:
 VERBS = {
     "demo": Verb(
         "a page in the browser: mark a thing in one photo, find it in others", _options, _demo,
-        ("fss demo", "fss demo --checkpoint results/shapes/fold0/cwt_resnet50_1shot/best.pt --port 8000",
+        ("fss demo",
+         "fss demo --checkpoint results/shapes/fold0/cwt_resnet50_random_1shot/best.pt --port 8000",
          "fss demo backbone.layers=101 --gpus 0"), _MORE,
     ),
 }  # fmt: skip

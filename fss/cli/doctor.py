@@ -16,7 +16,6 @@ The exit code is 2 where something is missing or broken, else 0.
 
 Nothing is written and nothing is fetched. --json is what a report of a bug should
 hold; it names no machine, and paths in your home folder begin with ~."""
-_PREPARE = "fss prepare folder --root my_photos --from labelme_files"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +25,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.cli import VERBS
     from fss.doctor.report import as_json, as_text, examine, fatal, next_steps
 
     items = examine(options.output)
-    own = [VERBS[name].examples[0] for name in ("predict", "demo") if name in VERBS]
-    steps = next_steps(items, [*own, _PREPARE])
+    steps = next_steps(items)
     print((as_json if options.json else as_text)(items, steps))
     if lacking := fatal(items):
         raise UserError(f"fss does not work without {', '.join(lacking)}; see above")

@@ -15,6 +15,8 @@ TRIAL = (
     "fss train --data shapes --layers 18 output=trial pretrain.seconds=20 train.seconds=10 "
     "test.runs=1 test.episodes=10"
 )
+PREDICT = "fss predict --support cat.jpg cat_mask.png --query photos --out predicted"
+PREPARE = "fss prepare folder --root my_photos --from labelme_files"
 Steps = list[tuple[str, str]]
 
 
@@ -28,12 +30,8 @@ def fatal(items: Sequence[Item]) -> list[str]:
     return [item.name for item in items if item.state in FATAL]
 
 
-def next_steps(items: Sequence[Item], own: Sequence[str]) -> Steps:
-    """What to do next, as pairs of command and purpose: only what works as things are.
-
-    Args:
-        own: commands for people's own photos.
-    """
+def next_steps(items: Sequence[Item]) -> Steps:
+    """What to do next, as pairs of command and purpose: only what works as things are."""
     broken = [item for item in items if item.state in FATAL]
     if broken:
         fixes = dict.fromkeys(item.fix for item in broken if item.fix)
@@ -43,12 +41,15 @@ def next_steps(items: Sequence[Item], own: Sequence[str]) -> Steps:
         ("fss report trial", "its numbers as a table"),
         ("fss train --data shapes", "the same at full length, under ten minutes"),
     ]
-    weighted = any(i.section == "weights" and i.name == "ResNet-50" and i.state == "ok" for i in items)
-    weights = "" if weighted else " backbone.weights=download"
-    for item in items:
-        if item.section == "data" and item.state == "ok" and item.name in ("pascal", "coco"):
-            steps.append((f"fss train --data {item.name} --fold 0{weights}", "a published benchmark"))
-    return steps + [(command, "your own photos") for command in own]
+    fit = {(item.section, item.name) for item in items if item.state == "ok"}
+    weights = "" if ("weights", "ResNet-50") in fit else " backbone.weights=download"
+    for name in ("pascal", "coco"):
+        if ("data", name) in fit:
+            steps.append((f"fss train --data {name} --fold 0{weights}", "a published benchmark"))
+    steps.append((PREDICT + weights, "segments your own photos, after one with its mask"))
+    if ("packages", "[demo]") in fit:
+        steps.append((f"fss demo{weights}", "the same on a page in the browser"))
+    return [*steps, (PREPARE, "makes a data set of your own annotations")]
 
 
 def as_text(items: Sequence[Item], steps: Steps) -> str:

@@ -113,7 +113,8 @@ def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None
     options = about.get("head_options")
     if isinstance(options, dict) and about.get("head") == wanted.get("head") is not None:
         about["head_options"] = head_options(about["head"], options)  # later ones at their defaults
-    plain = lambda value: json.dumps(value, default=str, sort_keys=True)  # noqa: E731  # [1] and (1,) are one
+    # [1] and (1,) are one, and so are 100 and 100.0: a default as it is written, and as its type reads it.
+    plain = lambda value: json.loads(json.dumps(value, default=str), parse_int=float)  # noqa: E731
     differ = [
         f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if plain(about.get(k)) != plain(v)
     ]

@@ -13,7 +13,7 @@ from fss.engine.annotations import Support, as_photo, named, read_support
 from fss.engine.network import load_tokens
 from fss.engine.precision import wants_half
 from fss.engine.prediction import Prediction, enlarge
-from fss.engine.trained import load_base_parts, load_model
+from fss.engine.trained import load_base_with, load_model
 from fss.errors import UserError
 from fss.heads import Features
 from fss.model import FewShotModel, build_backbone, build_model
@@ -161,25 +161,25 @@ def _load(
 ) -> tuple[FewShotModel, int | None]:
     """A model, and the size that it was trained at."""
     if path is not None:
-        about = checkpoint.read(path)["about"]
-        if about.get("stage") == "few-shot":
-            return load_model(path, bf16=half), about.get("size")
-    on_neck = ["head.level=neck", *settings] if path is not None and head == "prototype" else settings
-    config = load_config("folder", head, on_neck)
-    if path is not None:
-        backbone, neck = load_base_parts(path)
-        size = about.get("size")
-    else:
-        torch.manual_seed(config.seed)  # of weights that are random on purpose
-        backbone, neck, size = build_backbone(config.backbone), None, None
-    tokens = load_tokens(config.backbone)
-    model = build_model(config.head.type, config.head.options, backbone, neck, tokens, half)
+        stage = checkpoint.read(path)["about"].get("stage")
+        on_neck = ["head.level=neck"] if head == "prototype" else []
+        own = load_config("folder", head, [*on_neck, *settings]).head
+        model = (
+            load_base_with(path, own.type, own.options, half)
+            if stage == "base"
+            else load_model(path, bf16=half)
+        )
+        return model, model.told.get("size")
+    config = load_config("folder", head, settings)
+    torch.manual_seed(config.seed)  # of weights that are random on purpose
+    backbone, tokens = build_backbone(config.backbone), load_tokens(config.backbone)
+    model = build_model(config.head.type, config.head.options, backbone, None, tokens, half)
     if model.head.learns:
         raise UserError(
             f"head {head!r} learns, so it needs a checkpoint: train it and name its best.pt, "
             "or use the prototype head, which has nothing to learn"
         )
-    return model, size
+    return model, None
 
 
 def _starts(length: int, tile: int) -> list[int]:

@@ -2,31 +2,20 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fss.backbones.resnet import ResNet
 from fss.backbones.vit import build_tokens
 from fss.config import BackboneConfig, Config, NeckConfig
 from fss.data.source import Source
 from fss.engine import checkpoint
-from fss.engine.network import load_network, wanted_stem
+from fss.engine.network import empty_base, load_network, wanted_stem
 from fss.engine.run import fold_folder, train_folder
 from fss.engine.train import about_few_shot
 from fss.errors import UserError
-from fss.heads import build_head
-from fss.model import (
-    BaseSegmenter,
-    FewShotModel,
-    build_backbone,
-    build_model,
-    build_neck,
-    network_channels,
-)
-from fss.necks import Neck
+from fss.heads import build_head, head_options
+from fss.model import FewShotModel, build_backbone, build_model, build_neck, network_channels
 
 
 @dataclass(frozen=True)
@@ -94,52 +83,47 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
-def load_base_parts(path: Path) -> tuple[ResNet, Neck]:
-    """Backbone and neck of a checkpoint of stage 1, for a head to be put on.
+def load_base_with(path: str | Path, head: str, options: dict[str, Any], bf16: bool = False) -> FewShotModel:
+    """A head with nothing to learn on the network of a checkpoint of stage 1, ready to segment.
+
+    Args:
+        head: by name or import path; options: its keyword arguments.
 
     Raises:
-        UserError: no such file, or not a checkpoint of stage 1.
+        UserError: no such file, not a checkpoint of stage 1, or a head that has to learn.
     """
+    path = Path(path)
     content = checkpoint.read(path)
-    about, rows = content["about"], content["model"].get("classifier.weight")
-    if about.get("stage") != "base" or rows is None:
-        raise UserError(f"{path} is a {about.get('stage')} checkpoint; wanted one of stage 1 or 2")
-    with _telling(path):
-        backbone, neck = _network_of(about)
-    assert neck is not None  # stage 1 always has one
-    network = BaseSegmenter(backbone, neck, len(rows))
-    checkpoint.fill(network, content, path)
-    return network.backbone, network.neck
+    about = content["about"]
+    if about.get("stage") != "base":
+        raise UserError(f"{path} is no checkpoint of stage 1; a checkpoint of stage 2 has its head already")
+    network = Config(
+        neck=NeckConfig(**about["neck"]), backbone=BackboneConfig(stride=about.get("stride", 8))
+    )  # fmt: skip
+    base = empty_base(network, content)
+    checkpoint.fill(base, content, path)
+    model = build_model(head, options, base.backbone, base.neck, bf16=bf16).eval()
+    if model.head.learns:
+        raise UserError(f"head {head!r} has to learn before it is of use; name the checkpoint of its stage 2")
+    model.told = {**about, **content["facts"], "head": head, "head_options": head_options(head, options)}
+    return model
 
 
 def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
     """The model that a checkpoint's own account describes, with its parameters."""
     about = content["about"]
-    with _telling(path):
-        backbone, neck = _network_of(about)
+    try:
+        shape = BackboneConfig(layers=about["layers"], stem=about["stem"], stride=about.get("stride", 8))
+        backbone = build_backbone(shape, weights=False)
+        neck = build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
         head, options = str(about["head"]), dict(about["head_options"])
         tokens = build_tokens("random", about["vit_size"]) if about.get("vit_size") else None
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{path} does not say what it holds ({error!r}); train or convert it anew") from None
     model = build_model(head, options, backbone, neck, tokens, half)
     checkpoint.fill(model, content, path)
     model.told = {**about, **content["facts"], "validation_miou": checkpoint.best_score(content)}
     return model
-
-
-def _network_of(about: dict[str, Any]) -> tuple[ResNet, Neck | None]:
-    """An empty backbone and neck of the shape that an account describes."""
-    shape = BackboneConfig(layers=about["layers"], stem=about["stem"], stride=about.get("stride", 8))
-    backbone = build_backbone(shape, weights=False)
-    return backbone, build_neck(NeckConfig(**about["neck"]), backbone) if about["neck"] else None
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} does not say what it holds ({error!r}); train or convert it anew") from None
 
 
 def find_trained(config: Config) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fss.config import Config
+from fss.config import Config, HeadConfig
 from fss.data.check import check_set, check_text
 from fss.data.plan import plan_hash
 from fss.data.planfile import plan_text
@@ -21,12 +21,13 @@ from fss.data.source import open_source
 from fss.engine import distributed
 from fss.engine.checkpoint import read
 from fss.engine.convert import KINDS, convert
+from fss.engine.export import export
 from fss.engine.precision import wants_half
 from fss.engine.pretrain import pretrain
 from fss.engine.run import base_folder, fold_folder, train_folder, write_text
 from fss.engine.test import make_plans, test
 from fss.engine.train import train
-from fss.engine.trained import learns
+from fss.engine.trained import learns, load_base_with, load_model
 from fss.errors import UserError
 from fss.heads import Head, find_head, head_options
 from fss.recipes import load_config, validate
@@ -141,6 +142,22 @@ def run_convert(
     run = f"{data} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
     print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
     print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))
+
+
+def run_export(
+    path: Path, out: Path, shots: int, size: int | None, kind: str | None, seed: int, head: HeadConfig | None
+) -> None:
+    """A checkpoint, or one of stage 1 with a head, into a file that runs without this framework."""
+    model = load_base_with(path, head.type, head.options) if head else load_model(path)
+    told = export(model, out, shots, size, kind, seed)
+    check, query = told["check"], told["inputs"]["query"]["shape"]
+    print(
+        f"{out}: {told['checkpoint']['head']}, {shots} shot(s), {query[-1]} px, {told['format']}, "
+        f"{out.stat().st_size / 1e6:.1f} MB\n"
+        f"on {check['episodes']} episodes of noise: logits differ by {check['difference']:.1e} at most "
+        f"({check['relative']:.1e} of the largest), {100 * check['equal']:.3f}% of the pixels are equal\n"
+        f"inputs and outputs: {out.with_suffix('.json')}"
+    )
 
 
 def run_folds(configs: Sequence[Config], device: torch.device, pictures: Pictures) -> None:
@@ -273,7 +290,7 @@ def run_report(paths: Sequence[Path], out: Path | None, compared: bool, pictures
         text = tables.FORMATS[kind](make_rows(results), results)
     if out:
         write_text(out, text)
-        print(f"{len(results)} results -> {out}")
+        print(f"{len(results)} result{'' if len(results) == 1 else 's'} -> {out}")
     else:
         print(text, end="")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fss.errors import UserError
 from fss.heads.base import Features, Head, HeadOutput, Panel
 from fss.heads.context import ASPP, Pyramid
-from fss.heads.seeds import STRIDE, place_seeds
+from fss.heads.seeds import STRIDE, place_seeds, seeds_in_graph
 from fss.ops import resize, segmentation_loss, without_foreground
 
 _NEARNESS = 10.0  # cells that count as much as a feature distance of 1; |xy|^2 / 100 in the paper's words
@@ -84,6 +84,11 @@ class ASGNet(Head):
         for row, points in zip(seeds, found, strict=True):
             row[: len(points)] = torch.from_numpy(points)
         return {"seeds": seeds, "seed_counts": torch.tensor([len(points) for points in found])}
+
+    def prepare_in_graph(self, support_masks: Tensor) -> dict[str, Tensor]:
+        """As `prepare`."""
+        seeds, counts = seeds_in_graph(support_masks == 1, self.prototypes, self.cells)
+        return {"seeds": seeds, "seed_counts": counts}
 
     def encode(self, features: Features) -> Features:
         """The 1x1 reduction: {"reduced": (B,C,h,w)}, and stage 1 where the context module wants it.

@@ -81,6 +81,13 @@ class Head(nn.Module):
         """
         return {}
 
+    def prepare_in_graph(self, support_masks: Tensor) -> dict[str, Tensor] | None:
+        """`prepare` as tensor operations on masks (K,H,W), for graphs that take masks (`fss export`).
+
+        None, the default, where `prepare` depends on the seed alone: what it makes is a constant there.
+        """
+        return None
+
     def encode(self, features: Features) -> Features:
         """The per-image part, which knows no partner: {level: (B,C,h,w)} -> the same kind.
 

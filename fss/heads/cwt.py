@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fss.episode import IGNORE
 from fss.heads.base import Features, Head, HeadOutput, Panel
-from fss.ops import class_weights, interpolation_matrix, without_foreground
+from fss.ops import class_weights, interpolation_matrix, repeat, without_foreground
 
 
 class CWT(Head):
@@ -135,13 +135,16 @@ def fit_classifier(
     share = rows.cut(_pixel_shares(masks).flatten(0, 1))  # (BK,h,R,W)
     missing = -rows.cut((masks == 1).to(features.dtype).flatten(0, 1)) * share
     total, difference = weight.sum(1), weight[:, 1] - weight[:, 0]  # (B,C)
-    for _ in range(steps):
+
+    def step(difference: Tensor) -> Tensor:
         logits = torch.bmm(pixels, difference[:, :, None]).view(b * k, h, w)
         probability = rows.up(logits @ across.T).sigmoid_()  # (BK,h,R,W) of the foreground
         error = torch.addcmul(missing, probability, share, out=probability)  # one pass, not two
         error = rows.down(error) @ across  # (BK,h,w)
         gradient = torch.bmm(error.view(b, 1, -1), pixels)[:, 0]  # (B,C) of row 1; of row 0 its negative
-        difference = difference.sub(gradient, alpha=2 * lr)
+        return difference.sub(gradient, alpha=2 * lr)
+
+    difference = repeat(step, difference, steps)
     return torch.stack([total - difference, total + difference], 1) / 2
 
 

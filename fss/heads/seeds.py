@@ -6,6 +6,9 @@ Segmentation", CVPR 2021, section 3.2; after Irving, "maskSLIC", 2016.
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 STRIDE = 8  # image pixels to a feature cell
 
@@ -60,3 +63,56 @@ def _squared_distance(crop: np.ndarray) -> np.ndarray:
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     squared = np.rint(distance.astype(np.float64) ** 2).astype(np.int64)
     return squared[ring : ring + crop.shape[0], ring : ring + crop.shape[1]]
+
+
+def seeds_in_graph(masks: Tensor, most: int, cells: float) -> tuple[Tensor, Tensor]:
+    """`place_seeds` of K masks (K,H,W) bool as tensor operations, without a branch: for exported graphs.
+
+    Returns:
+        seeds (K,most,2), zero-padded, and how many of them count (K,); int64, equal to `place_seeds`.
+    """
+    h, w = ((side - 1) // STRIDE + 1 for side in masks.shape[-2:])
+    rows, columns = (torch.arange(n) * side // n for n, side in zip((h, w), masks.shape[-2:], strict=True))
+    # A rim of one cell, so that the ring around an object that fills its box has a place.
+    grid = F.pad(masks.index_select(1, rows).index_select(2, columns).long(), (1, 1, 1, 1))  # (K,h+2,w+2)
+    counts = torch.round(grid.sum((1, 2)).double() / cells).long().clamp(max=most)
+    counts = torch.where(counts < 2, 0, counts)
+    squared = _squared_in_graph(grid == 1)
+    height, width = squared.shape[1:]
+    y, x = torch.arange(height)[:, None], torch.arange(width)
+    seeds = []
+    for i in range(most):
+        best = squared.flatten(1).float().argmax(1)  # (K,), the first in row order
+        r, c = best // width, best % width
+        squared = torch.minimum(squared, (y - r[:, None, None]) ** 2 + (x - c[:, None, None]) ** 2)
+        seeds.append(torch.where((i < counts)[:, None], torch.stack([r, c], 1) - 1, 0))
+    return torch.stack(seeds, 1), counts
+
+
+def _squared_in_graph(grid: Tensor) -> Tensor:
+    """`_squared_distance` of grids (K,h,w) bool, with a rim: int64; 0 on background, -1 outside the box."""
+    box = _between(grid.any(2))[:, :, None] & _between(grid.any(1))[:, None]  # (K,h,w)
+    background = box & ~grid
+    ring = F.max_pool2d(box.float(), 3, 1, 1).bool() & ~box
+    background = background | ring & ~background.flatten(1).any(1)[:, None, None]
+    far = 4 * max(grid.shape[1:]) ** 2
+    # Exact in two steps: along rows, then along columns.
+    along = [_places(n) for n in grid.shape[1:]]
+    free = torch.where(background, 0, far)  # (K,h,w)
+    across = (free[:, :, None, :] + along[1]).amin(3)  # (K,h,w)
+    squared = (across.mT[:, :, None, :] + along[0]).amin(3).mT
+    return torch.where(box, squared, -1)
+
+
+def _between(there: Tensor) -> Tensor:
+    """(K,n) bool -> True from the first True to the last."""
+    n = torch.arange(there.shape[1])
+    first = torch.where(there, n, there.shape[1]).amin(1, keepdim=True)
+    last = torch.where(there, n, -1).amax(1, keepdim=True)
+    return (n >= first) & (n <= last)
+
+
+def _places(n: int) -> Tensor:
+    """Squared distances (n,n) of n places."""
+    at = torch.arange(n)
+    return (at[:, None] - at) ** 2

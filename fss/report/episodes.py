@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,8 +91,11 @@ def episodes_of(result: Result) -> tuple[list[Scored], str]:
     if not path.is_file():
         return [], f"no {NAME} beside it (tests of earlier versions wrote none)"
     episodes = read_episodes(path)
-    if _sums(episodes) != _counts(result):
-        return [], f"the {NAME} beside it does not add up to its counts, and must be of another test"
+    p = result.protocol
+    places = [(e.run, e.number) for e in episodes]
+    planned = list(itertools.product(range(p["runs"]), range(p["episodes"])))
+    if places != planned or _sums(episodes) != _counts(result):
+        return [], f"the {NAME} beside it does not add up to it, and must be of another test"
     return episodes, ""
 
 

@@ -187,27 +187,12 @@ def _values(results: Sequence[Result], key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _origins(shown: Sequence[Shown]) -> Markup:
     """Which checkpoint, network, versions and machine each number comes from."""
-    heads = (
-        "head",
-        "fold",
-        "mIoU",
-        "checkpoint",
-        "frozen network",
-        "precision",
-        "fss",
-        "torch",
-        "device",
-        "file",
-    )
+    heads = ("head", "fold", "mIoU", "checkpoint", "frozen network", "computed with", "file")
     head = tag("thead", tag("tr", *(tag("th", h, scope="col") for h in heads)))
     lines = [
         tag("tr", tag("th", swatch(s.row, s.title), scope="row"), *map(_cell, _origin(s))) for s in shown
@@ -226,9 +211,10 @@ def _origin(one: Shown) -> list[str]:
     steps = "" if told.get("steps") is None else f"step {told['steps']}"
     number = Number(sum(one.result.runs) / len(one.result.runs), None)
     commit = str(made.get("commit") or "")[:8]
+    tools = [f"fss {made.get('fss', '?')} {commit}".strip(), f"torch {made.get('torch', '?')}"]
+    tools += [str(x) for x in (content.get("precision"), made.get("device")) if x]
+    which = ", ".join(filter(None, [one.result.checkpoint, steps]))
     return [
-        fold_name(one.fold), str(number), " ".join(filter(None, [one.result.checkpoint, steps])),
-        content["frozen_sha256"][:12], str(content.get("precision", "")),
-        " ".join(filter(None, [str(made.get("fss", "")), commit])), str(made.get("torch", "")),
-        str(made.get("device", "")), str(one.result.path),
+        str(one.fold) if one.fold >= 0 else "all", str(number), which,
+        content["frozen_sha256"][:12], ", ".join(tools), str(one.result.path),
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Seq
         + (" size." if p["label_size"] == "original" else "."),
         "A class's IoU is the intersection of predicted and true foreground over their union, both summed "
         "over its episodes; mIoU is the mean over classes, FB-IoU that of foreground and background.",
-        _NOVEL.get(p.get("novel_in_training", ""), ""),
+        _NOVEL.get(str(p.get("novel_in_training")), ""),
     ]
     if p.get("train_masks"):
         said.append(f"Training saw masks of another origin ({p['train_masks']}); tests use the true ones.")

@@ -102,6 +102,12 @@ class _Run(_Part):
     miou: float
 
 
+class _Supports(_Part):
+    kind: str
+    method: str
+    miou_with_truth: float | None = None
+
+
 class _Protocol(_Part):
     data: str
     fold: int = Field(ge=-1)
@@ -113,6 +119,7 @@ class _Protocol(_Part):
     label_size: str
     plan_sha256: str
     published_list: bool | None
+    support: _Supports | None = None
 
 
 _Sides = Annotated[list[int], Field(min_length=2, max_length=2)]  # background, foreground
@@ -128,6 +135,8 @@ class _Scores(_Part):
     fb_iou: float
     per_class: dict[str, float] = Field(min_length=1)
     counts: dict[str, _Counts] = {}
+    notes: dict[str, int] = {}
+    unseen_classes: list[str] = []
 
 
 class _Head(_Part):
@@ -140,7 +149,7 @@ class _Shots(_Part):
 
 
 class _Content(_Part):
-    """What a table reads of a result; the rest is let through."""
+    """What a table or page reads of a result; the rest is let through."""
 
     protocol: _Protocol
     scores: _Scores
@@ -148,6 +157,9 @@ class _Content(_Part):
     shots: _Shots
     config: dict[str, Any]
     frozen_sha256: str
+    checkpoint: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    supports: _Supports | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> "_Content":

@@ -66,15 +66,15 @@ class Frame:
         """Points joined."""
         return tag("polyline", class_=name, points=" ".join(f"{self.x(x)},{self.y(y)}" for x, y in points))
 
-    def rows(self) -> Markup:
-        """Lines across at round values, with their numbers."""
+    def rows(self, most: int = 4) -> Markup:
+        """Lines across at round values, about `most`, with their numbers."""
         right = self.left + self.width
         each = [
             join(
                 tag("line", class_="grid", x1=self.left, x2=right, y1=self.y(v), y2=self.y(v)),
                 tag("text", f"{v:g}", class_="right", x=self.left - 5, y=self.y(v) + 4),
             )
-            for v in ticks(*self.ys, most=4)
+            for v in ticks(*self.ys, most)
         ]
         return join(*each)
 
@@ -159,7 +159,7 @@ def scatter(dots: Sequence[Dot], names: tuple[str, str], colours: tuple[int, int
     turned = f"translate(13 {10 + side / 2}) rotate(-90)"
     up = tag("text", f"IoU of {_short(names[1])}, %", class_="middle", transform=turned)
     columns = frame.columns(f"IoU of {_short(names[0])}, %")
-    parts = (tag("title", title), frame.rows(), *grid, diagonal, *marks, columns, up)
+    parts = (tag("title", title), frame.rows(5), *grid, diagonal, *marks, columns, up)
     box = f"0 0 {side + 60} {side + 48}"
     return tag("svg", *parts, class_="plot scatter", viewBox=box, role="img", aria_label=title)
 

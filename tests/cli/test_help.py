@@ -42,7 +42,8 @@ def test_examples_parse(line):
     options, unknown = verb_parser(verb).parse_known_intermixed_args(arguments)
     assert unknown == []
     settings = [a for a in arguments if re.match(r"[a-z_]+\.\w+=", a)]
-    load_config(getattr(options, "data", None) or "shapes", getattr(options, "head", "cwt"), settings)
+    data, head = (getattr(options, name, None) for name in ("data", "head"))
+    load_config(data or "shapes", head or "cwt", settings)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -77,7 +78,7 @@ def test_nothing_asked_for_prints_the_help(capsys):
         (["trian"], "unknown verb 'trian', did you mean train?"),
         (["run_folds", "--data", "shapes"], "did you mean run-folds?"),
         (["help", "reprot"], "did you mean report?"),
-        (["xyz"], "unknown verb 'xyz'; there are: doctor, predict, train"),
+        (["xyz"], f"unknown verb 'xyz'; there are: {', '.join(VERBS)}"),
         (["--data", "shapes"], "unknown option --data; a verb comes first"),
     ],
 )

@@ -6,13 +6,14 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fss.cli import main
+from fss.cli import main, verb_parser
 from fss.doctor import files, machine, packages
 from fss.doctor.item import Item, guarded, shown
-from fss.doctor.report import TRIAL, as_text, next_steps
+from fss.doctor.report import PREDICT, TRIAL, as_text, next_steps
 from tests.make import make_voc
 
 ROOT = Path(__file__).parent.parent.parent
@@ -109,22 +110,26 @@ def test_a_broken_pytorch(tmp_path, options):
 
 def test_packages_that_are_missing_or_old(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    item = packages.required("tqdm", "tqdm", "4.65")
+    item = packages.required("tqdm", "tqdm", ">=4.65")
     assert (item.state, item.fix) == ("missing", 'pip install "tqdm>=4.65"')
-    item = packages.required("numpy", "numpy", "99.1")
-    assert item.state == "missing" and "too old" in item.detail and item.fix == 'pip install "numpy>=99.1"'
+    item = packages.required("numpy", "numpy", ">=99.1")
+    assert (
+        item.state == "missing"
+        and "wanted is >=99.1" in item.detail
+        and item.fix == 'pip install "numpy>=99.1"'
+    )
 
 
 def test_a_package_whose_own_needs_are_missing(tmp_path, monkeypatch):
     (tmp_path / "leans.py").write_text("import a_package_that_is_not_there")
     monkeypatch.syspath_prepend(tmp_path)
-    item = packages.required("leans", "leans", "1")
+    item = packages.required("leans", "leans", ">=1")
     assert item.state == "broken" and "a_package_that_is_not_there" in item.detail
 
 
 def test_extras_that_are_missing(monkeypatch):
     monkeypatch.setattr(
-        packages, "EXTRAS", {"demo": {"no-such": ("no_such_module", "5"), "numpy": ("numpy", "1")}}
+        packages, "EXTRAS", {"demo": {"no-such": ("no_such_module", ">=5"), "numpy": ("numpy", ">=1")}}
     )
     (item,) = [i for i in packages.packages() if i.name == "[demo]"]
     assert item.state == "optional" and item.fix == 'pip install "no-such>=5"'
@@ -132,10 +137,15 @@ def test_extras_that_are_missing(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("older", "newer"), [("2.6", "2.15.0+cu132"), ("1.26", "2.4.6"), ("10", "12.3.0"), ("4.8", "5.0.0.93")]
-)
-def test_versions_compare_as_numbers(older, newer):
-    assert packages.number(older) < packages.number(newer)
+    ("version", "wanted", "fits"),
+    [
+        ("2.15.0+cu132", ">=2.6", True), ("2.6.0", ">=2.6", True), ("2.5.9", ">=2.6", False),
+        ("5.0.0.93", ">=4.8", True), ("6.31.0", ">=6,<7", True), ("7.0.0", ">=6,<7", False),
+        ("0.1", "", True),
+    ],
+)  # fmt: skip
+def test_versions_compare_as_numbers(version, wanted, fits):
+    assert packages.fits(version, wanted) == fits
 
 
 def test_packages_are_those_of_setup(monkeypatch):
@@ -146,11 +156,11 @@ def test_packages_are_those_of_setup(monkeypatch):
     runpy.run_path(str(ROOT / "setup.py"))
     extras = dict(packages.EXTRAS)
     comes_with_it = packages.REQUIRED | extras.pop("completion")
-    wanted = [f"{name}>={least}" for name, (_, least) in comes_with_it.items()]
+    wanted = [name + versions for name, (_, versions) in comes_with_it.items()]
     assert sorted(said["install_requires"]) == sorted(wanted)
     assert extras.keys() == said["extras_require"].keys() - {"all", "dev"}
     for extra, parts in extras.items():
-        wanted = [f"{name}>={least}" if least else name for name, (_, least) in parts.items()]
+        wanted = [name + versions for name, (_, versions) in parts.items()]
         assert said["extras_require"][extra] == wanted
 
 
@@ -175,6 +185,17 @@ def test_cores_of_a_container(quota, usable, tmp_path, monkeypatch):
     assert machine.cores() == usable
 
 
+def test_gpus_are_named_with_their_memory(monkeypatch):
+    facts = SimpleNamespace(name="A Big One", total_memory=80 * 2**30)
+    for name, value in {
+        "is_available": True, "device_count": 2, "get_device_properties": facts, "is_bf16_supported": True
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, value=value, **__: value)
+    first, second, half = machine._devices()
+    assert (first.name, second.name, half.name) == ("GPU 0", "GPU 1", "bfloat16")
+    assert first.state == half.state == "ok" and first.detail.startswith("A Big One, 80 GiB")
+
+
 def test_a_gpu_that_pytorch_does_not_see(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -196,12 +217,23 @@ def test_next_steps_mend_what_is_broken_first():
         Item("packages", "b", "broken", "", "pip install b"),
         Item("packages", "c", "optional", "", "pip install c"),
     ]
-    assert [command for command, _ in next_steps(items, [])] == [
+    assert [command for command, _ in next_steps(items)] == [
         "pip install a",
         "pip install b",
         "fss doctor",
     ]
     assert "optional  c" in as_text(items, [])
+
+
+def test_next_steps_are_commands_that_there_are():
+    everything = [("weights", "ResNet-50"), ("data", "pascal"), ("data", "coco"), ("packages", "[demo]")]
+    fit = [command for command, _ in next_steps([Item(*where, "ok", "") for where in everything])]
+    bare = [command for command, _ in next_steps([])]
+    assert len(fit) == len(bare) + 3 and not any("download" in command for command in fit)
+    assert [c for c in bare if "download" in c] == [f"{PREDICT} backbone.weights=download"]
+    for command in fit + bare:
+        _, verb, *arguments = command.split()
+        assert verb_parser(verb).parse_known_intermixed_args(arguments)[1] == []
 
 
 def test_home_is_not_told(monkeypatch):

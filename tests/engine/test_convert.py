@@ -9,6 +9,7 @@ import torch
 import fss
 from fss.cli import main
 from fss.engine import checkpoint
+from fss.heads import head_options
 from tests.conftest import FIXTURES, relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
 
@@ -65,6 +66,20 @@ def test_converted_asgnet_says_what_it_is(published, tmp_path):
     assert (about["data"], about["fold"], about["shots"], about["layers"]) == ("pascal", 2, 5, 50)
     assert about["head_options"]["context"] == "aspp" and len(about["base_classes"]) == 15
     assert checkpoint.read(out)["facts"]["converted"][0]["file"] == "asgnet50_aspp_1shot.pth"
+
+
+def test_converted_asgnet_is_what_a_test_asks_for(published, tmp_path):
+    """`cells`, a float, has 100 as its default: neither that nor 100.0 may pass for another head."""
+    out, source = tmp_path / "asgnet.pt", str(published("asgnet50_pyramid_1shot"))
+    said = ["--data", "pascal", "--fold", "0", "--shots", "1"]
+    assert main(["convert", "--kind", "asgnet", source, str(out), *said]) == 0
+    content = checkpoint.read(out)
+    for options in ({}, {"cells": 100}, {"cells": 100.0}):
+        wanted = {"head": "asgnet", "head_options": head_options("asgnet", options)}
+        checkpoint.require(content, wanted, out)
+    wanted["head_options"]["cells"] = 101
+    with pytest.raises(fss.UserError, match="another kind of checkpoint: head_options is"):
+        checkpoint.require(content, wanted, out)
 
 
 @pytest.fixture(scope="module")

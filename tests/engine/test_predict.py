@@ -10,6 +10,7 @@ import fss
 from fss.cli import main
 from fss.engine.prediction import Prediction
 from fss.errors import UserError
+from tests.make import TINY, make_folder
 
 NETWORK = ["backbone.layers=18", "backbone.weights=random", "head.level=stage1", "precision=fp32"]
 SIZE = 65
@@ -315,3 +316,21 @@ def test_odds_at_network_size_and_at_the_photos_own_fuse_alike():
     best = odds.max(0)
     assert (found.labels() == np.where(best > 0, odds.argmax(0) + 1, 0)).all()
     assert found.labels(0.999999).max() == 0
+
+
+def test_checkpoints_of_both_stages_bring_their_size(photos, monkeypatch):
+    root = make_folder(photos / "set")
+    run = ["--data", "folder", "--head", "cwt", "--fold", "0", "--gpus", "cpu", f"data.root={root}", *TINY]
+    assert main(["train", *run]) == 0
+    (cwt,), (base,) = (list((photos / "results").rglob(f"{kind}*/best.pt")) for kind in ("cwt", "base"))
+    image = sorted((root / "JPEGImages").iterdir())[0]
+    mask = root / "SegmentationClass" / f"{image.stem}.png"
+    words = ["predict", "--support", str(image), str(mask), "--query", str(image), "--gpus", "cpu"]
+    plain = ["--head", "cwt", "head.transformer=false"]
+    for checkpoint, more in ((cwt, []), (base, []), (base, plain)):
+        out = photos / f"out{len(more)}_{checkpoint.parent.name}"
+        assert main([*words, "--checkpoint", str(checkpoint), "--out", str(out), *more]) == 0
+        found = read(out / f"{image.stem}_labels.png")
+        assert found.shape == read(mask).shape and set(np.unique(found)) <= {0, 1, 2}
+    assert fss.Predictor(cwt).size == fss.Predictor(base).size == 49
+    assert main([*words, "--checkpoint", str(base), "--out", "o", "--head", "asgnet"]) == 2

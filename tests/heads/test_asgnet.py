@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fss.heads.asgnet import ASGNet, allocate, cluster, guide, masked_average
-from fss.heads.seeds import on_grid, place_seeds
+from fss.heads.seeds import on_grid, place_seeds, seeds_in_graph
 from tests.conftest import relative_error
 
 
@@ -40,6 +40,33 @@ def test_number_of_seeds_rounds_halves_to_even(area, count):
 def test_seeds_of_a_full_rectangle_count_its_ring_as_background():
     mask = np.ones((49, 81), bool)  # 7 x 11 cells
     assert place_seeds(mask, 3, 10).tolist() == [[3, 3], [3, 7], [2, 5]]
+
+
+def _drawn(kind, random):
+    """A mask of odd sides; a box has no background in it."""
+    h, w = random.integers(17, 120, 2)
+    mask, (y, x) = np.zeros((h, w), bool), np.mgrid[:h, :w]
+    (top, bottom), (left, right) = (np.sort(random.integers(0, side, 2)) for side in (h, w))
+    if kind == "noise":
+        return random.random((h, w)) > random.random()
+    if kind == "ellipse":
+        return ((y / h - 0.5) / random.random()) ** 2 + ((x / w - 0.5) / random.random()) ** 2 < 0.2
+    if kind == "box":
+        mask[top : bottom + 1, left : right + 1] = True
+    mask[top, left] |= kind == "pixel"
+    return mask | (kind == "all")
+
+
+@pytest.mark.parametrize("kind", ["noise", "box", "ellipse", "all", "pixel", "nothing"])
+def test_seeds_of_a_graph_are_the_same(kind):
+    random = np.random.default_rng(0)
+    for _ in range(15):
+        mask, most = _drawn(kind, random), int(random.integers(1, 7))
+        cells = float(random.choice([1, 1.5, 2, 3.7, 10]))
+        wanted = place_seeds(mask, most, cells)
+        seeds, counts = seeds_in_graph(torch.from_numpy(mask)[None], most, cells)
+        assert counts.tolist() == [len(wanted)] and len(seeds[0]) == most
+        assert np.array_equal(seeds[0, : len(wanted)].numpy(), wanted) and not seeds[0, len(wanted) :].any()
 
 
 def test_seeds_of_a_mask_that_is_not_square():

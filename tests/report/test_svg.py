@@ -41,7 +41,7 @@ def test_curves_hold_every_point():
     losses = [(s, 2.0 - s / 100) for s in range(100)]
     drawn = ElementTree.fromstring(curves(stretches(losses), [(0, 10.0), (100, 30.0)], [50], 0, "<t>"))
     band, loss, validation = (x.get("points").split() for x in drawn.findall("polyline"))
-    assert (len(band), len(loss), len(validation)) == (200, 100, 2) and len(drawn.findall("circle")) == 2
+    assert (len(band), len(loss), len(validation)) == (100, 50, 2) and len(drawn.findall("circle")) == 2
     heights = [float(p.split(",")[1]) for p in loss]
     assert heights == sorted(heights)  # falling losses go down
     (tested,) = [x for x in drawn.findall("line") if x.get("class") == "tested"]
