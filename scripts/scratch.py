@@ -92,11 +92,11 @@ def _voc(root: Path, train: list[str], val: list[str], classes: int) -> None:
 
 
 def _pascal(work: Path) -> None:
-    """VOC 2012 with SBD beside it, saliency maps and image-level labels; 6 test images a class."""
+    """VOC 2012 with SBD beside it, saliency maps and image-level labels; 6 images a class, for 5 shots."""
     from scipy.io import savemat
 
     root, classes = work / "data/pascal", len(PASCAL_CLASSES)
-    train, val = [f"2007_{n:06d}" for n in range(40)], [f"2008_{n:06d}" for n in range(60)]
+    train, val = [f"2007_{n:06d}" for n in range(60)], [f"2008_{n:06d}" for n in range(60)]
     extra = [f"2009_{n:06d}" for n in range(8)]
     _voc(root, train, val, classes)
     (root / "sbd/cls").mkdir(parents=True)
@@ -136,10 +136,10 @@ def _instances(names: list[str], classes: list[str], ids: list[int]) -> str:
 
 
 def _coco(work: Path) -> None:
-    """COCO 2014 as it unpacks: 2 training and 6 test images a class."""
+    """COCO 2014 as it unpacks, 6 images a class in both splits."""
     root = work / "data/coco"
-    for split, count in (("train2014", 80), ("val2014", 240)):
-        names = [f"COCO_{split}_{n:012d}" for n in range(count)]
+    for split in ("train2014", "val2014"):
+        names = [f"COCO_{split}_{n:012d}" for n in range(240)]
         (root / split).mkdir(parents=True)
         for n, name in enumerate(names):
             _image(n, len(COCO_CLASSES)).save(root / split / f"{name}.jpg")

@@ -93,7 +93,7 @@ def _fss(words: list[str], loose: bool) -> list[str]:
             options, unknown = parser.parse_known_intermixed_args(words[1:])
         except SystemExit as stop:
             told = said.getvalue().strip().splitlines()
-            if stop.code and loose and "required" in told[-1]:
+            if stop.code and loose and re.search("required|expected .*argument", told[-1]):
                 known = {text for action in parser._actions for text in action.option_strings}
                 return [f"no option {w}" for w in words if w.startswith("--") and w not in known]
             return told[-1:] if stop.code else []

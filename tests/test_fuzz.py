@@ -27,7 +27,11 @@ from fss.data.source import open_source
 from fss.engine import checkpoint
 from fss.errors import UserError
 from fss.recipes import load_config
+from fss.report.episodes import read_episodes
+from fss.report.page import report_page
 from fss.report.results import make_rows, read_results
+from fss.report.svg import curves
+from fss.report.training import read_log, stretches
 from tests.make import make_folder
 
 many = settings(
@@ -204,13 +208,35 @@ RESULT = Path(__file__).parent.parent / "docs/results/shapes_fold0_cwt_1shot.jso
 @given(st.data())
 def test_results(place, data):
     content = json.loads(RESULT.read_text())
-    part = content[data.draw(st.sampled_from(["protocol", "scores", "head", "shots", "config"]))]
+    parts = ["protocol", "scores", "head", "shots", "config", "checkpoint", "environment"]
+    part = content[data.draw(st.sampled_from(parts))]
     key = data.draw(st.sampled_from(sorted(part)))
     part[key] = data.draw(junk)
     (place / "made/result.json").write_text(json.dumps(content))
     results = only_user_errors(read_results, [place / "made/result.json"])
     if results:
         only_user_errors(make_rows, results)
+        only_user_errors(report_page, results)
+
+
+@many
+@given(st.lists(st.dictionaries(st.sampled_from(["step", "total", "validation"]), junk) | junk, max_size=6))
+def test_logs(place, lines):
+    (place / "made/log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    log = only_user_errors(read_log, place / "made/log.jsonl")
+    if log and log.losses:
+        curves(stretches(log.losses), log.validations, [], 0, "")
+
+
+cell_texts = st.sampled_from(["0", "1", "-1", "x", "", '"', "\n", "\r", "\0", ",", "9" * 5000])
+
+
+@many
+@given(st.lists(cell_texts, max_size=30))
+def test_episode_files(place, cells):
+    head = "run,number,class,query,support_1,intersection,union,iou\n"
+    (place / "made/episodes.csv").write_text(head + ",".join(cells), newline="")
+    only_user_errors(read_episodes, place / "made/episodes.csv")
 
 
 @many

@@ -227,7 +227,8 @@ class _About:
 
 def _about_any(model: Model, name: str | None) -> _About:
     own = getattr(model, "__name__", type(model).__name__)
-    return _About({"type": _checked_name(name) if name else own if own.isidentifier() else "external"})
+    usable = own.isidentifier() and own not in HEADS
+    return _About({"type": _checked_name(name) if name else own if usable else "external"})
 
 
 def _about_ours(model: FewShotModel, protocol: Protocol, name: str | None) -> _About:

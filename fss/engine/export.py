@@ -5,6 +5,7 @@ normalisation, and the head with what its `prepare` makes of the support masks. 
 size are fixed. It is run against the model before it is written.
 """
 
+import copy
 import hashlib
 import importlib.util
 import io
@@ -15,16 +16,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fss.backbones.resnet import STAGES
+from fss.backbones.vit import VIT_CHANNELS
 from fss.engine.run import environment, write_bytes, write_text
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.model import FewShotModel
+from fss.necks import Neck
 from fss.ops import normalise, resize
 
 # Of the largest logit, and of all pixels. Rounding gives 1e-6 and 1; a wrong operator is far outside.
@@ -33,6 +37,7 @@ FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("query", "support_images", "support_masks")
 
+M = TypeVar("M", bound=nn.Module)
 Inputs = tuple[Tensor, Tensor, Tensor]  # query (1,3,S,S), supports (1,K,3,S,S), masks (1,K,S,S)
 Run = Callable[[Inputs], Tensor]
 
@@ -87,7 +92,7 @@ def export(
     """Write `out`, and beside it NAME.json with what it takes and what it is.
 
     Args:
-        model: on the CPU, float32 (`fss.load_model`); comes back as it was.
+        model: on the CPU, float32 (`fss.load_model`); is put into evaluation mode.
         shots: K.
         size: S, pixels; default: what its checkpoint was trained at.
         kind: "onnx" or "torch"; default: by the suffix of `out`.
@@ -101,15 +106,11 @@ def export(
             cannot be exported; the file would answer otherwise than the model. Nothing is written then.
     """
     kind, size = _checked(model, out, shots, size, kind)
+    model.eval()
     constants = _constants(model, size, shots, seed)
     episodes = [_episode(i, shots, size) for i in range(_EPISODES)]
     answers = [_answer(model, e, seed) for e in episodes]
-    graph = Graph(model, size, constants).eval()
-    model.as_stored = True
-    try:
-        made = _trace(graph, episodes[0], kind)
-    finally:
-        model.as_stored = False
+    made = _trace(Graph(_needed(model), size, constants).eval(), episodes[0], kind)
     check = _compare(_runner(made, kind), episodes, answers)
     if not (check.relative <= TOLERANCE and check.equal >= EQUAL):
         raise UserError(
@@ -121,6 +122,28 @@ def export(
     write_bytes(out, made)
     write_text(out.with_suffix(".json"), json.dumps(told, indent=2) + "\n")
     return told
+
+
+def _needed(model: FewShotModel) -> FewShotModel:
+    """A view of a model with the parts alone that its head asks for, computed as they are stored."""
+    levels, view = set(model.head.levels), _view(model)
+    view.as_stored = True
+    view.neck = model.neck if "neck" in levels else None
+    if not levels.intersection(VIT_CHANNELS):
+        view.tokens = None
+    levels |= set(view.neck.levels) if isinstance(view.neck, Neck) else set()
+    view.backbone = _view(model.backbone)
+    deepest = max((STAGES.index(level) for level in levels.intersection(STAGES)), default=-1)
+    for stage in STAGES[deepest + 1 :]:
+        delattr(view.backbone, f"layer{stage[-1]}")
+    return view
+
+
+def _view(module: M) -> M:
+    """A module that shares all parts with `module`, of which it may lose some."""
+    view = copy.copy(module)
+    view.__dict__["_modules"] = dict(module._modules)
+    return view
 
 
 def _checked(

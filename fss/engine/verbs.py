@@ -290,7 +290,7 @@ def run_report(paths: Sequence[Path], out: Path | None, compared: bool, pictures
         text = tables.FORMATS[kind](make_rows(results), results)
     if out:
         write_text(out, text)
-        print(f"{len(results)} results -> {out}")
+        print(f"{len(results)} result{'' if len(results) == 1 else 's'} -> {out}")
     else:
         print(text, end="")
 

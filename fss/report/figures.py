@@ -10,7 +10,7 @@ from fss.report.gallery import Card, Picture, cards, choose, data_uri
 from fss.report.markup import Markup, join, tag
 from fss.report.protocol import listed
 from fss.report.results import Number, Result, compare
-from fss.report.training import log_of, read_log, stretches
+from fss.report.training import is_step, log_of, read_log, stretches
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ def _curve(path: Path, shown: Sequence[Shown], every: Sequence[Shown]) -> Markup
     if not training.losses and not training.validations:
         return soft(f"{path} holds no step: {names}.")
     steps = [s.result.content.get("checkpoint", {}).get("steps") for s in shown]
-    tested = sorted({s for s in steps if isinstance(s, int)})
+    tested = sorted({s for s in steps if is_step(s)})
     title = f"Training loss and validation mIoU of {names}"
     drawn = svg.curves(stretches(training.losses), training.validations, tested, shown[0].row, title)
     best = max((v for _, v in training.validations), default=None)
-    told = f": {max((s for s, _ in training.losses), default=0)} steps"
+    told = f": {max((s + 1 for s, _ in training.losses), default=0)} steps"  # the log counts from 0
     told += "" if best is None else f", best validation mIoU {best:.1f}"
     caption = tag("figcaption", swatch(shown[0].row, names), told)
     return tag("figure", caption, drawn)

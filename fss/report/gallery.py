@@ -10,6 +10,7 @@ from statistics import mean
 import cv2
 
 from fss.data.files import read_image
+from fss.errors import UserError
 from fss.report.episodes import Scored
 from fss.report.results import Result
 
@@ -98,7 +99,10 @@ def data_uri(path: Path) -> tuple[str, int, int]:
     Raises:
         UserError: the picture is damaged.
     """
-    image = read_image(path)
+    try:
+        image = read_image(path)
+    except UserError:
+        raise UserError(f"picture {path} is damaged; test again with --visualize, or take it away") from None
     scale = min(1.0, _WIDTH / image.shape[1], _HEIGHT / image.shape[0])
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(

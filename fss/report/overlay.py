@@ -1,5 +1,6 @@
 """Pictures of episodes: support with its true mask | query with its true mask | query with the prediction."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
 
 
 def file_name(class_name: str) -> str:
-    """A class's name as part of a file's."""
-    return class_name.replace("/", "-").replace(" ", "-")[:60]
+    """A class's name as part of a file's, on any file system."""
+    return re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "-", class_name)[:60]
 
 
 def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int = 12) -> None:

@@ -187,10 +187,6 @@ def _values(results: Sequence[Result], key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return value if isinstance(value, str) else json.dumps(value)
 
 

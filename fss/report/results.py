@@ -102,6 +102,12 @@ class _Run(_Part):
     miou: float
 
 
+class _Supports(_Part):
+    kind: str
+    method: str
+    miou_with_truth: float | None = None
+
+
 class _Protocol(_Part):
     data: str
     fold: int = Field(ge=-1)
@@ -113,6 +119,7 @@ class _Protocol(_Part):
     label_size: str
     plan_sha256: str
     published_list: bool | None
+    support: _Supports | None = None
 
 
 _Sides = Annotated[list[int], Field(min_length=2, max_length=2)]  # background, foreground
@@ -152,6 +159,7 @@ class _Content(_Part):
     frozen_sha256: str
     checkpoint: dict[str, Any] = {}
     environment: dict[str, Any] = {}
+    supports: _Supports | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> "_Content":

@@ -1,16 +1,16 @@
 """The log of a training, read back: what a learning curve is drawn from."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from fss.errors import UserError
 from fss.report.results import Result
 
+_VAST = 1e15  # a number from here on, or one that is none, says nothing in a curve
 _MOST = 60  # points of a curve: more would be noise
 
 
@@ -47,9 +47,14 @@ def read_log(path: Path) -> Training:
     for line in _lines(path):
         for key, points in (("total", training.losses), ("validation", training.validations)):
             step, value = line.get("step"), line.get(key)
-            if isinstance(step, int) and isinstance(value, int | float) and math.isfinite(value):
+            if is_step(step) and isinstance(value, float | int) and abs(value) < _VAST:
                 points.append((step, float(value)))
     return training
+
+
+def is_step(value: object) -> TypeGuard[int]:
+    """Whether this is a step's number, and not what a damaged file holds in its place."""
+    return isinstance(value, int) and 0 <= value < 2**53
 
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:

@@ -165,6 +165,13 @@ def test_names_that_tables_cannot_take(place, name):
         fss.evaluate(everything, load(place, runs=1), name=name)
 
 
+def test_a_function_called_as_a_head_of_ours_is_no_such_head(place):
+    def prototype(episode):
+        return everything(episode)
+
+    assert fss.evaluate(prototype, load(place, runs=1)).content["head"] == {"type": "external"}
+
+
 def test_a_model_is_not_scored_on_what_it_was_trained_on(place):
     with pytest.raises(
         fss.UserError, match="trained on kind 2, novel in fold 1 of folder; take its own, fold=0"

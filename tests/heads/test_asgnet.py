@@ -60,7 +60,7 @@ def _drawn(kind, random):
 @pytest.mark.parametrize("kind", ["noise", "box", "ellipse", "all", "pixel", "nothing"])
 def test_seeds_of_a_graph_are_the_same(kind):
     random = np.random.default_rng(0)
-    for _ in range(25):
+    for _ in range(15):
         mask, most = _drawn(kind, random), int(random.integers(1, 7))
         cells = float(random.choice([1, 1.5, 2, 3.7, 10]))
         wanted = place_seeds(mask, most, cells)

@@ -1,0 +1,216 @@
+"""The page as a person uses it, in a real browser: paint, search, slide, download; and mistakes."""
+
+import os
+import re
+import socket
+import zipfile
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fss.demo.serve import serving
+
+SETTINGS = ("backbone.weights=random", "backbone.layers=18", "data.size=97", "device=cpu", "precision=fp32")
+PATIENCE = 60_000  # ms, of a slow core
+QUERY = np.s_[50:110, 70:150]  # where the thing is in the second photo
+_READ = """async (img) => {
+  await img.decode();
+  const c = document.createElement('canvas');
+  [c.width, c.height] = [img.naturalWidth, img.naturalHeight];
+  const on = c.getContext('2d');
+  on.drawImage(img, 0, 0);
+  return [c.height, c.width, ...on.getImageData(0, 0, c.width, c.height).data];
+}"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A red thing in the middle of one photo and elsewhere in another, and what is no photo or no mask."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, size, thing in (("cup.png", (96, 128), np.s_[20:80, 30:100]), ("table.png", (120, 160), QUERY)):
+        image = np.full((*size, 3), (70, 80, 60), np.uint8)
+        image[thing] = (230, 40, 30)
+        Image.fromarray(image).save(folder / name)
+    (folder / "text.jpg").write_text("no photo")
+    Image.fromarray(np.ones((9, 9), np.uint8)).save(folder / "small.png")
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:80, 30:100] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The page's address, and every address that this process reached for meanwhile."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    reached: list[str] = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def connecting(self, address):
+        reached.append(str(address[0]) if isinstance(address, tuple) else "a file")
+        return connect(self, address)
+
+    def looking_up(host, *more, **others):
+        reached.append(str(host))
+        return look_up(host, *more, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connecting)
+        patch.setattr(socket, "getaddrinfo", looking_up)
+        with serving(None, tmp_path_factory.mktemp("results"), 0, SETTINGS) as url:
+            folder = os.environ["GRADIO_TEMP_DIR"]
+            assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+            yield url, reached
+    assert "GRADIO_TEMP_DIR" not in os.environ and not os.path.exists(folder)
+
+
+@pytest.fixture
+def page(browser, served):
+    """The page, opened; afterwards nothing had been asked of any other machine."""
+    url, reached = served
+    context = browser.new_context(viewport={"width": 1000, "height": 800}, accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    opened = context.new_page()
+    opened.goto(url)
+    opened.locator("#run").wait_for()
+    yield opened
+    context.close()
+    hosts = {urlparse(u).hostname for u in asked if not u.startswith(("data:", "blob:"))}
+    assert hosts == {"127.0.0.1"}
+    assert set(reached) <= {"127.0.0.1", "localhost", "a file"}, reached
+
+
+def drop(page, where, *paths):
+    page.set_input_files(f"#{where} input[type=file]", [str(p) for p in paths])
+
+
+def pixels(page, selector):
+    """An image as the browser shows it, (H,W,3) uint8."""
+    height, width, *values = page.locator(selector).evaluate(_READ)
+    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def shown_after(page, act):
+    """The result's picture, once `act` has changed it."""
+    before = page.locator("#result img").evaluate("img => img.src")
+    act()
+    page.wait_for_function("was => document.querySelector('#result img').src !== was", arg=before)
+    return pixels(page, "#result img")
+
+
+def paint(page):
+    """Three thick red lines over the thing, which is in the middle of the photo in the editor."""
+    box = page.locator("#editor canvas").first.bounding_box()
+    scale = float(page.locator("#editor .zoom-number span").inner_text().strip("%")) / 100
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for down in (-14, 2, 18):
+        page.mouse.move(x - 20 * scale, y + down * scale)
+        page.mouse.down()
+        page.mouse.move(x + 22 * scale, y + down * scale, steps=2)
+        page.mouse.up()
+    page.locator("#editor button[aria-label='Undo']:not([disabled])").wait_for()
+
+
+def share(page):
+    """Percent of the photo that is the thing, as the page says."""
+    return float(re.search(r"([\d.]+)%", page.locator("#shares").inner_text())[1])
+
+
+def share_after(page, act, least, most):
+    """The share, once `act` has brought it between these two."""
+    act()
+    page.wait_for_function(
+        """([least, most]) => {
+          const found = /([\\d.]+)%/.exec(document.querySelector('#shares')?.innerText);
+          return found && least <= +found[1] && +found[1] <= most;
+        }""",
+        arg=[least, most],
+    )
+    return share(page)
+
+
+def test_paint_search_slide_and_download(page, photos, tmp_path):
+    zoom = page.locator("#editor .zoom-number span")
+    empty = zoom.inner_text()
+    drop(page, "drop-supports", photos / "cup.png")
+    page.wait_for_function(  # the photo is in the editor
+        "was => document.querySelector('#editor .zoom-number span').innerText !== was", arg=empty
+    )
+    paint(page)
+    page.fill("#name input, #name textarea", "cup <b>")
+    page.click("#use")
+    page.locator("#supports .caption-label", has_text="cup <b>").wait_for()
+    drop(page, "drop-queries", photos / "table.png")
+    page.locator("#queries img").wait_for()
+    page.click("#run")
+    page.locator("#result img").wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    assert page.locator("#shares").inner_text().strip().startswith("cup <b> ")
+
+    photo, overlay = np.asarray(Image.open(photos / "table.png")), pixels(page, "#result img")
+    blue = overlay[..., 2].astype(int) - photo[..., 2]
+    truth = np.zeros(blue.shape, bool)
+    truth[QUERY] = True
+    assert overlay.shape == photo.shape
+    assert blue[truth].mean() > 70 and abs(blue[~truth].mean()) < 20  # (255 - 30) / 2 where all is found
+
+    slider, number = (page.locator(f"#threshold input[type={kind}]") for kind in ("range", "number"))
+    at_half = share(page)
+    share_after(page, lambda: slider.press("End"), 0, 0.5 * at_half)
+    share_after(page, lambda: slider.press("Home"), at_half + 3, 100)
+    number.fill("0.5")
+    at_half_again = share_after(page, lambda: number.press("Tab"), 0.5 * at_half, at_half + 2)
+    assert at_half_again == at_half
+
+    mask = shown_after(page, lambda: page.click("#view label:has-text('Mask')"))
+    found = mask[..., 2] > 128
+    assert 100 * found.mean() == pytest.approx(share(page), abs=0.5)
+    assert (found & truth).sum() / (found | truth).sum() > 0.6
+
+    page.click("#save")
+    with page.expect_download() as png:
+        page.click("#files a[href*='mask_cup']")
+    saved = np.asarray(Image.open(png.value.path()))
+    assert saved.shape == photo.shape[:2] and set(np.unique(saved)) == {0, 255}
+    assert ((saved > 0) == found).mean() > 0.99  # the browser's copy is a JPEG
+    with page.expect_download() as archive:
+        page.click("#files a[href*='masks.zip']")
+    with zipfile.ZipFile(archive.value.path()) as files:
+        assert {n for n in files.namelist() if "mask_cup" in n or "labels" in n} == {
+            png.value.suggested_filename, "table_labels.png"
+        }  # fmt: skip
+
+
+def test_mistakes_are_messages(page, photos):
+    said = page.locator("[data-testid='toast-body']")
+    page.click("#run")
+    said.filter(has_text="mark the object in at least one photo").wait_for()
+    page.locator("#run:not([disabled])").wait_for()
+    drop(page, "drop-supports", photos / "text.jpg", photos / "cup.png")
+    said.filter(has_text="image text.jpg is damaged or of an unknown format").wait_for()
+    page.locator("#supports img").wait_for()  # the other one is there
+    page.click("#use")
+    said.filter(has_text="cup.png: nothing is marked red; paint over the object").wait_for()
+    page.click("#save")
+    said.filter(has_text="nothing to save yet").wait_for()
+    page.click("#way label:has-text('Mask file')")
+    drop(page, "drop-mask", photos / "small.png")
+    page.locator("#drop-mask", has_text="small").wait_for()
+    page.click("#use")
+    said.filter(has_text="cup.png: the mask is 9x9, the image 128x96").wait_for()
+    page.click("#drop-mask button[aria-label='Clear']")
+    drop(page, "drop-mask", photos / "mask.png")
+    page.locator("#drop-mask", has_text="mask").wait_for()
+    drop(page, "drop-queries", photos / "table.png")
+    page.locator("#queries img").wait_for()
+    page.fill("#model input", "nowhere.pt")
+    page.locator("#model input").press("Enter")
+    page.click("#run")  # which uses the mask first
+    said.filter(has_text="no checkpoint nowhere.pt; name a .pt file").wait_for()
+    page.locator("#supports .caption-label", has_text="object").wait_for()
+    text = page.locator("body").inner_text()
+    assert "Traceback" not in text and "fss-demo-" not in text
