@@ -26,6 +26,7 @@ from scratch import ROOT, make
 # What cannot run here, and why.
 CANNOT = {
     r"^(sbatch|srun) ": "needs a SLURM cluster",
+    r"^ssh ": "needs another machine",
     r"scripts/gpu_check\.sh": "needs a GPU",
     r"scripts/check\.sh": "runs all tests, which CI does",
     r"^(pip install|git clone) |weights=download": "needs a network",
@@ -51,6 +52,7 @@ SHORT = {
     "pseudo-label": _PSEUDO,
     "predict": ["--size", "97"],
     "demo": ["--no-browser", "--port", "0"],
+    "export": ["--size", "97"],
     "cluster": ["--steps", "5"],
     "bench": ["--size", "49", "--runs", "1"],
     "measure_pseudo.py": ["--only-table"],

@@ -22,7 +22,7 @@ from scripts.documented import ROOT, Command, documented, in_header, in_page, pa
 
 FOLDERS = ("configs/", "examples/", "scripts/", "tests/", "fss/")
 # Programs that are none of ours: known to exist, their arguments are their own affair.
-OTHERS = ("cat", "cd", "cp", "git", "ls", "mkdir", "tensorboard", "uname", "which")
+OTHERS = ("cat", "cd", "cp", "git", "ls", "mkdir", "ssh", "tensorboard", "uname", "which")
 POSITIONS = {"train.sh": ("data", "fold", "gpus", "layers", "shots"),
              "test.sh": ("data", "shots", "gpus", "layers", "fold")}  # fmt: skip
 
@@ -157,7 +157,7 @@ def _head_keys(head: str) -> list[str]:
 
 def is_setting(text: str) -> bool:
     match = re.fullmatch(r"(\w+)\.(\w+)(=\S+)?", text)
-    return bool(match and _section(match[1]) and match[2] not in ("sh", "txt", "yaml", "py", "json"))
+    return bool(match and _section(match[1]) and match[2] not in ("sh", "txt", "yaml", "py", "json", "key"))
 
 
 def anchors(page: Path) -> set[str]:

@@ -44,7 +44,8 @@ VERBS = {
         "make masks from image-level labels (L2G): train its networks, write", _options, _run,
         ("fss pseudo-label train --data shapes --config shapes_pseudo",
          "fss pseudo-label train --data pascal --fold 0 pseudo.saliency=saliency",
-         "fss pseudo-label write --data pascal --fold 0 pseudo.background=0.3",
+         "fss pseudo-label write --data pascal --fold 0 pseudo.saliency=saliency \\\n"
+         "      pseudo.background=0.3 data.train_masks=masks_03",
          "fss train --data pascal --fold 0 data.train_masks=pseudo"),
     ),
 }  # fmt: skip
