@@ -58,7 +58,7 @@ setup(
         "pillow>=10",
         "pydantic>=2.6",
         "pyyaml>=6",
-        "shtab>=1.8",
+        "shtab>=1.10",
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],

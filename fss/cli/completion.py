@@ -34,7 +34,7 @@ def script(shell: str) -> str:
     import shtab
 
     if shell not in shtab.SUPPORTED_SHELLS:
-        raise UserError(f'shtab {shtab.__version__} knows no {shell}; pip install --upgrade "shtab>=1.8"')
+        raise UserError(f'shtab {shtab.__version__} knows no {shell}; pip install --upgrade "shtab>=1.10"')
     return shtab.complete(whole_parser(), shell)
 
 

@@ -97,6 +97,8 @@ def mark(
     Raises:
         UserError: nothing is marked, or the mask file does not fit.
     """
+    if way != "file" and any(layer.shape[:2] != photo.small.shape[:2] for layer in layers):
+        raise UserError(f"{photo.path.name} is not what the editor shows; click it below, and mark it there")
     drawn = strokes(layers, photo.size)
     wanted = support(photo.path, way, name, drawn, mask)
     read = read_support(wanted, "clustering", SEED, device, False)

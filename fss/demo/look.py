@@ -8,7 +8,9 @@ MONO = ("ui-monospace", "Consolas", "monospace")
 
 CSS = """
 .gradio-container { max-width: 1500px !important; }
-.gradio-container main { padding: 16px 20px 24px !important; gap: 14px !important; }
+.gradio-container .fillable { padding: 12px 20px 20px !important; }
+.gradio-container main { padding: 0 !important; gap: 14px !important; }
+@media (max-width: 640px) { .gradio-container .fillable { padding: 8px !important; } }
 #head .html-container, .title .html-container, #shares .html-container { padding: 0 !important; }
 #head h1 { font-size: 1.4rem; margin: 0; }
 #head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
@@ -29,13 +31,15 @@ CSS = """
 .strip .gallery-container { height: auto !important; }
 .strip .grid-wrap { min-height: 0 !important; max-height: 158px !important; padding: 6px !important; }
 .strip .grid-container { gap: 6px !important; padding: 0 !important;
-  grid-template-columns: repeat(auto-fill, minmax(64px, 76px)) !important; }
+  grid-template: none / repeat(auto-fill, minmax(64px, 76px)) !important; grid-auto-rows: auto !important; }
+.strip .thumbnail-item { aspect-ratio: 1; height: auto; }
 .strip .caption-label { font-size: .72rem; padding: 1px 5px; max-width: 100%; }
 #way .wrap, #view .wrap { gap: 6px; }
 #way label, #view label { padding: 5px 10px; font-size: .92rem; }
 #way .wrap input, #view .wrap input { display: none; }
+#way label span, #view label span { margin-left: 0; }
 #way .wrap label.selected, #view .wrap label.selected { background: var(--color-accent); color: white; }
-#model input, #tile input { text-overflow: ellipsis; }
+#model input, #tile input { text-overflow: ellipsis; padding-right: 14px; }
 #marking { align-items: flex-end; }
 #editor, #result { min-height: 0; }
 .names { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .95rem; min-height: 1.4em; }

@@ -47,7 +47,7 @@ class Page:
 
     def _drop(self, text: str, name: str, **more: Any) -> Any:
         return self.gr.File(
-            label=text, show_label=False, height=64, elem_id=name, elem_classes="drop", **more
+            label=text, show_label=False, height=52, elem_id=name, elem_classes="drop", **more
         )
 
     def _strip(self, name: str) -> Any:
@@ -64,7 +64,7 @@ class Page:
             self.drop = self._drop("Photos", "drop-supports", file_count="multiple", file_types=["image"])
             self.editor = gr.ImageEditor(
                 show_label=False, sources=(), transforms=(), layers=False, buttons=[], format="png",
-                height=380, brush=gr.Brush(colors=[RED, BLUE], default_color=RED, color_mode="fixed",
+                height=370, brush=gr.Brush(colors=[RED, BLUE], default_color=RED, color_mode="fixed",
                 default_size=18), eraser=gr.Eraser(default_size=24), elem_id="editor",
                 placeholder="Your photo appears here",
             )  # fmt: skip
@@ -101,7 +101,7 @@ class Page:
         with gr.Column(scale=5, min_width=320, elem_classes="step", elem_id="step3"):
             self._step(3, "Result", "Slide until it fits; the network is not asked again.")
             self.image = gr.Image(
-                show_label=False, height=380, format="jpeg", buttons=["fullscreen"], elem_id="result",
+                show_label=False, height=370, format="jpeg", buttons=["fullscreen"], elem_id="result",
                 interactive=False,
             )  # fmt: skip
             self.shares = gr.HTML(elem_id="shares", padding=False)

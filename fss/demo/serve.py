@@ -81,10 +81,19 @@ def _launch(gr: ModuleType, blocks: Any, port: int) -> str:
             server_name=HOST, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True,
             quiet=True, show_error=False, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
             enable_monitoring=False, theme=theme(gr), css=CSS, allowed_paths=[],
+            app_kwargs={"middleware": [_own_names_only()]},
         )  # fmt: skip
     except OSError as error:  # somebody was quicker
         raise UserError(f"port {port} cannot be opened ({error}); name another with --port N") from None
     return str(url)
+
+
+def _own_names_only() -> Any:
+    """Refuse requests under another name: a foreign page whose name was pointed at this machine."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
 
 def free_port(port: int) -> int:

@@ -23,7 +23,7 @@ REQUIRED = {
     "tqdm": ("tqdm", ">=4.65"),
 }
 EXTRAS = {
-    "completion": {"shtab": ("shtab", ">=1.8")},  # comes with fss, but all else works without it
+    "completion": {"shtab": ("shtab", ">=1.10")},  # comes with fss, but all else works without it
     "prepare": {"pycocotools": ("pycocotools", ""), "scipy": ("scipy", "")},
     "demo": {"gradio": ("gradio", ">=6,<7")},
     "export": {

@@ -1,5 +1,6 @@
 """The page as a person uses it, in a real browser: paint, search, slide, download; and mistakes."""
 
+import http.client
 import os
 import re
 import socket
@@ -82,6 +83,16 @@ def page(browser, served):
     hosts = {urlparse(u).hostname for u in asked if not u.startswith(("data:", "blob:"))}
     assert hosts == {"127.0.0.1"}
     assert set(reached) <= {"127.0.0.1", "localhost", "a file"}, reached
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("127.0.0.1:1", 200), ("localhost", 200), ("evil.example", 400)]
+)
+def test_it_answers_to_its_own_names_only(served, name, status):
+    connection = http.client.HTTPConnection(urlparse(served[0]).netloc, timeout=60)
+    connection.request("GET", "/", headers={"Host": name})
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def drop(page, where, *paths):

@@ -81,12 +81,25 @@ def test_strokes_become_a_mask(desk, way):
     assert (made[line] == 1).mean() > 0.9 and made[:, 70:].sum() == 0
 
 
+def test_names_are_classes_and_photos_of_one_name_its_shots(desk, models, tmp_path):
+    more, _ = work.take([photo(tmp_path / f"{n}.png") for n in range(2)])
+    desk.supports += more
+    for support, name in zip(desk.supports, ("cup", "plate", "cup"), strict=True):
+        work.mark(support, [paint((60, 80), BOX)], "paint", name, None, CPU)
+    list(work.segment(desk, models, NONE, None, lambda *_: None))
+    assert desk.classes == desk.found[0].small.classes == ["cup", "plate"]
+    assert [name for name, _, _ in work.shares(desk.found[0], 0.5)] == ["cup", "plate"]
+    assert desk.found[0].odds.shape[0] == 2
+
+
 def test_a_failed_marking_changes_nothing(desk, tmp_path):
     cup = desk.supports[0]
     work.mark(cup, [paint((60, 80), BOX)], "paint", "cup", None, CPU)
     before = cup.support
     with pytest.raises(UserError, match="nothing is marked red"):
         work.mark(cup, [], "paint", "cup", None, CPU)
+    with pytest.raises(UserError, match="not what the editor shows"):
+        work.mark(cup, [paint((80, 80), BOX)], "paint", "cup", None, CPU)
     wrong = tmp_path / "wrong.png"
     Image.fromarray(np.ones((9, 9), np.uint8)).save(wrong)
     with pytest.raises(UserError, match=r"9x9.*80x60"):

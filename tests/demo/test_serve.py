@@ -3,7 +3,9 @@
 import builtins
 import os
 import re
+import signal
 import socket
+import threading
 
 import pytest
 
@@ -66,3 +68,13 @@ def test_environment_comes_back():
 def test_its_own_server_is_not_asked_through_a_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "intern.example")
     assert serve._no_proxy()["no_proxy"] == "intern.example,127.0.0.1,localhost"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_it_quietly(number):
+    before = signal.getsignal(number)
+    killer = threading.Timer(0.3, os.kill, (os.getpid(), number))
+    killer.start()
+    serve._wait()
+    killer.join()
+    assert signal.getsignal(number) is before

@@ -54,6 +54,7 @@ def suffix(kind):
     return {"onnx": ".onnx", "torch": ".pt2"}[kind]
 
 
+@torch.no_grad()
 def held(model, path, shots, seed=0):
     """Logits of the file and of the model on an episode that the export did not check."""
     inputs = exports._episode(11, shots, SIZE)
@@ -66,8 +67,7 @@ def held(model, path, shots, seed=0):
     else:
         got = torch.export.load(path).module()(*inputs)
     query, images, masks = inputs
-    with torch.no_grad():
-        return got, model(normalise(query), normalise(images), masks.long(), seed)
+    return got, model(normalise(query), normalise(images), masks.long(), seed)
 
 
 def _used(model):
