@@ -78,10 +78,19 @@ def _afresh(work: Path) -> None:
     shutil.rmtree(work / "results/folder", ignore_errors=True)
 
 
+def _external(work: Path) -> None:
+    """The Python of the page that scores a model of one's own, run as it stands there."""
+    page = (ROOT / "docs/python-api.md").read_text(encoding="utf-8")
+    code = next(x for x in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "results/external" in x)
+    if not (work / "results/external").exists():
+        subprocess.run([sys.executable, "-c", code], cwd=work, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
 # What a person would have at hand, or would have done, before such a command.
 BEFORE: dict[str, Callable[[Path], None]] = {
     r"(?<![/\w])best\.pt": _best,
     r"(train\.sh|train --data) folder ": _afresh,
+    r"results/external": _external,
 }
 
 
