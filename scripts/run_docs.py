@@ -78,6 +78,11 @@ def _afresh(work: Path) -> None:
     shutil.rmtree(work / "results/folder", ignore_errors=True)
 
 
+def _no_plan(work: Path) -> None:
+    """Another page's plan is not overwritten."""
+    (work / "plan.txt").unlink(missing_ok=True)
+
+
 def _external(work: Path) -> None:
     """The Python of the page that scores a model of one's own, run as it stands there."""
     page = (ROOT / "docs/python-api.md").read_text(encoding="utf-8")
@@ -91,6 +96,7 @@ BEFORE: dict[str, Callable[[Path], None]] = {
     r"(?<![/\w])best\.pt": _best,
     r"(train\.sh|train --data) folder ": _afresh,
     r"results/external": _external,
+    r"fss plan .*plan\.txt": _no_plan,
 }
 
 
