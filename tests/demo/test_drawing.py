@@ -77,4 +77,4 @@ def test_each_way_to_mark():
 def test_nothing_marked_is_said(way, message):
     blue = np.zeros((4, 4), np.uint8)
     with pytest.raises(UserError, match=rf"cup\.jpg: .*{message}"):
-        support(Path("/tmp/x/cup.jpg"), way, "cup", blue, None)
+        support(Path("photos/cup.jpg"), way, "cup", blue, None)
