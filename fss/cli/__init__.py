@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = _verb(arguments)
         options, unknown = verb_parser(verb).parse_known_intermixed_args(arguments[1:])
         if unknown:
-            raise UserError(f"unknown option {unknown[0]}; see `fss {verb} --help`")
+            known = [name for action in verb_parser(verb)._actions for name in action.option_strings]
+            raise UserError(
+                f"unknown option {unknown[0]}{_nearest(unknown[0], known)}; see `fss {verb} --help`"
+            )
         VERBS[verb].run(options, arguments)
         return 0
     except (UserError, OSError) as error:  # OSError: no permission, no space
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.add_note(_BUG)
         raise
     except KeyboardInterrupt:
-        print("\nfss: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\nfss: interrupted; the same command goes on from there", file=sys.stderr)
         return 130
 
 
@@ -80,9 +83,12 @@ def _verb(arguments: Sequence[str]) -> str:
     parser.parse_known_args([name])  # --help and --version
     if name.startswith("-"):
         raise UserError(f"unknown option {name}; a verb comes first, see `fss --help`")
-    close = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.5)
-    nearest = f", did you mean {close[0]}?" if close else ""
-    raise UserError(f"unknown verb {name!r}{nearest}; there are: {', '.join(VERBS)}")
+    raise UserError(f"unknown verb {name!r}{_nearest(name, list(VERBS))}; there are: {', '.join(VERBS)}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name.partition("=")[0], names, n=1, cutoff=0.5)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def top_parser() -> argparse.ArgumentParser:

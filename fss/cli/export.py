@@ -8,7 +8,7 @@ from fss.errors import UserError
 
 _MORE = """Inputs: query (1,3,PX,PX) and support_images (1,K,3,PX,PX), float32 RGB of 0..255,
 and support_masks (1,K,PX,PX), uint8 of 0, 1 and 255 (ignored). Output: logits
-(1,2,PX,PX), background first. Beside OUT lies a .json that says so again, and how
+(1,2,PX,PX), background first. Beside OUT lies OUT.json that says so again, and how
 closely the file answers as the model does."""
 
 

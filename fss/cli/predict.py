@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from fss.engine.annotations import Support
 
 _MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the
-classes, 255 left out; or black and white. With a CLASS, all that is marked is
-that class, and several supports may show several classes. A scribble is the same,
+classes, 255 left out; or black and white. With a CLASS, the mask has one label,
+and several supports may show several classes. A scribble is the same,
 but 255 where nothing is drawn. Boxes are pixels from the top left.
 
 Without --checkpoint the prototype head compares features of the pretrained
@@ -82,8 +82,8 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
     settings, paths = settings_and_paths([*options.query, *options.settings])
     for group in (options.support, options.scribble, options.box, options.points):
         for words in group:
-            more, kept = settings_and_paths(words)
-            settings, words[:] = settings + more, map(str, kept)
+            more, _ = settings_and_paths(words[2:])
+            settings, words[:] = settings + more, [w for w in words if w not in more]
     if not any((options.support, options.scribble, options.box, options.points)):
         raise UserError("give at least one --support IMG MASK (or --scribble, --box, --points)")
     supports = list(_supports(options))

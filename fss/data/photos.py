@@ -3,6 +3,7 @@
 Data sets are read by `fss.data.files`, which wants one format and says what deviates from it.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,32 +16,37 @@ from fss.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MOST_LABELS = 64  # in a mask; more are shades of an edge, or a photo
+SHADE = 96  # a label from here on, beside much white, is no label but a grey
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits
+_LOSSY = ("GIF", "JPEG", "MPO", "WEBP")  # formats that may store other values than were drawn
+_WHITE_IS_ZERO = (262, 0)  # TIFF's photometric interpretation
 
 
 def read_photo(path: Path) -> np.ndarray:
     """A photo as RGB uint8 (H,W,3), turned as its EXIF tag says; what is transparent lies on white.
 
-    Grey, palette and CMYK become RGB. 16 bits become 8, the upper ones.
+    Grey, palette and CMYK become RGB. 16 bits become 8, the upper ones; floats are taken for 0..1.
 
     Raises:
-        UserError: missing, damaged, or of an unknown format.
+        UserError: missing, damaged, of an unknown format, or with values beyond its kind's range.
     """
     with _opened(path, "image") as picture:
-        return _rgb(picture)
+        return _rgb(picture, path)
 
 
 def read_drawing(path: Path, photo: Path | None = None) -> np.ndarray:
     """A mask or scribble as uint8 labels (H,W); palette images keep their indices.
 
-    Colour images pass where all channels agree; alpha plays no part. Of 16 bits, 65535 reads as 255.
+    Colour images pass where all channels agree. Of 16 bits, 65535 reads as 255. Palettes of black and white
+    alone read as 0 and 255.
 
     Args:
         photo: the image that was drawn on. A drawing as large as the photo is stored, before its EXIF tag
             turns it, is turned with it.
 
     Raises:
-        UserError: missing, damaged, with colours in place of labels, or labels beyond 255.
+        UserError: missing, damaged, of a format that alters values, with colours in place of labels, drawn
+            in the alpha channel, or labels beyond 255.
     """
     with _opened(path, "mask") as picture:
         labels = _labels(picture, path)
@@ -62,11 +68,13 @@ def object_labels(mask: np.ndarray, where: str) -> np.ndarray:
         where: named in messages.
 
     Raises:
-        UserError: nothing is marked, or there are so many values that they cannot be labels.
+        UserError: nothing is marked, or values cannot be labels: too many, or greys at a white object's edge.
     """
     values = np.unique(mask)
     named = values[(values != 0) & (values != IGNORE)]
-    if len(named) > MOST_LABELS:
+    white, rest = (mask == IGNORE).sum(), np.isin(mask, named).sum()
+    soft = len(named) and white > rest and (len(named) > 2 or named.max() >= SHADE)
+    if len(named) > MOST_LABELS or soft:
         raise UserError(
             f"{where} has {len(values)} different values; a mask has one a class. Save it without smooth "
             "edges, as PNG and not as JPEG"
@@ -91,8 +99,10 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
             if not inside:
                 raise UserError(f"no images in {path}; looked for {', '.join(SUFFIXES)}")
             found += inside
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
+        elif path.exists():
+            raise UserError(f"{path} is neither an image file nor a folder")
         else:
             raise UserError(f"image {path} does not exist")
     by_stem: dict[str, Path] = {}
@@ -100,13 +110,18 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
         twin = by_stem.setdefault(path.stem, path)
         if twin != path:
             raise UserError(f"{twin} and {path} have one name, so that results would mix; rename one")
+        if not path.name.isprintable():
+            raise UserError(f"{str(path)!r} has a name that cannot be written down; rename it")
     return list(by_stem.values())
 
 
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        raise UserError(f"{what} {path} is no file")
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore")  # large is not wrong
             picture.load()
             yield picture
     except FileNotFoundError:
@@ -115,29 +130,45 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
         raise UserError(f"{what} {path} is a folder") from None
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise UserError(f"{what} {path} has more than {most} million pixels; cut it into parts") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{what} {path} is damaged or of an unknown format ({error})") from None
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
+def _rgb(picture: Image.Image, path: Path) -> np.ndarray:
+    inverted = getattr(picture, "tag_v2", {}).get(_WHITE_IS_ZERO[0]) == _WHITE_IS_ZERO[1]
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in _WIDE:
-        values = np.asarray(picture).astype(np.float64)
-        # 16 bits also where the file keeps them in 32; fractions are taken for 0..1.
-        scale = 255 if picture.mode == "F" and values.max() <= 1 else 1 / 257 if values.max() > 255 else 1
-        grey = (values * scale).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, 2)
+        grey = _eight_bits(np.asarray(picture).astype(np.float64), picture.mode, path)
+        return np.repeat((255 - grey if inverted else grey)[..., None], 3, 2)
     if picture.has_transparency_data:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     return np.array(picture.convert("RGB"))  # a copy: PyTorch wants to own what it writes to
 
 
+def _eight_bits(values: np.ndarray, mode: str, path: Path) -> np.ndarray:
+    """Grey values (H,W) of more than 8 bits as uint8: 0..65535, or floats 0..1."""
+    most = 1 if mode == "F" else 65535
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > most:
+        raise UserError(
+            f"image {path} has values from {values.min()} to {values.max()}; allowed: 0 to {most}. Save it "
+            "with 8 or 16 bits"
+        )
+    return (values * 255 / most).astype(np.uint8)
+
+
 def _labels(picture: Image.Image, path: Path) -> np.ndarray:
+    if picture.format in _LOSSY:
+        raise UserError(f"mask {path} is a {picture.format} file, which may alter labels; save it as PNG")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "1":
         return np.array(picture).astype(np.uint8)
-    if picture.mode in ("L", "P"):
+    if picture.mode == "P":
+        return _palette_labels(picture)
+    if picture.mode == "L":
         return np.array(picture)
     if picture.mode in _WIDE:
         wide = np.asarray(picture)
@@ -146,11 +177,27 @@ def _labels(picture: Image.Image, path: Path) -> np.ndarray:
             raise UserError(f"mask {path} has values from {wide.min()} to {wide.max()}; allowed: 0 to 255")
         return labels.astype(np.uint8)
     channels = np.asarray(picture.convert("RGB"))
+    if picture.mode in ("RGBA", "LA"):
+        alpha = np.asarray(picture.getchannel("A"))
+        if alpha.min() != alpha.max() and (channels == channels[0, 0]).all():
+            raise UserError(
+                f"mask {path} is drawn in its alpha channel; save it as black and white, or labels"
+            )
     if picture.mode not in ("RGB", "RGBA", "LA") or (channels != channels[..., :1]).any():
         raise UserError(
             f"mask {path} has colours; save it as a grey or palette PNG: 0 background, 1, 2, ... the classes"
         )
     return channels[..., 0].copy()
+
+
+def _palette_labels(picture: Image.Image) -> np.ndarray:
+    """Indices; but programs that save black and white with a palette may number the two either way."""
+    indices = np.array(picture)
+    colours = np.array(picture.getpalette("RGB")).reshape(-1, 3)
+    used = np.unique(indices)
+    if used.max() < len(colours) and np.array_equal(np.unique(colours[used], axis=0), [[0] * 3, [255] * 3]):
+        return colours[indices, 0].astype(np.uint8)
+    return indices
 
 
 def _orientation(path: Path) -> int:

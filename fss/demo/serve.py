@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from fss.demo.acts import Acts
 from fss.demo.look import CSS, theme
@@ -81,7 +82,7 @@ def _launch(gr: ModuleType, blocks: Any, port: int) -> str:
             server_name=HOST, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True,
             quiet=True, show_error=False, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
             enable_monitoring=False, theme=theme(gr), css=CSS, allowed_paths=[],
-            app_kwargs={"middleware": [_own_names_only()]},
+            app_kwargs={"middleware": [_own_names_only(), _own_pages_only()]}, max_file_size="500mb",
         )  # fmt: skip
     except OSError as error:  # somebody was quicker
         raise UserError(f"port {port} cannot be opened ({error}); name another with --port N") from None
@@ -94,6 +95,24 @@ def _own_names_only() -> Any:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     return Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+
+
+def _own_pages_only() -> Any:
+    """Refuse what a page from elsewhere, open in the same browser, sends here: uploads, for one."""
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+
+    class OwnPages:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            origin = dict(scope.get("headers", [])).get(b"origin", b"").decode("latin-1")
+            if scope["type"] == "http" and origin and urlsplit(origin).hostname not in (HOST, "localhost"):
+                return await PlainTextResponse("from another page", 403)(scope, receive, send)
+            await self.app(scope, receive, send)
+
+    return Middleware(OwnPages)
 
 
 def free_port(port: int) -> int:
@@ -121,10 +140,7 @@ def _gradio() -> ModuleType:
     try:
         import gradio
     except ImportError as error:
-        raise UserError(
-            f"the page needs gradio 6 ({error}): pip install 'fss[demo]', or in a checkout "
-            "pip install '.[demo]'"
-        ) from None
+        raise UserError(f"the page needs gradio 6 ({error}): pip install 'gradio>=6,<7'") from None
     if int(gradio.__version__.split(".")[0]) < 6:
         raise UserError(f"the page needs gradio 6, this is {gradio.__version__}: pip install 'gradio>=6'")
     return gradio

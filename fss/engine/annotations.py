@@ -29,7 +29,7 @@ class Support:
             255 alone, 255 is the object. scribble: likewise, but 255 where nothing is drawn. box:
             (x0, y0, x1, y1), pixels from the top left, the last ones included, or a list of such. points: a
             list of (x, y, label). Files of drawings are as large as the photo.
-        name: the class. Without a name, labels are the classes; with one, all labels are this class.
+        name: the class. Without a name, labels are the classes; with one, a mask has one label.
     """
 
     image: Path | str | np.ndarray
@@ -89,8 +89,10 @@ def read_support(support: Support, by: Method, seed: int, device: torch.device, 
 
 def as_photo(image: Path | str | np.ndarray) -> np.ndarray:
     """A photo (H,W,3) RGB uint8 from a file or array; `UserError` where it is none."""
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | Path):
         return read_photo(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"an image must be a file or an array, got {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise UserError(f"an image must be (H,W,3) uint8 RGB, got {image.shape} {image.dtype}")
     return image
@@ -102,13 +104,16 @@ def _marks(support: Support, size: tuple[int, ...]) -> np.ndarray:
     if support.kind == "box":
         return _boxes(marks, size, support.title)
     if support.kind == "points":
-        for x, y, label in marks:
+        points = [_whole(p, 3, "a point (x, y, label)", support.title) for p in _each(marks, support.title)]
+        for x, y, label in points:
             if not 0 <= label < IGNORE:
                 raise UserError(f"{support.title}: point {x},{y} has label {label}; allowed: 0 to 254")
-        return points_marks(marks, (size[0], size[1]))
-    if not isinstance(marks, np.ndarray):
+        return points_marks([(x, y, label) for x, y, label in points], (size[0], size[1]))
+    if isinstance(marks, str | Path):
         photo = None if isinstance(support.image, np.ndarray) else Path(support.image)
         return read_drawing(Path(marks), photo)
+    if not isinstance(marks, np.ndarray):
+        raise UserError(f"{support.title}: marks must be a file or an array, got {type(marks).__name__}")
     if marks.dtype not in (np.uint8, bool) or marks.ndim != 2:
         raise UserError(f"{support.title}: marks must be (H,W) uint8, got {marks.shape} {marks.dtype}")
     return marks.astype(np.uint8)
@@ -116,10 +121,11 @@ def _marks(support: Support, size: tuple[int, ...]) -> np.ndarray:
 
 def _boxes(boxes: Sequence[Any], size: tuple[int, ...], title: str) -> np.ndarray:
     """As `MaskMaker` wants boxes: 0 outside, 255 inside."""
+    boxes = _each(boxes, title)
     every = [boxes] if len(boxes) and np.isscalar(boxes[0]) else boxes
     marks = np.zeros(size, np.uint8)
     for box in every:
-        x0, y0, x1, y1 = (int(v) for v in box)
+        x0, y0, x1, y1 = _whole(box, 4, "a box (x0, y0, x1, y1)", title)
         if not (0 <= x0 <= x1 < size[1] and 0 <= y0 <= y1 < size[0]):
             raise UserError(
                 f"{title}: box {x0},{y0},{x1},{y1}; allowed: left,top,right,bottom within 0,0 and "
@@ -131,10 +137,33 @@ def _boxes(boxes: Sequence[Any], size: tuple[int, ...], title: str) -> np.ndarra
     return marks
 
 
+def _each(marks: Any, title: str) -> list[Any]:
+    if not isinstance(marks, list | tuple | np.ndarray):
+        raise UserError(f"{title}: wanted a list of boxes or points, got {type(marks).__name__}")
+    return list(marks)
+
+
+def _whole(values: Any, count: int, what: str, title: str) -> list[int]:
+    """So many whole numbers."""
+    try:
+        numbers = [int(v) for v in values]
+        right = len(numbers) == count and all(a == b for a, b in zip(numbers, values, strict=True))
+    except (TypeError, ValueError, OverflowError):
+        right = False
+    if not right:
+        raise UserError(f"{title}: {what} has {count} whole numbers, got {values!r}")
+    return numbers
+
+
 def _by_class(support: Support, labels: np.ndarray) -> dict[str, np.ndarray]:
+    found = np.setdiff1d(labels, (0, IGNORE))
+    if support.name is not None and len(found) > 1:
+        raise UserError(
+            f"{support.title}: the mask has labels {', '.join(map(str, found))}, and {support.name!r} can be "
+            "one of them; save that one alone, or leave the class's name out"
+        )
     if support.name is not None:
         return {support.name: np.where(labels == IGNORE, IGNORE, labels > 0).astype(np.uint8)}
-    found = np.setdiff1d(labels, (0, IGNORE))
     return {str(v): np.where(labels == IGNORE, IGNORE, labels == v).astype(np.uint8) for v in found}
 
 
@@ -154,6 +183,12 @@ def named(supports: Sequence[Support]) -> list[Support]:
     Raises:
         UserError: none at all, or some with a name and some without.
     """
+    wrong = [s for s in supports if not isinstance(s, Support)]
+    if wrong:
+        raise UserError(f"supports must be a list of fss.Support, got {type(wrong[0]).__name__} in it")
+    odd = [s for s in supports if not isinstance(s.name, str | None)]
+    if odd:
+        raise UserError(f"a class's name must be text, got {odd[0].name!r}")
     if not supports:
         raise UserError("no support: give at least one image with its mask, scribble, box or points")
     names = [s.name for s in supports]
@@ -162,4 +197,4 @@ def named(supports: Sequence[Support]) -> list[Support]:
         raise UserError(
             f"{unnamed.title} has no class name, others have; name the class of all supports, or of none"
         )
-    return [replace(s, name=s.name.strip()) if s.name else s for s in supports]
+    return [s if s.name is None else replace(s, name=s.name.strip()) for s in supports]

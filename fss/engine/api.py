@@ -103,7 +103,7 @@ class Protocol:
             "supports": [[names[i] for i in d.supports] for d in draws],
         }
         query, support = ready.query["image"], ready.support["image"]
-        return Episode(query, query_mask, support, ready.support_masks, ready.class_id, {}, meta)
+        return Episode(query, query_mask, support, ready.support_masks, ready.class_id.clone(), {}, meta)
 
 
 @dataclass(frozen=True)
@@ -278,8 +278,9 @@ def _run_any(
     model: Model, name: str, protocol: Protocol, batch: int, supports: Supports | None
 ) -> Evaluation:
     """Ask a model of anyone's, and hold what it returns against what it must be."""
-    if isinstance(model, nn.Module):
-        model.eval()
+    module = getattr(model, "__self__", model)  # of a bound method such as `network.forward`
+    if isinstance(module, nn.Module):
+        module.eval()
 
     def answer(ready: Ready) -> Answer:
         logits = model(protocol._episode(ready, None))

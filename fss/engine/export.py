@@ -89,7 +89,7 @@ def export(
     kind: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write `out`, and beside it NAME.json with what it takes and what it is.
+    """Write `out`, and beside it `account_of(out)` with what it takes and what it is.
 
     Args:
         model: on the CPU, float32 (`fss.load_model`); is put into evaluation mode.
@@ -120,8 +120,13 @@ def export(
         )
     told = _account(model, made, kind, shots, size, seed, check)
     write_bytes(out, made)
-    write_text(out.with_suffix(".json"), json.dumps(told, indent=2) + "\n")
+    write_text(account_of(out), json.dumps(told, indent=2) + "\n")
     return told
+
+
+def account_of(out: Path) -> Path:
+    """Where it is written what an exported file takes and is: NAME.onnx.json."""
+    return out.with_name(f"{out.name}.json")
 
 
 def _needed(model: FewShotModel) -> FewShotModel:
@@ -153,9 +158,7 @@ def _checked(
     kind = kind or FORMATS.get(out.suffix, "")
     if kind not in FORMATS.values():
         raise UserError(f"{out}: allowed are names in {' and '.join(FORMATS)}, or --format onnx or torch")
-    if out.suffix == ".json":
-        raise UserError(f"{out}: that is where the account of the file goes; take another suffix")
-    size = size or model.told.get("size")
+    size = size if size is not None else model.told.get("size")
     if size is None:
         raise UserError("this model does not say at which size it was trained; give one with --size")
     if size % 8 != 1 or not 33 <= size <= 2049:
@@ -166,8 +169,7 @@ def _checked(
     missing = [name for name in _NEEDED if kind == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"ONNX needs {', '.join(missing)}: pip install 'fss[export]' (in a checkout: pip install "
-            "'.[export]'); or take --format torch"
+            f"ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}; or take --format torch"
         )
     return kind, size
 

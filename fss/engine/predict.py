@@ -1,7 +1,8 @@
 """Segmenting one's own photos: `Predictor(checkpoint).learn(supports)(query)`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -54,11 +55,11 @@ class Predictor:
         self.half = wants_half(config.precision, self.device)
         self.model, own = _load(Path(checkpoint) if checkpoint else None, head, settings, self.half)
         self.model = self.model.eval().to(self.device)
-        self.size = size or own or config.data.size
-        if self.size % 8 != 1 or not 33 <= self.size <= 4097:
-            raise UserError(
-                f"size {self.size}; allowed: 8n+1 from 33 to 4097, such as {max(self.size // 8 * 8, 32) + 1}"
-            )
+        self.size = size if size is not None else own or config.data.size
+        if support_by not in get_args(Method):
+            raise UserError(f"support_by={support_by!r}; allowed: {', '.join(get_args(Method))}")
+        if not isinstance(self.size, int) or self.size % 8 != 1 or not 33 <= self.size <= 4097:
+            raise UserError(f"size {self.size}; allowed: 8n+1 from 33 to 4097, such as 473")
         self.support_by, self.seed = support_by, seed
         self._shown: dict[str, tuple[Features, Tensor, dict[str, Tensor]]] = {}
 
@@ -73,9 +74,10 @@ class Predictor:
         Raises:
             UserError: a support is missing or damaged, or shows nothing; earlier ones then stay.
         """
+        supports = named(list(supports) if isinstance(supports, Iterable) else [supports])
         features: dict[str, list[Features]] = {}
         masks: dict[str, list[Tensor]] = {}
-        for support in named(supports):
+        for support in supports:
             found = read_support(support, self.support_by, self.seed, self.device, self.half)
             encoded = self._encode(found.image, self.model.head.query_only)
             for name, mask in found.masks.items():
@@ -113,8 +115,7 @@ class Predictor:
         """
         if not self._shown:
             raise UserError("no supports yet; call learn() with at least one")
-        if tile is not None and tile < 32:
-            raise UserError(f"tile {tile}; allowed: from 32 pixels on")
+        check_tile(tile)
         image = as_photo(query)
         height, width = image.shape[:2]
         if tile is None or max(height, width) <= tile:
@@ -164,15 +165,18 @@ def _load(
         stage = checkpoint.read(path)["about"].get("stage")
         on_neck = ["head.level=neck"] if head == "prototype" else []
         own = load_config("folder", head, [*on_neck, *settings]).head
-        model = (
-            load_base_with(path, own.type, own.options, half)
-            if stage == "base"
-            else load_model(path, bf16=half)
-        )
+        if stage == "base":
+            model = load_base_with(path, own.type, own.options, half)
+        else:
+            _refuse(settings, path)
+            model = load_model(path, bf16=half)
         return model, model.told.get("size")
     config = load_config("folder", head, settings)
     torch.manual_seed(config.seed)  # of weights that are random on purpose
-    backbone, tokens = build_backbone(config.backbone), load_tokens(config.backbone)
+    try:
+        backbone, tokens = build_backbone(config.backbone), load_tokens(config.backbone)
+    except UserError as error:
+        raise UserError(f"{error}\nOr name a trained or converted model with --checkpoint FILE.") from None
     model = build_model(config.head.type, config.head.options, backbone, None, tokens, half)
     if model.head.learns:
         raise UserError(
@@ -180,6 +184,18 @@ def _load(
             "or use the prototype head, which has nothing to learn"
         )
     return model, None
+
+
+def _refuse(settings: Sequence[str], path: Path) -> None:
+    said = [text for text in settings if text.startswith(("head.", "neck.", "backbone."))]
+    if said:
+        raise UserError(f"{said[0]}: {path} settles that itself; leave it out")
+
+
+def check_tile(tile: int | None) -> None:
+    """Raise `UserError` unless a tile's side is None or a number of pixels to be looked at."""
+    if tile is not None and (not isinstance(tile, int) or tile < 32):
+        raise UserError(f"tile {tile}; allowed: whole numbers from 32 pixels on")
 
 
 def _starts(length: int, tile: int) -> list[int]:
@@ -211,9 +227,11 @@ def _kept(mask: np.ndarray, size: int) -> np.ndarray:
 def _check_names(names: Sequence[str]) -> None:
     """Names must stay apart as parts of file names, too."""
     seen: dict[str, str] = {}
+    if len(names) > 254:
+        raise UserError(f"{len(names)} classes; at most 254 fit a map of 8 bits")
     for name in names:
-        if not name or len(names) > 254:
-            raise UserError(f"class names must not be empty, and at most 254; got {len(names)}")
+        if not name or not name.isprintable():
+            raise UserError(f"class name {name!r}; allowed: text that can be printed, not empty")
         twin = seen.setdefault(file_name(name).lower(), name)
         if twin != name:
             raise UserError(f"classes {twin!r} and {name!r} would share their files' names; rename one")

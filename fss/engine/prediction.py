@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from fss.data.files import png_bytes
 from fss.engine.run import write_bytes
+from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.report.marks import palette
 from fss.report.overlay import file_name
@@ -24,7 +25,7 @@ class Prediction:
 
     Attributes:
         image: (H,W,3) RGB uint8.
-        classes: N names; label n of the fused map is the n-th.
+        classes: N names.
         odds: (N,h,w) float32, log-odds of each class against background; at network size, or at the photo's
             where it was segmented in tiles.
     """
@@ -32,6 +33,11 @@ class Prediction:
     image: np.ndarray
     classes: list[str]
     odds: np.ndarray
+
+    @property
+    def values(self) -> list[int]:
+        """Labels of the classes in the fused map: their names where these are a mask's labels, else 1..N."""
+        return values_of(self.classes)
 
     def probability(self, number: int = 0) -> np.ndarray:
         """Of one class, (H,W) float32 from 0 to 1."""
@@ -49,7 +55,7 @@ class Prediction:
         for number in range(len(self.classes)):
             odds = self._odds(number)
             lead = odds > best
-            out[lead], best[lead] = number + 1, odds[lead]
+            out[lead], best[lead] = self.values[number], odds[lead]
         return out
 
     def overlay(self, threshold: float = 0.5) -> np.ndarray:
@@ -68,7 +74,7 @@ class Prediction:
             "overlay.jpg": _jpeg(overlay(self.image, labels, self.classes)),
         }
         for number, name in enumerate(self.classes):
-            mask = np.where(labels == number + 1, 255, 0).astype(np.uint8)
+            mask = np.where(labels == self.values[number], 255, 0).astype(np.uint8)
             files[f"mask_{file_name(name)}.png"] = png_bytes(mask)
             share = (255 * self.probability(number)).round().astype(np.uint8)
             files[f"probability_{file_name(name)}.png"] = png_bytes(share)
@@ -82,6 +88,13 @@ class Prediction:
         """(H,W) of one class."""
         height, width = self.image.shape[:2]
         return enlarge(self.odds[number], (height, width))
+
+
+def values_of(classes: list[str]) -> list[int]:
+    """Labels of classes: the names themselves if all are whole numbers from 1 to 254, else 1..N."""
+    if all(name.isascii() and name.isdigit() and 1 <= int(name) < IGNORE for name in classes):
+        return [int(name) for name in classes]
+    return list(range(1, len(classes) + 1))
 
 
 def check_threshold(threshold: float) -> None:
@@ -107,12 +120,12 @@ def _with_names(picture: np.ndarray, classes: list[str]) -> np.ndarray:
     page = Image.fromarray(picture)
     draw = ImageDraw.Draw(page)
     tall = max(round(min(picture.shape[:2]) / 24), 10)
-    for number, name in enumerate(classes, 1):
-        top = tall // 2 + (number - 1) * round(1.6 * tall)
+    for row, (value, name) in enumerate(zip(values_of(classes), classes, strict=True)):
+        top = tall // 2 + row * round(1.6 * tall)
         if top + tall > picture.shape[0]:
             break
-        text = name if name.isascii() else f"class {number}"  # the built-in font has few other letters
-        colour = tuple(COLOURS[number].tolist())
+        text = name if name.isascii() else f"class {value}"  # the built-in font has few other letters
+        colour = tuple(COLOURS[value].tolist())
         draw.rectangle((tall // 2, top, tall // 2 + tall, top + tall), fill=colour, outline="white")
         at = (2 * tall, top + tall // 2)
         draw.text(

@@ -74,7 +74,8 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
     content = checkpoint.read(path)
     if content["about"].get("stage") != "few-shot":
         raise UserError(
-            f"{path} is a {content['about'].get('stage')} network without a head; train one on it"
+            f"{path} is a {content['about'].get('stage')} network without a head; train one on it, "
+            "or put one with nothing to learn on it (--head prototype)"
         )
     model = _filled(content, path, bf16).eval()
     try:

@@ -21,7 +21,7 @@ from fss.data.source import open_source
 from fss.engine import distributed
 from fss.engine.checkpoint import read
 from fss.engine.convert import KINDS, convert
-from fss.engine.export import export
+from fss.engine.export import account_of, export
 from fss.engine.precision import wants_half
 from fss.engine.pretrain import pretrain
 from fss.engine.run import base_folder, fold_folder, train_folder, write_text
@@ -148,6 +148,8 @@ def run_export(
     path: Path, out: Path, shots: int, size: int | None, kind: str | None, seed: int, head: HeadConfig | None
 ) -> None:
     """A checkpoint, or one of stage 1 with a head, into a file that runs without this framework."""
+    if out.resolve() == path.resolve():
+        raise UserError(f"{out} is the checkpoint itself; name another file to write")
     model = load_base_with(path, head.type, head.options) if head else load_model(path)
     told = export(model, out, shots, size, kind, seed)
     check, query = told["check"], told["inputs"]["query"]["shape"]
@@ -156,7 +158,7 @@ def run_export(
         f"{out.stat().st_size / 1e6:.1f} MB\n"
         f"on {check['episodes']} episodes of noise: logits differ by {check['difference']:.1e} at most "
         f"({check['relative']:.1e} of the largest), {100 * check['equal']:.3f}% of the pixels are equal\n"
-        f"inputs and outputs: {out.with_suffix('.json')}"
+        f"inputs and outputs: {account_of(out)}"
     )
 
 

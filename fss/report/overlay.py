@@ -79,8 +79,9 @@ def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[
 
 
 def file_name(class_name: str) -> str:
-    """A class's name as part of a file's, on any file system."""
-    return re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "-", class_name)[:60]
+    """A class's name as part of a file's, on any file system: 60 bytes at most."""
+    plain = re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "-", class_name)
+    return plain.encode(errors="ignore")[:60].decode(errors="ignore")
 
 
 def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int = 12) -> None:

@@ -75,6 +75,7 @@ def test_nothing_asked_for_prints_the_help(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict", "--suport", "a", "--query", "b", "--out", "c"], "--suport, did you mean --support?"),
         (["trian"], "unknown verb 'trian', did you mean train?"),
         (["run_folds", "--data", "shapes"], "did you mean run-folds?"),
         (["help", "reprot"], "did you mean report?"),

@@ -139,3 +139,57 @@ def test_photos_are_found_by_name_once(tmp_path):
     save(tmp_path / "b.png", COLOUR)
     with pytest.raises(UserError, match="have one name, so that results would mix"):
         photos_of([tmp_path])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "gif", "webp"])
+def test_formats_that_alter_labels_are_refused(tmp_path, suffix):
+    with pytest.raises(UserError, match="may alter labels; save it as PNG"):
+        read_drawing(save(tmp_path / f"m.{suffix}", MASK * 255))
+
+
+def test_soft_edges_of_a_white_object_are_no_labels():
+    big = Image.fromarray(np.kron(MASK * 255, np.ones((10, 10), np.uint8)))
+    soft = np.array(big.resize((47, 35), Image.Resampling.BOX))
+    assert 0 < len(np.setdiff1d(soft, (0, 255))) < 64
+    with pytest.raises(UserError, match="without smooth edges"):
+        object_labels(soft, "m")
+
+
+def test_black_and_white_palettes_number_either_way(tmp_path):
+    for order in ([0, 0, 0, 255, 255, 255], [255, 255, 255, 0, 0, 0]):
+        picture = Image.fromarray(MASK if order[0] == 0 else 1 - MASK)
+        picture.putpalette(order)
+        assert (object_labels(read_drawing(save(tmp_path / "m.png", picture)), "m") == MASK).all()
+
+
+def test_a_mask_in_the_alpha_channel_is_refused(tmp_path):
+    white = np.full_like(MASK, 255)
+    with pytest.raises(UserError, match="alpha channel"):
+        read_drawing(save(tmp_path / "m.png", np.dstack([white, white, white, MASK * 255])))
+
+
+def test_floats_and_wide_values_out_of_range_are_named(tmp_path):
+    values = GREY.astype(np.float32) / 255
+    got = read_photo(save(tmp_path / "f.tif", values))
+    assert np.abs(got.astype(int) - GREY[..., None]).max() <= 1
+    for bad in (np.nan, np.inf, 1.02, -0.1):
+        values[0, 0] = bad
+        with pytest.raises(UserError, match=r"values from .* allowed: 0 to 1"):
+            read_photo(save(tmp_path / "f.tif", values))
+
+
+def test_sixteen_bits_scale_alike_whatever_their_maximum(tmp_path):
+    for most in (255, 256, 4095):
+        wide = np.full((4, 4), most, np.uint16)
+        assert (read_photo(save(tmp_path / "a.png", wide)) == most // 257).all()
+
+
+def test_what_is_no_file_is_said(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (read_photo, read_drawing):
+        with pytest.raises(UserError, match="is no file"):
+            read(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="neither an image file nor a folder"):
+        photos_of([tmp_path / "pipe.png"])

@@ -52,7 +52,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, tmp_path):
 
     monkeypatch.setattr(builtins, "__import__", blocked)
     before = dict(os.environ)
-    message = r"pip install 'fss\[demo\]', or in a checkout pip install '\.\[demo\]'"
+    message = "pip install 'gradio>=6,<7'"
     with pytest.raises(UserError, match=message), serve.serving(None, tmp_path, 0, ["device=cpu"]):
         pass
     assert dict(os.environ) == before
@@ -78,3 +78,22 @@ def test_ctrl_c_and_sigterm_end_it_quietly(number):
     serve._wait()
     killer.join()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:7860", 200),
+        ("http://localhost:1", 200),
+        ("", 200),
+        ("http://evil.example", 403),
+        ("null", 403),
+    ],
+)
+def test_other_pages_in_the_browser_are_refused(origin, status):
+    testclient = pytest.importorskip("starlette.testclient", reason="comes with gradio")
+    from starlette.responses import PlainTextResponse
+
+    app = serve._own_pages_only().cls(PlainTextResponse("there"))
+    answer = testclient.TestClient(app).post("/", headers={"origin": origin} if origin else {})
+    assert answer.status_code == status

@@ -26,9 +26,7 @@ from tests.make import TINY, make_folder
 
 SIZE = 49
 NO_ONNX = not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
-ONNX = pytest.param(
-    "onnx", marks=pytest.mark.skipif(NO_ONNX, reason="onnx, onnxscript, onnxruntime: fss[export]")
-)
+ONNX = pytest.param("onnx", marks=pytest.mark.skipif(NO_ONNX, reason="needs onnx, onnxscript, onnxruntime"))
 SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3}, "cwt": {"steps": 30}}
 
 
@@ -95,14 +93,14 @@ def test_every_head_answers_alike(tmp_path, kind, name):
     got, wanted = held(model, path, shots, seed=3)
     assert got.shape == wanted.shape == (1, 2, SIZE, SIZE)
     assert float((got - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
-    assert json.loads(path.with_suffix(".json").read_text()) == told
+    assert json.loads(path.with_name(f"{path.name}.json").read_text()) == told
     assert told["inputs"]["support_images"]["shape"] == [1, shots, 3, SIZE, SIZE]
     assert told["check"]["relative"] < 1e-4 and told["check"]["equal"] > 0.999
-    assert {p.name for p in tmp_path.iterdir()} == {path.name, "file.json"} and not model.as_stored
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.json"} and not model.as_stored
     assert model.backbone.layer4 is not None and path.stat().st_size < 4.5 * sum(_used(model))
 
 
-@pytest.mark.skipif(NO_ONNX, reason="onnx, onnxscript, onnxruntime: fss[export]")
+@pytest.mark.skipif(NO_ONNX, reason="needs onnx, onnxscript, onnxruntime")
 def test_the_verb_exports_what_was_trained_and_the_page_runs_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root, output = make_folder(tmp_path / "set"), tmp_path / "out"
@@ -113,7 +111,7 @@ def test_the_verb_exports_what_was_trained_and_the_page_runs_it(tmp_path, monkey
     capsys.readouterr()
     assert main(["export", str(best), "cwt.onnx", "--shots", "1"]) == 0
     assert "prototype, 1 shot(s), 49 px, onnx" in capsys.readouterr().out
-    told = json.loads(Path("cwt.json").read_text())["checkpoint"]
+    told = json.loads(Path("cwt.onnx.json").read_text())["checkpoint"]
     assert told["fold"] == 0 and told["data"] == "folder"
     the_page_runs(root, fss.load_model(best))
     base = next(output.glob("folder/fold0/base*/best.pt"))
@@ -159,7 +157,6 @@ def what_a_base_network_can_be_asked_for(base, best, capsys):
     ("out", "given", "message"),
     [
         ("a.bin", {}, r"a.bin: allowed are names in .onnx and .pt2, or --format"),
-        ("a.json", {"kind": "torch"}, "take another suffix"),
         ("a.pt2", {"size": 50}, "--size 50: allowed are 8n.1 from 33 to 2049, such as 49"),
         ("a.pt2", {"size": 17}, "--size 17: .*such as 33"),
         ("a.pt2", {"size": None}, "give one with --size"),
@@ -175,7 +172,7 @@ def test_what_is_asked_wrongly(tmp_path, out, given, message):
 def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        fss.UserError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'fss\[export\]'"
+        fss.UserError, match=r"needs onnx, onnxscript, onnxruntime: pip install onnx onnxscript onnxruntime"
     ):
         export(make("prototype"), tmp_path / "a.onnx", 1, SIZE)
     assert list(tmp_path.iterdir()) == []
@@ -219,7 +216,10 @@ def own(head):
 
 def test_a_head_of_ones_own_says_how_a_graph_prepares(tmp_path):
     export(own(Complete), tmp_path / "a.pt2", 2, 33)
-    got, told = torch.export.load(tmp_path / "a.pt2").module(), json.loads((tmp_path / "a.json").read_text())
+    got, told = (
+        torch.export.load(tmp_path / "a.pt2").module(),
+        json.loads((tmp_path / "a.pt2.json").read_text()),
+    )
     assert got(*exports._episode(5, 2, 33)).shape == (1, 2, 33, 33) and told["checkpoint"] is None
     assert told["head"] == f"{__name__}:Complete"
 

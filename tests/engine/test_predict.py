@@ -258,7 +258,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
         ("--support support.png mask.png --query text.png", "text.png is damaged or of an unknown"),
         ("--support support.png mask.png --query none", "no images in none"),
         ("--support support.png mask.png --query query.png --threshold 1", "threshold 1.0; allowed: above 0"),
-        ("--support support.png mask.png --query query.png --tile 8", "tile 8; allowed: from 32"),
+        ("--support support.png mask.png --query query.png --tile 8", "tile 8; allowed: whole numbers"),
         ("--support support.png mask.png --query query.png --size 64", "size 64; allowed: 8n"),
         ("--support support.png mask.png --query query.png --checkpoint x.pt", "x.pt"),
         ("--support support.png mask.png --query query.png --head asgnet", "learns, so it needs"),
@@ -334,3 +334,86 @@ def test_checkpoints_of_both_stages_bring_their_size(photos, monkeypatch):
         assert found.shape == read(mask).shape and set(np.unique(found)) <= {0, 1, 2}
     assert fss.Predictor(cwt).size == fss.Predictor(base).size == 49
     assert main([*words, "--checkpoint", str(base), "--out", "o", "--head", "asgnet"]) == 2
+    assert main([*words, "--checkpoint", str(cwt), "--out", "o", "backbone.layers=101"]) == 2
+
+
+def test_nothing_of_the_users_is_overwritten(photos, capsys):
+    words = ["--support", "support.png", "mask.png", "--query", "query.png"]
+    assert predict(*words, out=".") == 2
+    assert "lies in ., where the results go" in capsys.readouterr().err
+    put(photos / "mine/query_labels.png", np.ones((4, 4), np.uint8))
+    assert predict(*words, out="mine") == 2
+    assert "is there and no result of fss predict" in capsys.readouterr().err
+    assert read("mine/query_labels.png").shape == (4, 4)
+    assert predict(*words) == 0
+    put(photos / "other/query.png", scene((5, 5), seed=2)[0])
+    assert predict(*words[:-1], "other/query.png") == 2
+    assert "holds the results of query.png" in capsys.readouterr().err
+
+
+def test_files_of_classes_that_are_gone_go_too(photos):
+    for name in ("cat", "dog"):
+        assert predict("--support", "support.png", "mask.png", name, "--query", "query.png") == 0
+    assert {p.name for p in (photos / "out").glob("*mask*")} == {"query_mask_dog.png"}
+
+
+def test_a_killed_run_goes_on(photos, monkeypatch):
+    words = ["--support", "support.png", "mask.png", "--query", "query.png"]
+    whole = Prediction.save
+
+    def killed(self, folder, stem, threshold=0.5):
+        whole(self, folder, stem, threshold)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Prediction, "save", killed)
+    assert predict(*words) == 130
+    monkeypatch.setattr(Prediction, "save", whole)
+    assert predict(*words) == 0 and json.loads((photos / "out/query_predict.json").read_text())["labels"] == {
+        "1": "1"
+    }
+
+
+def test_wrong_arguments_in_python():
+    with pytest.raises(UserError, match=r"size 0; allowed: 8n\+1"):
+        fss.Predictor(settings=NETWORK, size=0)
+    with pytest.raises(UserError, match="support_by='magic'; allowed"):
+        fss.Predictor(settings=NETWORK, size=SIZE, support_by="magic")
+
+
+@pytest.mark.parametrize(
+    ("support", "message"),
+    [
+        (lambda i, m: fss.Support(None, m), "an image must be a file or an array, got NoneType"),
+        (lambda i, m: fss.Support(i, None), "marks must be a file or an array, got NoneType"),
+        (lambda i, m: fss.Support(i.astype(float), m), "must be .* uint8 RGB"),
+        (lambda i, m: fss.Support(i, m.astype(int)), "marks must be .* uint8"),
+        (lambda i, m: fss.Support(i, m, 5), "must be text, got 5"),
+        (lambda i, m: fss.Support(i, m, "a\nb"), "text that can be printed"),
+        (lambda i, m: fss.Support(i, "1,2,3,4", kind="box"), "wanted a list of boxes"),
+        (lambda i, m: fss.Support(i, (1, 2, 3), kind="box"), "has 4 whole numbers"),
+        (lambda i, m: fss.Support(i, [(1.5, 2, 9, 9)], kind="box"), "has 4 whole numbers"),
+        (lambda i, m: fss.Support(i, (4, 3, 1), kind="points"), "has 3 whole numbers"),
+        (lambda i, m: (i, m), "a list of fss.Support, got tuple"),
+    ],
+)
+def test_wrong_supports_in_python(predictor, support, message):
+    with pytest.raises(UserError, match=message):
+        predictor.learn([support(*scene((10, 50)))])
+
+
+def test_labels_of_a_mask_stay_and_names_are_counted(photos, predictor):
+    image, mask = scene((10, 50))
+    put(photos / "nine.png", np.where(mask, 9, 0).astype(np.uint8))
+    assert predict("--support", "support.png", "nine.png", "--query", "query.png") == 0
+    assert set(np.unique(read("out/query_labels.png"))) == {0, 9}
+    assert (read("out/query_mask_9.png") == 255 * (read("out/query_labels.png") == 9)).all()
+    assert json.loads((photos / "out/query_predict.json").read_text())["labels"] == {"9": "9"}
+    put(photos / "two.png", np.where(mask, 9, 4).astype(np.uint8))
+    assert predict("--support", "support.png", "two.png", "car", "--query", "query.png", out="o") == 2
+    assert predictor.learn([fss.Support(image, mask, "cat")])(image).values == [1]
+
+
+def test_nothing_found_is_said(photos, capsys):
+    words = ["--support", "support.png", "mask.png", "--query", "query.png", "--threshold", "0.999999"]
+    assert predict(*words) == 0
+    assert "nothing above 0.999999; the likeliest pixel has" in capsys.readouterr().out

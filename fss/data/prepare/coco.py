@@ -88,9 +88,7 @@ def need_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError:
-        raise UserError(
-            "COCO's annotations need pycocotools: pip install 'fss[prepare]', or pip install pycocotools"
-        ) from None
+        raise UserError("COCO's annotations need pycocotools: pip install pycocotools") from None
 
 
 def read_annotations(path: Path, hint: str) -> dict[str, Any]:

@@ -75,9 +75,7 @@ def read_sbd(path: Path) -> np.ndarray:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise UserError(
-            "SBD's .mat files need scipy: pip install 'fss[prepare]', or pip install scipy"
-        ) from None
+        raise UserError("SBD's .mat files need scipy: pip install scipy") from None
     if not path.is_file():
         raise UserError(f"annotation {path} does not exist")
     try:
