@@ -15,13 +15,15 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+from fss.backbones.weights import find_weights
 from fss.demo.acts import Acts
 from fss.demo.look import CSS, theme
-from fss.demo.models import Models
+from fss.demo.models import Models, checkpoints
 from fss.demo.page import Page
 from fss.engine import distributed
 from fss.engine.predict import Predictor
 from fss.errors import UserError
+from fss.recipes import load_config
 
 HOST = "127.0.0.1"  # never another: the page asks nobody for a password
 _QUIET = {
@@ -41,10 +43,23 @@ def run_demo(
         UserError: gradio is missing, the port is taken, or the checkpoint cannot be used.
     """
     with serving(checkpoint, output, port, settings) as url:
+        if not checkpoint and not checkpoints(output):
+            _say_without_weights(output, settings)
         print(f"{url}\n(on this machine only; Ctrl-C ends it)", flush=True)
         if browser and _has_screen():
             webbrowser.open(url)
         _wait()
+
+
+def _say_without_weights(output: Path, settings: Sequence[str]) -> None:
+    """What would otherwise be told only when photos are marked and searched."""
+    backbone = load_config("folder", "prototype", settings).backbone
+    try:
+        find_weights(backbone.weights, backbone.layers, backbone.stem)
+    except UserError as error:
+        print(
+            f"note: no checkpoint below {output}, and {error}\n  - or name one: --checkpoint FILE", flush=True
+        )
 
 
 @contextmanager
@@ -60,7 +75,10 @@ def serving(checkpoint: Path | None, output: Path, port: int, settings: Sequence
     """
     port = free_port(port)
     device = distributed.start(next((s[7:] for s in settings if s.startswith("device=")), "auto"))
-    models = Models(lambda path: Predictor(path, settings=settings))
+    own = [
+        s for s in settings if not s.startswith(("head.", "neck.", "backbone."))
+    ]  # a checkpoint has its own
+    models = Models(lambda path: Predictor(path, settings=own if path else settings))
     if checkpoint:
         models.load(str(checkpoint))  # what is wrong with it should not wait for the first photo
     folder = Path(tempfile.mkdtemp(prefix="fss-demo-"))
