@@ -57,9 +57,7 @@ def _say_without_weights(output: Path, settings: Sequence[str]) -> None:
     try:
         find_weights(backbone.weights, backbone.layers, backbone.stem)
     except UserError as error:
-        print(
-            f"note: no checkpoint below {output}, and {error}\n  - or name one: --checkpoint FILE", flush=True
-        )
+        print(f"note: no checkpoint below {output}, and {error}\n  - a trained model: --checkpoint FILE")
 
 
 @contextmanager
@@ -75,9 +73,8 @@ def serving(checkpoint: Path | None, output: Path, port: int, settings: Sequence
     """
     port = free_port(port)
     device = distributed.start(next((s[7:] for s in settings if s.startswith("device=")), "auto"))
-    own = [
-        s for s in settings if not s.startswith(("head.", "neck.", "backbone."))
-    ]  # a checkpoint has its own
+    # What a network is made of is for the one without a checkpoint: others have their own.
+    own = [s for s in settings if not s.startswith(("head.", "neck.", "backbone."))]
     models = Models(lambda path: Predictor(path, settings=own if path else settings))
     if checkpoint:
         models.load(str(checkpoint))  # what is wrong with it should not wait for the first photo

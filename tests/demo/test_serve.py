@@ -97,3 +97,12 @@ def test_other_pages_in_the_browser_are_refused(origin, status):
     app = serve._own_pages_only().cls(PlainTextResponse("there"))
     answer = testclient.TestClient(app).post("/", headers={"origin": origin} if origin else {})
     assert answer.status_code == status
+
+
+def test_missing_weights_are_said_at_the_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    serve._say_without_weights(tmp_path, ["backbone.weights=random"])
+    assert capsys.readouterr().out == ""
+    serve._say_without_weights(tmp_path, [])
+    said = capsys.readouterr().out
+    assert "no weights for ResNet-50" in said and "--checkpoint FILE" in said
