@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from fss.errors import UserError
 
 if TYPE_CHECKING:
-    from fss.engine.annotations import Support
-    from fss.engine.api import Protocol, Score, evaluate, load_protocol
-    from fss.engine.predict import Predictor
-    from fss.engine.trained import load_model
     from fss.episode import Episode
     from fss.model import FewShotModel
     from fss.ops import to_rgb
+    from fss.photos.annotations import Support
+    from fss.photos.predictor import Predictor
+    from fss.runs.trained import load_model
+    from fss.testing.api import Protocol, Score, evaluate, load_protocol
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,13 +33,13 @@ __all__ = [
 _LAZY = {
     "Episode": "fss.episode",
     "FewShotModel": "fss.model",
-    "Predictor": "fss.engine.predict",
-    "Protocol": "fss.engine.api",
-    "Score": "fss.engine.api",
-    "Support": "fss.engine.annotations",
-    "evaluate": "fss.engine.api",
-    "load_model": "fss.engine.trained",
-    "load_protocol": "fss.engine.api",
+    "Predictor": "fss.photos.predictor",
+    "Protocol": "fss.testing.api",
+    "Score": "fss.testing.api",
+    "Support": "fss.photos.annotations",
+    "evaluate": "fss.testing.api",
+    "load_model": "fss.runs.trained",
+    "load_protocol": "fss.testing.api",
     "to_rgb": "fss.ops",
 }
 

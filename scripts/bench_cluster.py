@@ -21,10 +21,10 @@ import torch
 from fss.bench.plain_cluster import Plain
 from fss.cli import main as fss
 from fss.data.files import read_image, read_mask
-from fss.engine.memory import keep_freed_memory
-from fss.engine.precision import wants_half
 from fss.episode import IGNORE
-from fss.weak.clustering import PUBLISHED, Clusterer
+from fss.runs.memory import keep_freed_memory
+from fss.runs.precision import wants_half
+from fss.scribbles.clustering import PUBLISHED, Clusterer
 
 
 def steps(photo: Path, scribble: Path, count: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import torch
 
 from fss.bench.cases import Setting, cached, encode, few_shot
 from fss.bench.run import timed
-from fss.engine.precision import wants_half
+from fss.runs.precision import wants_half
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -10,5 +10,5 @@ if ! "$FSS_PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available()
     echo "no CUDA here: this check needs a GPU (GPU $CUDA_VISIBLE_DEVICES was asked for)" >&2
     exit 2
 fi
-"$FSS_PYTHON" -m pytest tests/bench tests/engine/test_devices.py tests/backbones tests/heads tests/test_ops.py
+"$FSS_PYTHON" -m pytest tests/bench tests/testing/test_devices.py tests/backbones tests/heads tests/test_ops.py
 exec "$FSS_PYTHON" -m fss bench --gpus 0 --precision bf16 --runs 5

@@ -24,16 +24,16 @@ from fss.bench.cases import Setting
 from fss.bench.run import timed
 from fss.config import Config
 from fss.data.source import open_source
-from fss.engine import checkpoint
-from fss.engine.precision import wants_half
-from fss.engine.pretrain import pretrain
-from fss.engine.run import write_text
-from fss.engine.test import test
-from fss.engine.train import train
 from fss.errors import UserError
 from fss.metrics import interval95
 from fss.model import build_backbone, build_model, build_neck
 from fss.recipes import load_config
+from fss.runs import checkpoint
+from fss.runs.precision import wants_half
+from fss.testing.test import test
+from fss.training.base import pretrain
+from fss.training.heads import train
+from fss.writing import write_text
 
 NECKS = {
     "ppm": ["neck.type=ppm"],

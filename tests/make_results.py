@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fss.pictures.overlay import file_name, write_jpeg
 from fss.report.episodes import Scored, episodes_text
-from fss.report.overlay import file_name, write_jpeg
 
 MEASURED = Path(__file__).parent.parent / "docs/results/shapes_fold0_cwt_1shot.json"
 CLASSES = ('<b>&"x', "plain", "ünï/code, too")

@@ -24,14 +24,14 @@ from fss.data.planfile import read_plan
 from fss.data.prepare.coco import Region, draw, read_annotations
 from fss.data.prepare.labelme import read as read_labelme
 from fss.data.source import open_source
-from fss.engine import checkpoint
 from fss.errors import UserError
 from fss.recipes import load_config
 from fss.report.episodes import read_episodes
-from fss.report.page import report_page
+from fss.report.page.page import report_page
+from fss.report.page.svg import curves
 from fss.report.results import make_rows, read_results
-from fss.report.svg import curves
 from fss.report.training import read_log, stretches
+from fss.runs import checkpoint
 from tests.make import make_folder
 
 many = settings(

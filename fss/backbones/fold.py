@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fss.winograd import Winograd, suits
+from fss.backbones.winograd import Winograd, suits
 
 
 def fold(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.episode import IGNORE
-from fss.weak.clustering import Clustering, Network
-from fss.weak.objective import Weights
+from fss.scribbles.clustering import Clustering, Network
+from fss.scribbles.objective import Weights
 
 
 def losses(response: Tensor, scribble: Tensor | None) -> Tensor:

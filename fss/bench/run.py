@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from statistics import median
@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from fss.bench.cases import Pair, Setting, cached, encode, few_shot, loading
 from fss.errors import UserError
+from fss.runs import distributed
+from fss.runs.precision import wants_half
 
 _AT_ONCE = 8  # units in one call of the cases that work in groups
 IMAGES, EPISODES = 350, 5000  # of the published test of a fold: 5 runs of 1,000 episodes over its images
@@ -112,3 +114,15 @@ def table(found: Times, setting: Setting, runs: int) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def run_bench(
+    names: Sequence[str] | None, runs: int, json: bool, size: int, layers: int, device: str, precision: str
+) -> None:
+    """Medians and ratios as a table, or medians of ours as one line of JSON."""
+    if size % 8 != 1 or size < 33:
+        raise UserError(f"--size {size}: allowed are 8n+1 from 33 on, such as {max(size // 8 * 8, 32) + 1}")
+    chosen = distributed.start(device)
+    setting = Setting(size, layers, chosen, wants_half(precision, chosen))
+    found = bench(setting, list(names or DEFAULT), runs, compare=not json)
+    print(json_line(found) if json else table(found, setting, runs))

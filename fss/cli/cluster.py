@@ -8,7 +8,7 @@ from fss.cli.common import GPU, Verb, choose_gpus, parse_point, run_options
 from fss.errors import UserError
 
 if TYPE_CHECKING:
-    from fss.weak.clustering import Clustering
+    from fss.scribbles.clustering import Clustering
 
 _OPTIONS = {
     "channels": (int, "Q", "channels of every map, so the most labels there can be"),
@@ -55,7 +55,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace) -> "Clustering":
     from dataclasses import replace
 
-    from fss.weak.clustering import PUBLISHED, Clustering
+    from fss.scribbles.clustering import PUBLISHED, Clustering
 
     given = {k: v for k in _OPTIONS if (v := getattr(options, k)) is not None}
     if "scribble_weight" in given:
@@ -69,10 +69,10 @@ def _cluster(options: argparse.Namespace, arguments: list[str]) -> None:
         raise UserError(f"--seed {options.seed}; allowed: 0 to {2**31 - 1}")
     device_name = choose_gpus(options, arguments) or "auto"
 
-    from fss.engine import distributed
-    from fss.engine.cluster import Job, run_cluster
-    from fss.engine.memory import keep_freed_memory
-    from fss.engine.precision import wants_half
+    from fss.runs import distributed
+    from fss.runs.memory import keep_freed_memory
+    from fss.runs.precision import wants_half
+    from fss.scribbles.cluster import Job, run_cluster
 
     settings, device = _settings(options), distributed.start(device_name)
     keep_freed_memory()  # this process does nothing else

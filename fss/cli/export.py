@@ -34,11 +34,11 @@ def _export(options: argparse.Namespace, arguments: list[str]) -> None:
     if stray:
         raise UserError(f"{stray[0]!r} is no option of a head (head.key=value, with --head)")
 
-    from fss.engine import verbs
+    from fss.exchange.export import run_export
     from fss.recipes import load_config
 
     head = load_config("shapes", "cwt", [f"head.type={o.head}", *o.settings]).head if o.head else None
-    verbs.run_export(o.checkpoint, o.out, o.shots, o.size, o.kind, o.seed, head)
+    run_export(o.checkpoint, o.out, o.shots, o.size, o.kind, o.seed, head)
 
 
 VERBS = {

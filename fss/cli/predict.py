@@ -9,7 +9,7 @@ from fss.cli.common import GPU, Verb, choose_gpus, parse_box, parse_point, run_o
 from fss.errors import UserError
 
 if TYPE_CHECKING:
-    from fss.engine.annotations import Support
+    from fss.photos.annotations import Support
 
 _MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the
 classes, 255 left out; or black and white. With a CLASS, the mask has one label,
@@ -53,7 +53,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _supports(options: argparse.Namespace) -> "Iterator[Support]":
-    from fss.engine.annotations import Support
+    from fss.photos.annotations import Support
 
     for kind in ("mask", "scribble"):
         flag = "support" if kind == "mask" else kind
@@ -90,7 +90,7 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
     device = choose_gpus(options, arguments)
     settings += [f"device={device}"] if device else []
 
-    from fss.engine.predict_files import Job, run_predict
+    from fss.photos.files import Job, run_predict
 
     run_predict(
         Job(

@@ -29,12 +29,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     device_name = choose_gpus(options, arguments) or config.device
 
     from fss.data.loading import loaders_watched
-    from fss.engine import distributed, pseudo_verbs
+    from fss.l2g.run import run_pseudo_label
+    from fss.runs import distributed
 
     device = distributed.start(device_name)
     try:
         with loaders_watched():
-            pseudo_verbs.run_pseudo_label(str(words[0]), config, device)
+            run_pseudo_label(str(words[0]), config, device)
     finally:
         distributed.stop()
 

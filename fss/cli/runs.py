@@ -52,17 +52,18 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     device_name = choose_gpus(options, arguments) or config.device
 
     from fss.data.loading import loaders_watched
-    from fss.engine import distributed, verbs
+    from fss.runs import distributed
+    from fss.training import pipeline
 
     device = distributed.start(device_name)
     try:
-        pictures = verbs.Pictures(options.visualize, options.explain)
+        pictures = pipeline.Pictures(options.visualize, options.explain)
         with loaders_watched():
             if options.verb == "run-folds":
                 folds = range(config.data.folds)
-                verbs.run_folds([_config(options, f"data.fold={f}") for f in folds], device, pictures)
+                pipeline.run_folds([_config(options, f"data.fold={f}") for f in folds], device, pictures)
             else:
-                verbs.VERBS[options.verb](config, device, options.checkpoint, pictures)
+                pipeline.VERBS[options.verb](config, device, options.checkpoint, pictures)
     finally:
         distributed.stop()
 

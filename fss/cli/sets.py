@@ -43,33 +43,33 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.engine import verbs
+    from fss.data.prepare.run import run_prepare
 
     given = {k: v for k, v in vars(options).items() if k not in ("verb", "name")}
-    verbs.run_prepare(options.name, given)
+    run_prepare(options.name, given)
 
 
 def _check(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.engine import verbs
+    from fss.pictures.sheets import run_check
     from fss.recipes import load_config
 
     settings, names = settings_and_paths(options.paths)
     if len(names) != 1:
         raise UserError("check-data takes one name, such as pascal")
     settings += [f"test.shots={options.shots}"] if options.shots else []
-    verbs.run_check(load_config(str(names[0]), "prototype", settings, options.config))
+    run_check(load_config(str(names[0]), "prototype", settings, options.config))
 
 
 def _plan(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.engine import verbs
     from fss.recipes import load_config
+    from fss.testing.plans import run_plan
 
     settings, paths = settings_and_paths(options.paths)
     if len(paths) != 1:
         raise UserError(f"plan writes one file, got {len(paths)} names")
     named = {"data.fold": options.fold, "test.shots": options.shots}
     settings += [f"{key}={value}" for key, value in named.items() if value is not None]
-    verbs.run_plan(load_config(options.data, "prototype", settings, options.config), paths[0])
+    run_plan(load_config(options.data, "prototype", settings, options.config), paths[0])
 
 
 VERBS = {

@@ -44,19 +44,17 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.engine import verbs
+    from fss.report.run import run_report
 
-    verbs.run_report(options.paths, options.out, options.compare, options.pictures)
+    run_report(options.paths, options.out, options.compare, options.pictures)
 
 
 def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.engine import verbs
+    from fss.bench.run import run_bench
 
     names = options.only.split(",") if options.only else None
     device = choose_gpus(options, arguments) or "auto"
-    verbs.run_bench(
-        names, options.runs, options.json, options.size, options.layers, device, options.precision
-    )
+    run_bench(names, options.runs, options.json, options.size, options.layers, device, options.precision)
 
 
 def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -68,9 +66,9 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
     named = {"data.fold": options.fold, "train.shots": options.shots}
     settings += [f"{key}={value}" for key, value in named.items() if value is not None]
 
-    from fss.engine import verbs
+    from fss.exchange.convert import run_convert
 
-    verbs.run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
+    run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
 
 
 VERBS = {

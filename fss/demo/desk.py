@@ -13,9 +13,9 @@ import torch
 from fss.data.photos import read_photo
 from fss.demo.drawing import LONGEST, Way, shrunk, strokes, support
 from fss.demo.models import Models
-from fss.engine.annotations import Support, read_support
-from fss.engine.prediction import COLOURS, Prediction, overlay
 from fss.errors import UserError
+from fss.photos.annotations import Support, read_support
+from fss.photos.prediction import COLOURS, Prediction, overlay
 
 View = Literal["overlay", "mask", "probability"]
 SEED = 2021  # of masks made from strokes, as `Predictor`'s

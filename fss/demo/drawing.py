@@ -7,9 +7,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from fss.engine.annotations import Support
 from fss.episode import IGNORE
 from fss.errors import UserError
+from fss.photos.annotations import Support
 
 Way = Literal["paint", "scribble", "box", "file"]
 LONGEST = 900  # pixels of a side in the browser

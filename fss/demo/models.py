@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fss.engine.annotations import Support
-from fss.engine.predict import Predictor
 from fss.errors import UserError
+from fss.photos.annotations import Support
+from fss.photos.predictor import Predictor
 
 NONE = ""  # no checkpoint: prototypes on a pretrained backbone
 KEPT = 2  # models in memory

@@ -20,10 +20,10 @@ from fss.demo.acts import Acts
 from fss.demo.look import CSS, theme
 from fss.demo.models import Models, checkpoints
 from fss.demo.page import Page
-from fss.engine import distributed
-from fss.engine.predict import Predictor
 from fss.errors import UserError
+from fss.photos.predictor import Predictor
 from fss.recipes import load_config
+from fss.runs import distributed
 
 HOST = "127.0.0.1"  # never another: the page asks nobody for a password
 _QUIET = {

@@ -83,7 +83,7 @@ def _devices() -> Iterator[Item]:
 def _bfloat16(device: str) -> Item:
     import torch
 
-    from fss.engine.precision import wants_half
+    from fss.runs.precision import wants_half
 
     if wants_half("auto", torch.device(device)):
         return Item(SECTION, "bfloat16", "ok", f"the {device} computes in it; precision=auto uses it")

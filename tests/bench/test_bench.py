@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.engine.test_devices import DEVICES
 
 from fss.bench import plain
 from fss.bench.cases import Setting, build, disc, episode, loading
@@ -13,7 +14,6 @@ from fss.cli import main
 from fss.ops import binary_mask, resize
 from tests.backbones.test_fold import unsettled
 from tests.conftest import relative_error
-from tests.engine.test_devices import DEVICES
 
 SIZE = 97
 

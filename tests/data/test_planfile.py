@@ -10,9 +10,9 @@ from fss.cli import main
 from fss.data.plan import plan_hash
 from fss.data.planfile import plan_text, read_plan
 from fss.data.source import open_source
-from fss.engine.test import make_plans
 from fss.errors import UserError
 from fss.recipes import load_config
+from fss.testing.plans import make_plans
 from tests.make import TINY, make_folder
 
 

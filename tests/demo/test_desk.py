@@ -10,9 +10,9 @@ from PIL import Image
 from fss.demo import desk as work
 from fss.demo.desk import Desk
 from fss.demo.models import NONE, Models
-from fss.engine.predict import Predictor
-from fss.engine.prediction import COLOURS, Prediction
 from fss.errors import UserError
+from fss.photos.prediction import COLOURS, Prediction
+from fss.photos.predictor import Predictor
 
 CPU = torch.device("cpu")
 SETTINGS = ("backbone.weights=random", "backbone.layers=18", "data.size=49", "device=cpu", "precision=fp32")

@@ -1,0 +1,193 @@
+"""Authors' files -> checkpoints of ours. Names that are missing, unknown or misshapen are errors."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fss.backbones.resnet import ResNet
+from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
+from fss.config import Config, HeadConfig, NeckConfig
+from fss.data.classes import fold_classes
+from fss.errors import UserError
+from fss.model import BaseSegmenter, build_model
+from fss.necks import Neck
+from fss.necks.ppm import PyramidPooling
+from fss.recipes import load_config
+from fss.runs import checkpoint
+from fss.runs.network import about_base, about_few_shot
+
+State = Mapping[str, Tensor]
+Converted = tuple[nn.Module, dict[str, Any], State]  # an empty model, its account, parameters in its names
+# First part of a published name -> ours; what no row knows keeps its name and is refused.
+_BACKBONE = {f"layer{i}": f"backbone.layer{i}" for i in range(5)}
+_BASE = {**_BACKBONE, "ppm": "neck", "bottleneck": "neck.bottleneck"}
+_CWT = {**_BASE, **{n: f"head.transformer.{n}" for n in ("w_qkvs", "fc", "layer_norm")}}
+_CONTEXT = (
+    "corr_conv", "alpha_conv", "beta_conv", "inner_cls", "res1", "res2", "cls", "ASPP", "skip1", "skip2",
+    "skip3", "decoder", "cls_aux",
+)  # fmt: skip
+_ASGNET = {**_BACKBONE, "down_conv": "head.down_conv", **{n: f"head.context.{n}" for n in _CONTEXT}}
+_BLOCKS_OF_STAGE_3 = {6: 50, 23: 101}
+
+
+def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dict[str, Any]:
+    """Write a checkpoint of ours from published files, and return what it says of itself.
+
+    Args:
+        kind: "backbone" (ImageNet ResNet), "cwt-base" (PSPNet of stage 1), "cwt" (that and the classifier
+            weight transformer, two files) or "asgnet" (the whole model).
+        config: what the files do not tell: data, fold and size that they were trained on, shots, and head
+            options without parameters.
+
+    Raises:
+        UserError: a file that cannot be read, names or shapes that do not fit, or `out` exists.
+    """
+    if kind != "backbone" and config.data.fold == -1:
+        raise UserError("fold -1 holds out every class; name the fold that the files were trained on")
+    if out.exists():
+        raise UserError(f"{out} exists; name another file, or delete it")
+    state: dict[str, Tensor] = {}
+    for path in inputs:
+        part = read_state(path)
+        twice = sorted(state.keys() & part.keys())
+        if twice:
+            raise UserError(
+                f"{path} holds {twice[0]} again, of {len(twice)} names that stand in another file"
+            )
+        state |= part
+    source = " and ".join(map(str, inputs))
+    model, about, named = KINDS[kind](state, config, source)
+    load_strict(model, named, source)
+    facts = {
+        "converted": [{"file": p.name, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in inputs],
+        "steps": None,
+    }
+    checkpoint.save(
+        out, about, model, settings={}, facts=facts, optimizer={}, step=0, spent=0.0, best=float("nan"),
+        validated=0,
+    )  # fmt: skip
+    return about
+
+
+def _backbone(state: State, config: Config, source: str) -> Converted:
+    state = rename(state)
+    backbone = _resnet(state, source)
+    return backbone, {"stage": "backbone", "layers": backbone.layers, "stem": _stem(backbone)}, state
+
+
+def _cwt_base(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
+    neck = _neck(state, backbone, source)
+    model = BaseSegmenter(backbone, neck, _sizes(state, "classifier.weight", source)[0])
+    shaped = _shaped(config, backbone, neck)
+    return (
+        model,
+        about_base(shaped, _stem(backbone), fold_classes(config.data).trained),
+        _renamed(state, _BASE),
+    )
+
+
+def _cwt(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
+    neck = _neck(state, backbone, source)
+    hidden, width = _sizes(state, "w_qkvs.weight", source)
+    if width != neck.channels:
+        raise UserError(f"{source}: the transformer is for {width} channels, the network has {neck.channels}")
+    shaped = _shaped(config, backbone, neck, {"heads": hidden // width, "transformer": True})
+    kept = {k: v for k, v in _renamed(state, _CWT).items() if k != "classifier.weight"}
+    return *_few_shot(shaped, backbone, neck), kept
+
+
+def _asgnet(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
+    context = "aspp" if any(name.startswith("ASPP.") for name in state) else "pyramid"
+    width = _sizes(state, "down_conv.0.weight", source)[0]
+    shaped = _shaped(config, backbone, None, {"context": context, "width": width})
+    return *_few_shot(shaped, backbone, None), _renamed(state, _ASGNET)
+
+
+Kind = Callable[[State, Config, str], Converted]
+KINDS: dict[str, Kind] = {"backbone": _backbone, "cwt-base": _cwt_base, "cwt": _cwt, "asgnet": _asgnet}
+
+
+def _few_shot(config: Config, backbone: ResNet, neck: Neck | None) -> tuple[nn.Module, dict[str, Any]]:
+    about = about_few_shot(config, _stem(backbone), fold_classes(config.data).trained)
+    model = build_model(config.head.type, config.head.options, backbone, neck)
+    return model, {**about, "shots": config.train.shots}
+
+
+def _shaped(
+    config: Config, backbone: ResNet, neck: Neck | None, options: Mapping[str, Any] | None = None
+) -> Config:
+    """The configuration, with the layers, neck and head options that the files have."""
+    shape = {"layers": backbone.layers, "stage1": neck is not None, "stride": backbone.stride}
+    update: dict[str, Any] = {"backbone": config.backbone.model_copy(update=shape)}
+    if neck:
+        update["neck"] = NeckConfig(channels=neck.channels, dropout=config.neck.dropout)
+    if options:
+        update["head"] = HeadConfig(type=config.head.type, **{**config.head.options, **options})
+    return config.model_copy(update=update)
+
+
+def _resnet(state: State, source: str) -> ResNet:
+    """An empty ResNet of the layers and stem that a state dict of published names has."""
+    blocks = {name.split(".")[1] for name in state if name.startswith("layer3.")}
+    if len(blocks) not in _BLOCKS_OF_STAGE_3 or "layer4.0.conv3.weight" not in state:
+        raise UserError(
+            f"{source} holds no ResNet-50 or 101: wanted layer4.0.conv3.weight, and 6 or 23 blocks in layer3 "
+            f"(it has {len(blocks)}). For `cwt` give two files: the base model and the transformer"
+        )
+    return ResNet(_BLOCKS_OF_STAGE_3[len(blocks)], has_deep_stem(state))
+
+
+def _stem(backbone: ResNet) -> str:
+    return "deep" if backbone.deep_stem else "plain"
+
+
+def _neck(state: State, backbone: ResNet, source: str) -> PyramidPooling:
+    return PyramidPooling(backbone.channels, _sizes(state, "bottleneck.0.weight", source)[0])
+
+
+def _sizes(state: State, name: str, source: str) -> tuple[int, ...]:
+    if name not in state:
+        raise UserError(f"{source}: no {name} among its {len(state)} names; is it of this --kind?")
+    if state[name].dim() < 2 or not 0 < max(state[name].shape[:2]) <= 2**20 or 0 in state[name].shape:
+        raise UserError(f"{source}: {name} has the shape {tuple(state[name].shape)}, which no such layer has")
+    return tuple(state[name].shape[:2])
+
+
+def _renamed(state: State, table: Mapping[str, str]) -> dict[str, Tensor]:
+    out = {}
+    for name, value in state.items():
+        head, dot, tail = name.partition(".")
+        out[f"{table.get(head, head)}{dot}{tail}"] = value
+    return out
+
+
+def run_convert(
+    kind: str, inputs: Sequence[Path], out: Path, data: str, settings: Sequence[str], extra: Sequence[str]
+) -> None:
+    """Published weights into a checkpoint, and how to use it."""
+    if kind not in KINDS:
+        raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
+    config = load_config(data, "asgnet" if kind == "asgnet" else "cwt", settings, extra)
+    about = convert(kind, inputs, out, config)
+    what = f"ResNet-{about['layers']}, {about['stem']} stem"
+    if kind == "backbone":
+        print(f"{out}: {what}. Use it with backbone.weights={out}")
+        return
+    on = f"{about['data']} fold {about['fold']}"
+    if kind == "cwt-base":
+        print(
+            f"{out}: base network, {what}, {on}. Use it with backbone.base={out} (and backbone.stage1=true)"
+        )
+        return
+    said = [text for text in settings if not text.startswith(("data.fold=", "train.shots="))]
+    if about["head"] == "asgnet":
+        said.append(f"head.context={about['head_options']['context']}")
+    run = f"{data} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
+    print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
+    print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))

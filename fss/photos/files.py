@@ -1,0 +1,198 @@
+"""`fss predict`: photos in, masks and overlays out; what is done already is passed over."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fss.data.photos import photos_of
+from fss.errors import UserError
+from fss.photos.annotations import Support
+from fss.photos.prediction import Prediction, check_threshold
+from fss.photos.predictor import Predictor, check_tile
+from fss.scribbles.masks import Method
+from fss.writing import write_text
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for.
+
+    Attributes:
+        queries: photos, and folders of them.
+        out: the folder for all that is written.
+        others: as of `Predictor` and `Prediction`.
+    """
+
+    supports: Sequence[Support]
+    queries: Sequence[Path]
+    out: Path
+    checkpoint: Path | None = None
+    head: str = "prototype"
+    threshold: float = 0.5
+    tile: int | None = None
+    size: int | None = None
+    support_by: Method = "clustering"
+    settings: Sequence[str] = field(default_factory=tuple)
+
+    def account(self) -> dict[str, Any]:
+        """All that decides a result, apart from the query."""
+        return {
+            "checkpoint": _digest(self.checkpoint) if self.checkpoint else None,
+            "head": self.head, "threshold": self.threshold, "tile": self.tile,
+            "size": self.size, "support_by": self.support_by, "settings": list(self.settings),
+            "supports": [_account(s) for s in self.supports],
+        }  # fmt: skip
+
+
+def run_predict(job: Job) -> int:
+    """Segment every query; returns how many could not be read, each of which was named.
+
+    Raises:
+        UserError: anything wrong with supports, checkpoint or settings, before any work; or every query
+            is unreadable.
+    """
+    check_threshold(job.threshold)
+    check_tile(job.tile)
+    if job.out.exists() and not job.out.is_dir():
+        raise UserError(f"{job.out} is a file; name a folder for the results")
+    queries, about = photos_of(job.queries), job.account()
+    _check_nothing_is_lost(job, queries)
+    left = [path for path in queries if _said(job, path).get("about") != {**about, "query": _digest(path)}]
+    done = len(queries) - len(left)
+    if done:
+        print(f"{done} of {len(queries)} done already -> {job.out}")
+    if not left:
+        return 0
+    predictor = Predictor(
+        job.checkpoint, head=job.head, settings=job.settings, size=job.size, support_by=job.support_by
+    ).learn(job.supports)
+    print(f"classes: {', '.join(predictor.classes)}; seen at {predictor.size} px on {predictor.device}")
+    problems = []
+    for path in tqdm(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
+        try:
+            _one(job, predictor, path, about)
+        except (UserError, OSError) as error:  # OSError: no space, no permission
+            problems.append(str(error))
+            tqdm.write(f"left out: {error}")
+    if len(problems) == len(queries):
+        raise UserError("no query could be segmented:\n" + "\n".join(problems))
+    if problems:
+        raise UserError(
+            f"{len(problems)} of {len(queries)} queries could not be segmented; the others are in {job.out}"
+        )
+    return len(problems)
+
+
+def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
+    """Results must not lie among photos, and must not take the place of anything but older results.
+
+    Raises:
+        UserError: names what is in the way.
+    """
+    drawn = [Path(s.marks) for s in job.supports if isinstance(s.marks, str | Path)]
+    images = [Path(str(s.image)) for s in job.supports]
+    for path in [*queries, *images, *drawn]:
+        if path.resolve().parent == job.out.resolve():
+            raise UserError(f"{path} lies in {job.out}, where the results go; name another folder with --out")
+    for path in queries:
+        told = _account_of(job, path)
+        other = Path(told.get("image", path))
+        if other != path and other.is_file() and _digest(other) != _digest(path):
+            raise UserError(f"{job.out} holds the results of {other}, named as {path} is; name another --out")
+        first = job.out / f"{path.stem}_labels.png"
+        if first.exists() and not told:
+            raise UserError(f"{first} is there and no result of fss predict; name another folder with --out")
+
+
+def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> None:
+    start, digest = time.monotonic(), _digest(path)
+    bar = tqdm(desc=path.name, unit="tile", leave=False, disable=None if job.tile else True)
+
+    def progress(done: int, every: int) -> None:
+        bar.total = every
+        bar.update(done - bar.n)
+
+    found = predictor(path, job.tile, progress)
+    bar.close()
+    old = _account_of(job, path).get("files", [])
+    # Said before it is done, so that what a killed run leaves behind is known to be a result.
+    _tell(job, path, {"image": str(path), "files": old})
+    files = found.save(job.out, path.stem, job.threshold)
+    for name in set(old) - {f.name for f in files}:  # of classes that are none any more
+        (job.out / Path(name).name).unlink(missing_ok=True)
+    shares = _shares(found, job.threshold)
+    seconds = round(time.monotonic() - start, 1)
+    told = {
+        "about": {**about, "query": digest}, "image": str(path), "classes": found.classes, "percent": shares,
+        "seconds": seconds, "labels": dict(zip(found.values, found.classes, strict=True)),
+        "files": [f.name for f in files], "labels_sha256": _digest(files[0]),
+    }  # fmt: skip
+    _tell(job, path, told)
+    tqdm.write(f"{path}: {_summary(found, shares, job.threshold)}, {seconds} s -> {files[1]}")
+
+
+def _summary(found: Prediction, shares: dict[str, float], threshold: float) -> str:
+    seen = sorted((-share, name) for name, share in shares.items() if share)
+    if seen:
+        return ", ".join(f"{name} {-share:.1f}%" for share, name in seen) + " of the image"
+    most = max(float(found.probability(n).max()) for n in range(len(found.classes)))
+    return (
+        f"nothing above {threshold}; the likeliest pixel has {most:.2f} (another --threshold, a second "
+        "support, or another checkpoint may help)"
+    )
+
+
+def _shares(found: Prediction, threshold: float) -> dict[str, float]:
+    """Percent of the image that each class covers."""
+    labels = found.labels(threshold)
+    counts = np.bincount(labels.ravel(), minlength=256)[found.values]
+    return {n: round(100 * int(c) / labels.size, 3) for n, c in zip(found.classes, counts, strict=True)}
+
+
+def _told(job: Job, path: Path) -> Path:
+    return job.out / f"{path.stem}_predict.json"
+
+
+def _tell(job: Job, path: Path, told: dict[str, Any]) -> None:
+    write_text(_told(job, path), json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+
+
+def _account_of(job: Job, path: Path) -> dict[str, Any]:
+    """What an earlier run wrote of a query of this name, finished or not."""
+    try:
+        told = json.loads(_told(job, path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("files"), list) else {}
+
+
+def _said(job: Job, path: Path) -> dict[str, Any]:
+    """What a run that ended wrote of this query; nothing where a file is gone or the map is another."""
+    told = _account_of(job, path)
+    names = [str(name) for name in told.get("files", [])]
+    there = bool(names) and all((job.out / name).is_file() for name in names)
+    return told if there and told.get("labels_sha256") == _digest(job.out / names[0]) else {}
+
+
+def _account(support: Support) -> dict[str, Any]:
+    marks = support.marks
+    return {
+        "image": _digest(Path(str(support.image))), "kind": support.kind, "name": support.name,
+        "marks": _digest(Path(marks)) if isinstance(marks, str | Path) else [list(m) for m in marks],
+    }  # fmt: skip
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content; of its name, where it cannot be read, which whoever uses it will tell."""
+    try:
+        content = path.read_bytes() if path.is_file() else str(path).encode(errors="replace")
+    except OSError:
+        content = str(path).encode()
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,173 @@
+"""Pictures of episodes: support with its true mask | query with its true mask | query with the prediction."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from fss.data.files import read_image, read_mask
+from fss.data.lists import Sample
+from fss.data.plan import Draw
+from fss.data.source import Source
+from fss.data.transforms import fit, fit_mask, fitted_size
+from fss.heads import Panel
+from fss.pictures.marks import draw_marks
+from fss.pictures.panels import LEAST, draw_panel
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)  # RGB: true masks, predictions
+# position, class -> a support's made mask (h,w) and its marks (h,w) or None
+Made = Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
+_SHEET = (2, 6)  # rows and columns of one block of the contact sheet
+
+
+def blend(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """An image (H,W,3) uint8 with `mask` (H,W) bool coloured half and half."""
+    out = image.copy()
+    out[mask] = (image[mask] / 2 + np.array(colour) / 2).astype(np.uint8)
+    return out
+
+
+def row(panels: list[np.ndarray]) -> np.ndarray:
+    """Panels (H,W,3) side by side at one height, a white line between."""
+    height = max(LEAST, *(p.shape[0] for p in panels))
+    sized = [cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height)) for p in panels]
+    line = np.full((height, 4, 3), 255, np.uint8)
+    return np.concatenate([x for p in sized for x in (p, line)][:-1], 1)
+
+
+def rows(panels: list[np.ndarray], most: int = 6) -> np.ndarray:
+    """Panels in rows of `most`, white where the last one has fewer."""
+    made = [row(panels[i : i + most]) for i in range(0, len(panels), most)]
+    width = max(r.shape[1] for r in made)
+    return np.concatenate(
+        [
+            cv2.copyMakeBorder(r, 0, 4, 0, width - r.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3)
+            for r in made
+        ]
+    )[:-4]
+
+
+def episode_row(
+    source: Source, size: int, draw: Draw, prediction: Tensor, made: Made | None = None
+) -> np.ndarray:
+    """Supports with their masks | query with true mask | query with prediction (S,S), as RGB (H,W,3) uint8.
+
+    Args:
+        made: masks that supports have in place of the true ones; the marks behind them are drawn, too.
+    """
+    pairs = [_prepared(source, size, i, draw.class_id) for i in (*draw.supports, draw.query)]
+    query, truth = pairs[-1]
+    predicted = prediction.cpu().numpy()[: truth.shape[0], : truth.shape[1]] == 1
+    panels = [blend(image, mask, RED) for image, mask in pairs]
+    for n, i in enumerate(draw.supports if made else ()):
+        mask, marks = made(i, draw.class_id)  # type: ignore[misc]
+        panels[n] = blend(pairs[n][0], mask == 1, RED)
+        panels[n] = panels[n] if marks is None else draw_marks(panels[n], marks)
+    return row([*panels, blend(query, predicted, BLUE)])
+
+
+def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and binary mask as the network sees them, without the canvas's padding."""
+    sample = source.samples[position]
+    image, mask = read_image(sample.image), read_mask(sample.mask)
+    h, w = fitted_size(mask.shape[0], mask.shape[1], size)
+    fitted = fit(image, size)[:h, :w]
+    return fitted, fit_mask(mask, size)[:h, :w] == sample.value(class_id)
+
+
+def file_name(class_name: str) -> str:
+    """A class's name as part of a file's, on any file system: 60 bytes at most."""
+    plain = re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "-", class_name)
+    return plain.encode(errors="ignore")[:60].decode(errors="ignore")
+
+
+def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int = 12) -> None:
+    """The first `most` images of a class with its mask in red, on one page; nothing where there are none."""
+    if not samples:
+        return
+    panels = []
+    for sample in samples[:most]:
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        panels.append(
+            cv2.resize(
+                blend(image, mask == sample.value(class_id), RED), (200, 150), interpolation=cv2.INTER_AREA
+            )
+        )
+    panels += [np.full((150, 200, 3), 255, np.uint8)] * (-len(panels) % 6)
+    page = np.concatenate([np.concatenate(panels[i : i + 6], 1) for i in range(0, len(panels), 6)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jpeg(path, page)
+
+
+class EpisodePictures:
+    """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
+
+    What explains an episode goes into a picture beside it, `explain_` before its name.
+
+    Args:
+        folder: exists; pictures of an earlier test are removed with `clear` so that two never mix.
+        made: as of `episode_row`.
+    """
+
+    def __init__(self, folder: Path, source: Source, size: int, made: Made | None = None) -> None:
+        self.folder, self.source, self.size, self.made = folder, source, size, made
+
+    def clear(self) -> None:
+        """Make the folder, and empty it of pictures."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*.jpg"):
+            path.unlink()
+
+    def add(
+        self, run: int, number: int, draw: Draw, prediction: Tensor, iou: float, panels: Sequence[Panel] = ()
+    ) -> None:
+        """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
+        name = file_name(self.source.classes[draw.class_id - 1])
+        path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
+        write_jpeg(path, episode_row(self.source, self.size, draw, prediction, self.made))
+        if panels:
+            images = [_prepared(self.source, self.size, i, draw.class_id)[0] for i in draw.images]
+            drawn = [p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.size)]
+            write_jpeg(path.with_name(f"explain_{path.name}"), rows(drawn))
+
+    def contact_sheet(self) -> Path:
+        """The dozen best, median and worst episodes on one page; returns its path."""
+        every = sorted(self.folder.glob("run*.jpg"), key=lambda p: float(p.stem.rpartition("iou")[2]))
+        dozen = _SHEET[0] * _SHEET[1]
+        middle = max(0, len(every) // 2 - dozen // 2)
+        blocks = [("best", every[::-1][:dozen]), ("median", every[middle:][:dozen]), ("worst", every[:dozen])]
+        page = np.concatenate([_block(title, paths) for title, paths in blocks], 0)
+        path = self.folder / "contact_sheet.jpg"
+        write_jpeg(path, page)
+        return path
+
+
+def _block(title: str, paths: list[Path]) -> np.ndarray:
+    """A titled grid of pictures, each with its IoU below."""
+    rows, columns = _SHEET
+    width, height = 300, 130
+    out = np.full((30 + rows * height, columns * width, 3), 255, np.uint8)
+    _text(out, title, (8, 22), 0.7)
+    for n, path in enumerate(paths):
+        image = read_image(path)
+        scale = min((width - 8) / image.shape[1], (height - 28) / image.shape[0])
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        top, left = 30 + n // columns * height, n % columns * width + 4
+        out[top : top + small.shape[0], left : left + small.shape[1]] = small
+        name, _, iou = path.stem.split("_", 2)[2].rpartition("_iou")
+        label = f"{name.replace('_', ' ')}  IoU {float(iou):.1f}"
+        _text(out, label, (left, top + small.shape[0] + 14), 0.4)
+    return out
+
+
+def _text(image: np.ndarray, text: str, place: tuple[int, int], scale: float) -> None:
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """JPEG through memory: OpenCV's own writer fails silently on names it cannot take."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    path.write_bytes(data.tobytes())

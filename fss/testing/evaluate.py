@@ -1,0 +1,172 @@
+"""Scoring on planned episodes: of a model of ours, or of whatever answers. Knows no head by name."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fss.config import Config
+from fss.data.episodes import PictureSet
+from fss.data.plan import Draw
+from fss.data.source import Source
+from fss.episode import IGNORE
+from fss.errors import UserError
+from fss.heads import Panel
+from fss.metrics import EpisodeScore, counts
+from fss.model import FewShotModel
+from fss.ops import foreground
+from fss.runs import distributed
+from fss.testing.features import FeatureStore, Ready, Supports
+
+# (run, number in the run, draw, prediction (S,S) at network size, IoU in percent, the head's explanation)
+OnEpisode = Callable[[int, int, Draw, Tensor, float, list[Panel]], None]
+
+
+class Answer(NamedTuple):
+    """What is made of a batch of B episodes; fields as of `fss.heads.HeadOutput`."""
+
+    logits: Tensor  # (B,2,h,w), on any device
+    notes: dict[str, Tensor]
+    panels: Sequence[Panel]
+
+
+class Counted(NamedTuple):
+    """One episode's counts: its run, its number in the run, and the foreground's pixels."""
+
+    run: int
+    number: int
+    intersection: int
+    union: int
+
+
+@dataclass
+class Evaluation:
+    """Counts of each run and of each episode, in order, and how many episodes the head made a note of."""
+
+    runs: list[EpisodeScore] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    episodes: list[Counted] = field(default_factory=list)
+
+
+def feature_store(
+    model: FewShotModel, source: Source, config: Config, device: torch.device, frozen_only: bool = False,
+    supports: Supports | None = None,
+) -> FeatureStore:  # fmt: skip
+    """A store for a model's images; with `frozen_only` the head's `encode` is left for later."""
+    encode = model.extract if frozen_only else model.encode
+    originals = not frozen_only and config.test.label_size == "original"
+    pictures = PictureSet(source, config.data.size, originals)
+    budget = config.cache_gib * 2**30
+    alone = () if frozen_only else model.head.query_only
+    workers, prepare = config.data.workers, model.head.prepare
+    return FeatureStore(pictures, encode, prepare, device, budget, workers, alone, supports)
+
+
+@torch.no_grad()
+def evaluate(
+    model: FewShotModel, store: FeatureStore, plans: Sequence[Sequence[Draw]], num_classes: int, batch: int,
+    label_size: str = "network", on_episode: OnEpisode | None = None, explain: bool = False,
+    title: str = "testing",
+) -> Evaluation:  # fmt: skip
+    """Score a model of ours.
+
+    Args:
+        store: of `model.encode`, or of the frozen features alone.
+        batch: episodes at once; changes no number.
+        explain: ask head and neck for maps that explain, and hand them to `on_episode`.
+
+    All else as of `add_up`.
+    """
+    model.eval()
+    whole = store.encode == model.encode
+
+    def answer(ready: Ready) -> Answer:
+        query, support = (ready.query, ready.support) if whole else ready.encoded(model.head)
+        parts = (query, support, ready.support_masks, ready.extras)
+        output = model.head(*parts)
+        panels = model.head.explain(*parts) + _neck_panels(model, store, ready) if explain else ()
+        return Answer(output.logits, output.notes, panels)
+
+    return add_up(answer, store, plans, num_classes, batch, label_size, on_episode, title)
+
+
+def add_up(
+    answer: Callable[[Ready], Answer], store: FeatureStore, plans: Sequence[Sequence[Draw]], num_classes: int,
+    batch: int, label_size: str = "network", on_episode: OnEpisode | None = None, title: str = "testing",
+) -> Evaluation:  # fmt: skip
+    """Run every episode of every plan once, shared out over processes, and add up the counts.
+
+    Args:
+        answer: called with each batch of episodes.
+        plans: one per run.
+        label_size: "network" scores at S x S, "original" at the label's own size.
+        on_episode: called with each prediction, in the process that made it.
+
+    Raises:
+        UserError: an image or mask cannot be read, or logits are not finite.
+    """
+    out = Evaluation()
+    total = sum(len(plan) for plan in plans)
+    bar = tqdm(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
+    size = (store.pictures.size, store.pictures.size)
+    for run, plan in enumerate(plans):
+        score = EpisodeScore(num_classes)
+        shares = [(i, plan[i : i + batch]) for i in range(0, len(plan), batch)]
+        mine = shares[distributed.rank() :: distributed.world()]
+        for (first, _), ready in zip(mine, store.episodes(draws for _, draws in mine), strict=True):
+            logits, notes, panels = answer(ready)
+            if not logits.isfinite().all():
+                names = {store.pictures.source.samples[i].name for d in ready.draws for i in d.images}
+                raise UserError(f"logits are not finite in an episode of {', '.join(sorted(names))}")
+            out.notes.update({k: int(v.sum()) for k, v in notes.items()})
+            for i, (prediction, mask) in enumerate(_predictions(logits, ready, label_size)):
+                inter, union = counts(prediction[None], mask[None])
+                score.update(ready.class_id[i : i + 1], inter, union)
+                counted = Counted(run, first + i, int(inter[0, 1]), int(union[0, 1]))
+                out.episodes.append(counted)
+                if on_episode:
+                    iou = 100 * counted.intersection / max(1, counted.union)
+                    drawn = prediction
+                    if label_size != "network":
+                        drawn = foreground(logits[i : i + 1], size)[0]
+                    on_episode(run, first + i, ready.draws[i], drawn, iou, [p.of(i) for p in panels])
+            bar.update(len(ready.draws) * distributed.world())
+        score.all_reduce(store.device)
+        out.runs.append(score)
+    bar.close()
+    out.episodes, out.notes = _over_processes(out)
+    return out
+
+
+def _neck_panels(model: FewShotModel, store: FeatureStore, ready: Ready) -> list[Panel]:
+    """What the neck has to show of the queries, which are read once more for it."""
+    pictures = [store.pictures.load(d.query) for d in ready.draws]
+    return model.explain_neck(torch.stack([p.image for p in pictures]).to(store.device))
+
+
+def _predictions(logits: Tensor, ready: Ready, label_size: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Prediction and mask of each episode, both at the size that is scored."""
+    if label_size == "network":
+        masks: Sequence[Tensor] = list(ready.query_mask)
+    else:
+        masks = [square(m) for m in ready.originals]
+    for i, mask in enumerate(m.to(logits.device) for m in masks):
+        yield foreground(logits[i : i + 1], (mask.shape[0], mask.shape[1]))[0], mask
+
+
+def square(mask: Tensor) -> Tensor:
+    """A mask (H,W) at the top left of a square of its longer side, the rest 255: the canvas's own frame."""
+    side = max(mask.shape)
+    out = mask.new_full((side, side), IGNORE)
+    out[: mask.shape[0], : mask.shape[1]] = mask
+    return out
+
+
+def _over_processes(out: Evaluation) -> tuple[list[Counted], Counter[str]]:
+    """Episodes counted and notes taken by all processes, the episodes in the order of their plans."""
+    parts = distributed.gather((out.episodes, dict(out.notes)))
+    return sorted(c for each, _ in parts for c in each), sum((Counter(n) for _, n in parts), Counter())

@@ -1,0 +1,300 @@
+"""The training loop that both stages share: batches in, checkpoints and curves out."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from fss.config import ScheduleConfig
+from fss.errors import UserError
+from fss.runs import checkpoint, distributed
+from fss.training.curve import Curve
+from fss.training.optim import Budget, build_optimizer, learning_rate
+
+Validate = Callable[[SummaryWriter | None, int], float]
+
+
+class Losses(NamedTuple):
+    """What a step returns.
+
+    Attributes:
+        each: scalars, means over the batch, which are summed.
+        weight: what this batch counts for in the mean over processes and accumulated parts: the
+            pixels or episodes that its means are over.
+        names: of the images, for messages.
+    """
+
+    each: dict[str, Tensor]
+    weight: Tensor
+    names: Callable[[], Sequence[str]] = tuple
+
+
+class Fit:
+    """Trains `model` for a budget; keeps `last.pt` and `best.pt` in `folder`; goes on where it was stopped.
+
+    Args:
+        model: saved whole; its parameters with gradients learn.
+        config: the schedule; a run can only be continued with the same.
+        about: what the checkpoint says of itself; a run can only be continued with the same.
+        facts: what it also tells, for results.
+        validate: (writer or None, step) -> percent, higher is better; `measure` is its name.
+        seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
+        groups: the optimiser's, where not all parameters learn alike; "factor" multiplies the rate.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: ScheduleConfig, steps_per_epoch: int, folder: Path,
+        about: dict[str, Any], facts: dict[str, Any], validate: Validate, device: torch.device, seed: int,
+        groups: Sequence[dict[str, Any]] | None = None, measure: str = "mIoU",
+    ) -> None:  # fmt: skip
+        self.model, self.config, self.folder, self.about = model, config, folder, about
+        self.facts, self.validate, self.device, self.seed = facts, validate, device, seed
+        self.measure = measure
+        self.optimizer = build_optimizer(config, groups or model.parameters())
+        self.budget = Budget(config, steps_per_epoch)
+        self.best, self.validated, self.lines = -math.inf, 0, 0
+        self.curve: Curve | None = None
+        self.saved = time.monotonic()
+        self.resume()
+
+    def resume(self) -> None:
+        """Take up `last.pt`, if there is one, after checking that it is of the same run.
+
+        Raises:
+            UserError: the checkpoint there was trained with other settings.
+        """
+        path, best = self.folder / "last.pt", self.folder / "best.pt"
+        if not path.is_file() and not best.is_file():
+            return
+        if not path.is_file() or not best.is_file():
+            gone = best if path.is_file() else path
+            raise UserError(
+                f"{gone} is missing beside the other; put it back, or delete {self.folder} to train anew"
+            )
+        content = checkpoint.read(path)
+        checkpoint.require(content, self.about, path)
+        self.facts = content["facts"]
+        settings = self.config.model_dump(mode="json")
+        differ = [
+            f"{k}={content['settings'].get(k)} (now {v})"
+            for k, v in settings.items()
+            if content["settings"].get(k) != v and k not in _MAY_CHANGE
+        ]
+        if differ:
+            raise UserError(
+                f"{self.folder} was trained with other settings: {', '.join(differ)}. "
+                f"Repeat those to use it, {_OTHERWISE[self.about['stage']]}, or delete it to train anew"
+            )
+        checkpoint.fill(self.model, content, path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.budget.step, self.budget.spent = content["step"], content["spent"]
+        self.best, self.validated, self.lines = content["best"], content["validated"], content.get("lines", 0)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up and its end validated."""
+        return self.validated >= self.config.validations
+
+    def run(
+        self, batches: Iterator[Any], step: Callable[[Any], Losses], title: str, look_first: bool = False
+    ) -> None:
+        """Train to the end of the budget.
+
+        Args:
+            batches: endless, beginning with number `budget.step`.
+            step: batch -> losses.
+            look_first: validate before the first step too, so that training can only gain on its start.
+
+        Raises:
+            UserError: a loss or a parameter is not finite.
+        """
+        bar = tqdm(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
+        self.model.train()
+        self.budget.start_clock()
+        try:
+            with _alone_in(self.folder), _Signals() as signals:
+                if distributed.is_main():
+                    self.curve = Curve(self.folder, self.lines, self.budget.step)
+                if look_first and self.budget.step == 0 and self.best == -math.inf:
+                    self._validate(0.0)
+                self._loop(batches, step, bar, signals)
+        finally:
+            bar.close()
+            if self.curve:
+                self.curve.close()
+
+    def _loop(
+        self, batches: Iterator[Any], step: Callable[[Any], Losses], bar: Any, signals: "_Signals"
+    ) -> None:
+        while not self.done:
+            progress = distributed.agree(math.inf if signals.came else self.budget.progress, self.device)
+            if progress == math.inf:  # all processes stop before the same step
+                if distributed.is_main():
+                    self._save_both()
+                raise KeyboardInterrupt
+            if progress >= (self.validated + 1) / self.config.validations:
+                self._validate(progress)
+                continue
+            losses = self._learn([next(batches) for _ in range(self.config.accumulate)], step, progress)
+            if self.curve:
+                self.curve.add_step(self.budget.step, losses, self.optimizer.param_groups[0]["lr"])
+            self.budget.advance()
+            self._save_now_and_then()
+            bar.n = round(100 * self.budget.progress, 1)
+            bar.set_postfix_str(f"step {self.budget.step}, loss {losses['total']:.3f}", refresh=False)
+            bar.update(0)
+
+    def _learn(
+        self, parts: Sequence[Any], step: Callable[[Any], Losses], progress: float
+    ) -> dict[str, float]:
+        """One step of the optimiser: the mean over all parts of the batch in all processes.
+
+        The parts are loaded before this step's seed is set: a loader that starts draws a number itself.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, progress) * group.get("factor", 1.0)
+        torch.manual_seed((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        alone = self.config.accumulate == 1 and distributed.world() == 1
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            losses = step(part)
+            total = torch.stack(list(losses.each.values())).sum()
+            self._check_finite(total, losses)
+            (total if alone else total * losses.weight).backward()
+            scaled = {k: v.detach() * losses.weight for k, v in {**losses.each, "total": total}.items()}
+            scaled["weight"] = losses.weight.detach()
+            sums = {k: v.double() + sums.get(k, 0) for k, v in scaled.items()}
+        sums = {k: distributed.sum_over_processes(v) for k, v in sums.items()}
+        weight = float(sums.pop("weight"))
+        if not alone:
+            self._scale_gradients(distributed.world() / max(weight, 1e-12))
+        self.optimizer.step()
+        return {k: float(v) / max(weight, 1e-12) for k, v in sums.items()}
+
+    def _scale_gradients(self, factor: float) -> None:
+        """From sums, averaged over processes, to the mean over everything."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
+    def _check_finite(self, total: Tensor, losses: Losses) -> None:
+        if torch.isfinite(total):
+            return
+        names = list(losses.names())
+        shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+        raise UserError(
+            f"the loss is {float(total.detach())} at step {self.budget.step}"
+            f"{f', in {shown}' if names else ''}; {self._last_good()}"
+        )
+
+    def _last_good(self) -> str:
+        return (
+            f"the last good checkpoint, if it got so far, is {self.folder / 'last.pt'}. "
+            "Lower the learning rate, or try precision=fp32"
+        )
+
+    def _validate(self, progress: float) -> None:
+        # A step can jump over several marks; one look serves them all.
+        self.validated = int(progress * self.config.validations + 1e-9)
+        self.model.eval()
+        score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
+        self.model.train()
+        better = not self.best >= score  # not a number counts as worst
+        self.best = score if better else self.best
+        if self.curve:
+            self.curve.add_validation(self.budget.step, score, self.measure)
+        if distributed.is_main():
+            tqdm.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
+            # Best first: whoever finds `last.pt` complete must find `best.pt` too.
+            if better or not (self.folder / "best.pt").is_file():
+                self.save("best.pt")
+            self.save("last.pt")
+        distributed.barrier()
+        self.budget.start_clock()
+
+    def _save_now_and_then(self) -> None:
+        """Keep at most ten minutes of work at risk, however far apart the validations are."""
+        if distributed.is_main() and time.monotonic() - self.saved > _SAVE_EVERY:
+            self._save_both()
+
+    def _save_both(self) -> None:
+        """Between validations: `last.pt`, and a first `best.pt`, since one never stands without the other."""
+        if not (self.folder / "best.pt").is_file():
+            self.save("best.pt")
+        self.save("last.pt")
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint that training can go on from; none with parameters that are not finite."""
+        learnt = [p for p in self.model.parameters() if p.requires_grad]
+        if not all(bool(torch.isfinite(p).all()) for p in learnt):
+            raise UserError(f"parameters are not finite at step {self.budget.step}; {self._last_good()}")
+        if self.curve:
+            self.curve.flush()
+            self.lines = self.curve.lines
+        checkpoint.save(
+            self.folder / name, self.about, self.model, keep=self.config.keep if name == "last.pt" else 1,
+            lines=self.lines, settings=self.config.model_dump(mode="json"),
+            facts={**self.facts, "steps": self.budget.step, "seconds": round(self.budget.spent, 1)},
+            optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
+            best=self.best, validated=self.validated,
+        )  # fmt: skip
+        self.saved = time.monotonic()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder while training, so that two runs cannot overwrite each other."""
+    if not distributed.is_main() or sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{folder} is in use by another training; wait for it, or set tag= or output="
+            ) from None
+        for half in folder.glob(".*.part"):  # of a run that was killed while it saved
+            half.unlink(missing_ok=True)
+        yield
+
+
+class _Signals:
+    """While entered, Ctrl-C and SIGTERM ask for a stop between two steps; a second one stops at once."""
+
+    came = False
+
+    def __enter__(self) -> "_Signals":
+        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+_NAMED = "give this one a name (tag=NAME)"
+_OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": _NAMED, "pseudo": _NAMED}
+# Settings that say nothing of what is learned: checkpoints kept, where labels lie (their checksums are
+# compared), and how pseudo-masks are written once training is over.
+_MAY_CHANGE = ("keep", "labels", "saliency", "maps", "scales", "flips", "longest", "background", "pictures")
+_SAVE_EVERY = 600  # seconds
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

@@ -1,0 +1,179 @@
+"""Stage 2: a head learns from episodes of base classes, on a frozen network."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from fss.config import Config
+from fss.data.episodes import EpisodeSet
+from fss.data.loading import load_batches
+from fss.data.plan import Draw, Planner
+from fss.data.source import Source, open_source
+from fss.episode import Episode, collate
+from fss.heads import Head, HeadOutput
+from fss.model import FewShotModel, build_model, frozen_checksum
+from fss.ops import loss_weight, segmentation_loss
+from fss.pictures.overlay import episode_row
+from fss.runs import distributed
+from fss.runs.folders import open_folder, train_folder
+from fss.runs.network import about_few_shot, load_network
+from fss.testing.evaluate import evaluate, feature_store
+from fss.testing.features import Ready
+from fss.testing.plans import planner_for
+from fss.training.base import about_masks, refuse_other_domain
+from fss.training.fit import Fit, Losses, Validate
+
+# The validation plan takes this seed's place, so that it shares no episode stream with the reported one.
+VALIDATION_SEED = 1_000_003
+_SHOWN = 4  # validation episodes drawn for TensorBoard
+
+
+def train(config: Config, device: torch.device, half: bool) -> Path | None:
+    """Train stage 2, or go on with it, or find it done; returns its folder, None with nothing to learn.
+
+    Raises:
+        UserError: data or the base checkpoint is missing, or the folder holds another run.
+    """
+    refuse_other_domain(config)
+    cache = config.output / "cache"
+    base_side, val = (open_source(config.data, split, cache) for split in ("train", "select"))
+    net = load_network(config, base_side)
+    torch.manual_seed(config.seed + 1)
+    model = build_model(config.head.type, config.head.options, net.backbone, net.neck, net.tokens, half)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    if not model.head.learns:
+        return None
+    folder = train_folder(config)
+    about = {
+        **about_few_shot(config, net.told["stem"], base_side.base_names),
+        "shots": config.train.shots,
+        "seed": config.seed,
+        "min_pixels": config.data.min_pixels,
+        "small_classes": config.data.small_classes,
+        "frozen_sha256": frozen_checksum(model),
+        **about_masks(config, base_side),
+    }
+    facts = {
+        "base": net.told,
+        "batch": distributed.global_batch(config.train.batch, config.train.accumulate),
+        "processes": distributed.world(),
+    }
+    planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
+    per_epoch = _steps_per_epoch(config, planner)
+    fit = Fit(
+        model, config.train, per_epoch, folder, about, facts, _validator(config, model, val, device),
+        device, config.seed,
+    )  # fmt: skip
+    if fit.done:
+        return folder
+    if distributed.is_main():
+        open_folder(folder, config, device)
+        print(f"stage 2: {config.head.type}, {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
+    make = _cached if config.train.cache else _augmented
+    batches, step = make(
+        config, model, base_side, _chunks(planner, config, per_epoch, fit.budget.step), device
+    )
+    fit.run(batches, step, "stage 2", look_first=True)
+    return folder
+
+
+def _steps_per_epoch(config: Config, planner: Planner) -> int:
+    episodes = config.train.episodes or len(planner.queries)
+    return max(1, episodes // distributed.global_batch(config.train.batch, config.train.accumulate))
+
+
+def _chunks(planner: Planner, config: Config, per_epoch: int, step: int) -> Iterator[list[Draw]]:
+    """Endless shares of batches for this process; run e is epoch e. The first is of batch number `step`."""
+    batch = distributed.global_batch(config.train.batch, config.train.accumulate)
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        numbers = range(place * batch, (place + 1) * batch)
+        for share in distributed.my_shares(numbers, config.train.accumulate):
+            yield [planner.draw(epoch, i) for i in share]
+        step += 1
+
+
+def _augmented(
+    config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
+) -> tuple[Iterator[Episode], Any]:
+    """Episodes read and augmented afresh, encoded as they come."""
+    data = EpisodeSet(source, config.data.size, model.head.prepare, config.train.augment)
+    network = distributed.parallel(_FromImages(model), device)
+
+    def step(episode: Episode) -> Losses:
+        e = episode.to(device)
+        assert e.query_mask is not None
+        return _losses(model, network(e), e.query_mask, lambda: _names(source, e.meta["draw"]))
+
+    return load_batches(data, chunks, collate, config.data.workers), step
+
+
+def _cached(
+    config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
+) -> tuple[Iterator[Ready], Any]:
+    """Episodes of un-augmented images, whose frozen features are kept."""
+    store = feature_store(model, source, config, device, frozen_only=True)
+    network = distributed.parallel(_FromFeatures(model.head), device)
+
+    def step(ready: Ready) -> Losses:
+        return _losses(model, network(ready), ready.query_mask, lambda: _names(source, ready.draws))
+
+    return store.episodes(chunks), step
+
+
+class _FromImages(nn.Module):
+    """A model on whole episodes, whose call gives the losses too."""
+
+    def __init__(self, model: FewShotModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, e: Episode) -> HeadOutput:
+        return self.model.output(e.query_image, e.support_images, e.support_masks, e.extras, e.query_mask)
+
+
+class _FromFeatures(nn.Module):
+    """A head on frozen features; its `encode` inside `forward`, so that its gradients are averaged too."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, ready: Ready) -> HeadOutput:
+        query, support = ready.encoded(self.head)
+        return self.head(query, support, ready.support_masks, ready.extras, ready.query_mask)
+
+
+def _losses(
+    model: FewShotModel, output: HeadOutput, mask: torch.Tensor, names: Callable[[], Sequence[str]]
+) -> Losses:
+    balanced = model.head.balanced_loss
+    query = segmentation_loss(output.logits, mask, balanced)
+    return Losses({"query": query, **output.losses}, loss_weight(mask, balanced), names)
+
+
+def _names(source: Source, draws: Sequence[Draw]) -> list[str]:
+    return [source.samples[i].name for d in draws for i in d.images]
+
+
+def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Validate:
+    """mIoU on novel classes of the test images, as published, over a plan of its own."""
+    shots, batch, t = config.train.shots, config.test.batch, config.test
+    planner = planner_for(config, val, val.novel, shots, VALIDATION_SEED + t.seed, sampling=t.sampling)
+    plan = planner.run(0, config.train.validation_episodes)
+    store = feature_store(model, val, config, device, frozen_only=True)
+
+    def validate(writer: SummaryWriter | None, step: int) -> float:
+        def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, *_: Any) -> None:
+            if writer and number < _SHOWN:
+                picture = episode_row(val, config.data.size, draw, prediction)
+                writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
+
+        out = evaluate(model, store, [plan], len(val.classes), batch, on_episode=show, title="validating")
+        return out.runs[0].compute().miou
+
+    return validate
