@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fss.ops import to_rgb
     from fss.photos.annotations import Support
     from fss.photos.predictor import Predictor
-    from fss.runs.trained import load_model
+    from fss.runs.models import load_model
     from fss.testing.api import Protocol, Score, evaluate, load_protocol
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _LAZY = {
     "Score": "fss.testing.api",
     "Support": "fss.photos.annotations",
     "evaluate": "fss.testing.api",
-    "load_model": "fss.runs.trained",
+    "load_model": "fss.runs.models",
     "load_protocol": "fss.testing.api",
     "to_rgb": "fss.ops",
 }

@@ -1,6 +1,5 @@
 """The one schema of everything a run can be told, with defaults and ranges; `fss.recipes` fills it."""
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +11,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-def _grid(size: int) -> int:
-    if size % 8 != 1:
-        near = size // 8 * 8 + 1
-        raise ValueError(f"{size} is not 8n+1 (stride 8, aligned corners); nearest: {near}, {near + 8}")
-    return size
+class Part(BaseModel):
+    """A part by name or import path; all other keys are keyword arguments of its constructor (`fss.parts`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+    type: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The constructor's keyword arguments that were set."""
+        return dict(self.model_extra or {})
 
 
 class DataConfig(_Section):
@@ -37,7 +41,7 @@ class DataConfig(_Section):
     trained_on: Literal["pascal", "coco", "coco_contiguous"] | None = None
     folds: int = Field(4, ge=1)
     scheme: Literal["contiguous", "interleaved"] = "contiguous"
-    size: int = Field(473, ge=17)  # S, pixels; 8n+1
+    size: int = Field(473, ge=17)  # S, pixels; what the backbone can take
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
     # what held-out classes are in training images: background (published), ignored pixels, or no image at all
     novel_in_train: Literal["background", "ignore", "drop_image"] = "background"
@@ -45,11 +49,6 @@ class DataConfig(_Section):
     # what training reads: the true masks, those of `fss pseudo-label`, or a folder with a NAME.png per image
     train_masks: str = Field("true", min_length=1)
     workers: int | None = Field(None, ge=0)  # loader processes; default: up to 4, one a core
-
-    @field_validator("size")
-    @classmethod
-    def _on_the_grid(cls, size: int) -> int:
-        return _grid(size)
 
     @field_validator("train_masks", mode="before")
     @classmethod
@@ -106,113 +105,23 @@ class DataConfig(_Section):
         return str(named or self.val_list)
 
 
-class BackboneConfig(_Section):
-    """The frozen network's encoder."""
+class BackboneConfig(Part):
+    """The frozen network's encoder: a name of `BACKBONES`, timm:NAME, or package.module:Class."""
 
-    layers: Literal[18, 34, 50, 101] = 50
-    stem: Literal["auto", "deep", "plain"] = "auto"  # auto: whatever the weights have; deep when random
-    stride: Literal[8, 32] = 8  # of stage 4, pixels; 8: stages 3 and 4 dilate. 32 is not for neck.type=ppm
-    weights: str = "auto"  # auto (initmodel/), download (torchvision), random, or a file
-    stage1: bool = True  # learn the base classes first; false: frozen as the weights are, without a neck
-    base: Path | None = None  # a base checkpoint (fss pretrain, fss convert) in place of stage 1's own
-    vit: str = "none"  # ViT-B/16 beside it: none, auto (initmodel/), download (torchvision), random, a file
-    vit_size: int = Field(224, ge=32, multiple_of=16)  # images are resized to this for it, pixels
-
-    @model_validator(mode="after")
-    def _base_is_used(self) -> "BackboneConfig":
-        if self.base and not self.stage1:
-            raise ValueError("base takes the place of stage 1; set backbone.stage1=true with it")
-        return self
+    type: str = "resnet50"
+    weights: str = "auto"  # auto (installed, or in initmodel/), download, random, or a file
 
 
-NECK_NAMES = ("ppm", "alignseg", "sfnet", "sfnet_gated", "fpn")
-# Which of them take which of the options beside channels and dropout.
-NECK_OPTIONS = {
-    "align": ("alignseg", "sfnet", "sfnet_gated"),
-    "stride": ("alignseg", "sfnet", "sfnet_gated", "fpn"),
-    "auxiliary": ("alignseg", "sfnet", "fpn"),
-    "gate": ("sfnet_gated",),
-}
+class NeckConfig(Part):
+    """The frozen network's decoder, between backbone and classifier: a name of `NECKS`, or an import path."""
+
+    type: str = "ppm"
 
 
-class NeckConfig(_Section):
-    """The frozen network's decoder, between backbone and classifier. `sfnet` with align=false is `fpn`."""
+class HeadConfig(Part):
+    """The few-shot method: a name of `HEADS`, or an import path."""
 
-    type: str = "ppm"  # one of NECK_NAMES, or a class of one's own, my_pkg.my_file:MyNeck
-    channels: int = Field(512, ge=8, le=8192)  # 256 unless set for all but ppm
-    dropout: float = Field(0.1, ge=0, lt=1)
-    align: bool = True  # false: offsets of zero, all else the same
-    stride: Literal[8, 4] = 8  # of the map that heads get, pixels; stage 1 learns at 4
-    auxiliary: bool = False  # more classifiers in stage 1, each with weight 0.4; true unless set for alignseg
-    gate: Literal["conv", "pooled"] = "conv"
-    options: dict[str, Any] = {}  # keyword arguments that only a class of one's own takes
-
-    @field_validator("type")
-    @classmethod
-    def _named(cls, name: str) -> str:
-        if name not in NECK_NAMES and ":" not in name:
-            close = difflib.get_close_matches(name, NECK_NAMES, n=1)
-            hint = f", did you mean {close[0]}?" if close else ""
-            raise ValueError(f"no such neck{hint}; allowed: {', '.join(NECK_NAMES)}, or package.module:Class")
-        return name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_type(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        kind = given.get("type", "ppm")
-        if kind == "sfnet" and given.get("align") is False:
-            kind, given = "fpn", {**given, "type": "fpn"}
-        if kind == "fpn":
-            given = {k: v for k, v in given.items() if k != "align" or v is not False}
-        own = {} if kind == "ppm" else {"channels": 256, "auxiliary": kind == "alignseg"}
-        return {**own, **given}
-
-    @model_validator(mode="after")
-    def _options_apply(self) -> "NeckConfig":
-        if self.outside:  # its own signature tells, when it is made
-            return self
-        if self.options:
-            raise ValueError(f"options={self.options}: {self.type} has none beside those named here")
-        for key, takers in NECK_OPTIONS.items():
-            value = getattr(self, key)
-            if self.type not in takers and value != type(self).model_fields[key].default:
-                raise ValueError(
-                    f"{self.type} has no use for {key}={value}; leave it out, or set neck.type to one of "
-                    + ", ".join(takers)
-                )
-        return self
-
-    @property
-    def outside(self) -> bool:
-        """Whether it is a class from outside the package, named by its import path."""
-        return ":" in self.type
-
-    @property
-    def aligned(self) -> bool:
-        """Whether it moves maps by offsets that it learned."""
-        return self.align and self.type in NECK_OPTIONS["align"]
-
-    def account(self, with_stride: bool = False) -> dict[str, Any]:
-        """What checkpoints say of the neck: what its parameters depend on; on request, its map's stride."""
-        kept = {k for k, takers in NECK_OPTIONS.items() if self.type in takers}
-        kept |= {*NECK_OPTIONS, "options"} if self.outside else set()
-        if not with_stride or self.stride == 8:
-            kept -= {"stride"}
-        return self.model_dump(include={"type", "channels", "dropout", *kept})
-
-
-class HeadConfig(BaseModel):
-    """A head by name or import path; all other keys are its constructor's keyword arguments."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     type: str = "cwt"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The constructor's keyword arguments."""
-        return dict(self.model_extra or {})
 
 
 class ScheduleConfig(_Section):
@@ -260,8 +169,6 @@ class PretrainConfig(ScheduleConfig):
     def _views(self) -> "PretrainConfig":
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {list(self.scale)} must be [low, high] with 0 < low <= high")
-        if self.crop is not None:
-            _grid(self.crop)
         if self.batch < 2 * self.accumulate:
             raise ValueError(
                 f"batch={self.batch} in accumulate={self.accumulate} parts leaves a single image"
@@ -301,8 +208,8 @@ class PseudoConfig(ScheduleConfig):
     decay: Literal["constant", "cosine", "poly", "step"] = "step"
     lr_factors: tuple[float, float, float, float] = (1, 2, 10, 20)  # backbone, its biases, new layers, theirs
     validations: int = Field(5, ge=1)
-    layers: Literal[18, 34, 50, 101] | None = None  # of the global network; default: backbone.layers
-    local_layers: Literal[18, 34, 50, 101] | None = None  # of the local one; default: as the global one
+    backbone: str | None = None  # of the global network; default: backbone.type
+    local_backbone: str | None = None  # of the local one; default: as the global one
     start: Path | None = None  # last.pt of a run with transfer=false that both networks start from
     level: Literal["stage3", "stage4"] = "stage4"  # whose features are classified
     frozen_norms: int = Field(0, ge=0, le=5)  # parts, stem first, whose norms stay as the weights have them
@@ -374,6 +281,9 @@ class Config(_Section):
 
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
+    # What heads stand on: "base" (backbone and neck, trained on the base classes first), "weights" (the backbone
+    # as it comes, without a neck), or a base checkpoint's file.
+    network: str = Field("base", min_length=1)
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = HeadConfig()
     pretrain: PretrainConfig = PretrainConfig()
@@ -383,19 +293,22 @@ class Config(_Section):
     seed: int = Field(2021, ge=0, lt=2**31)
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the frozen network and of stage 1
-    cache_gib: float = Field(4.0, ge=0)  # memory for cached features, on the device that computes them
+    cache_gib: float | None = Field(
+        None, ge=0
+    )  # RAM for features that are kept; default: half of what is free
     output: Path = Path("results")
     variant: str = ""  # head options set beside the recipes, for folder names; filled in by itself
     tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of stage 2's folder: two settings side by side
 
-    @model_validator(mode="after")
-    def _neck_fits(self) -> "Config":
-        if self.backbone.stage1 and self.backbone.stride != 8 and self.neck.type == "ppm":
-            raise ValueError(
-                "neck.type=ppm stands on stage 4 alone, which backbone.stride=32 makes too coarse; "
-                "set backbone.stride=8, or neck.type=alignseg, sfnet, sfnet_gated or fpn"
-            )
-        return self
+    @property
+    def with_neck(self) -> bool:
+        """Whether heads stand on a network that was trained on the base classes, and so has a neck."""
+        return self.network != "weights"
+
+    @property
+    def base_file(self) -> Path | None:
+        """The base checkpoint that is given in place of one's own."""
+        return None if self.network in ("base", "weights") else Path(self.network)
 
     def to_yaml(self) -> str:
         """The resolved copy that is saved with every run."""

@@ -19,13 +19,14 @@ class Episode:
     """A batch of B episodes.
 
     Attributes:
-        query_image: (B,3,H,W) normalised float, as evaluation gives them (`fss.to_rgb` goes back to 0..255),
-            or bytes 0..255, as the loaders of training send them; our models take both.
+        query_image: (B,3,H,W) RGB of 0..255, bytes or floats. (`fss.evaluate` hands a model of anyone's normalised
+            floats, as 0.1 did; `fss.to_rgb` goes back.)
         query_mask: (B,H,W) 0 background, 1 foreground, 255 ignored; None when predicting.
         support_images: (B,K,3,H,W) likewise.
         support_masks: (B,K,H,W) as query_mask.
         class_id: (B,) class labels of the data set.
-        extras: tensors (B,...) that the head's `prepare` made.
+        photo: (B,H,W) bool, where the query's canvas holds its photo; None for everywhere.
+        base_class: (B,) which of the base classes it is, from 0; -1 for a novel one. None if nobody knows.
         meta: image names and the like; never moved to a device.
     """
 
@@ -34,7 +35,8 @@ class Episode:
     support_images: Tensor
     support_masks: Tensor
     class_id: Tensor
-    extras: dict[str, Tensor] = field(default_factory=dict)
+    photo: Tensor | None = None
+    base_class: Tensor | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> "Episode":
@@ -43,20 +45,14 @@ class Episode:
         moved: dict[str, Any] = {
             k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()
         }
-        moved["extras"] = {k: v.to(device, non_blocking=True) for k, v in self.extras.items()}
         return Episode(**moved)
 
 
 def collate(episodes: Sequence[Episode]) -> Episode:
-    """Concatenate episodes along B. All must have the same K, H, W and extras."""
+    """Concatenate episodes along B. All must have the same K, H, W, and the same fields set."""
     first = episodes[0]
-    join = lambda name: torch.cat([getattr(e, name) for e in episodes])  # noqa: E731
-    return Episode(
-        query_image=join("query_image"),
-        query_mask=None if first.query_mask is None else join("query_mask"),
-        support_images=join("support_images"),
-        support_masks=join("support_masks"),
-        class_id=join("class_id"),
-        extras={k: torch.cat([e.extras[k] for e in episodes]) for k in first.extras},
-        meta={k: [x for e in episodes for x in e.meta[k]] for k in first.meta},
-    )
+    values: dict[str, Any] = {"meta": {k: [x for e in episodes for x in e.meta[k]] for k in first.meta}}
+    for f in fields(first):
+        if isinstance(getattr(first, f.name), Tensor):
+            values[f.name] = torch.cat([getattr(e, f.name) for e in episodes])
+    return Episode(**{f.name: values.get(f.name) for f in fields(first)})

@@ -1,38 +1,38 @@
-"""The only wiring: backbone + neck + classifier (stage 1), backbone + neck + head (episodes)."""
+"""The only wiring: backbone + neck + classifier (base training), backbone + neck + head (episodes)."""
 
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from fss.backbones import make_backbone
+from fss.backbones.base import Backbone
 from fss.backbones.fold import fold, state_of
 from fss.backbones.frozen import checksum, freeze
-from fss.backbones.resnet import STAGES, ResNet, stage_channels
-from fss.backbones.vit import VIT_CHANNELS, Tokens
-from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read_weights
 from fss.config import BackboneConfig, Config, NeckConfig
-from fss.episode import IGNORE
-from fss.errors import UserError
-from fss.heads import Features, Head, HeadOutput, Panel, build_head
+from fss.episode import IGNORE, Episode
+from fss.heads import Encoded, Features, Head, HeadOutput, Panel, build_head
 from fss.necks import Neck, make_neck
-from fss.ops import normalise, resize
+from fss.ops import resize, to_rgb
 
 
 class BaseSegmenter(nn.Module):
-    """Stage 1: an ordinary segmentation network for the base classes.
+    """An ordinary segmentation network for the base classes: what base training makes.
 
     Args:
         classes: base classes + background, the rows of the linear classifier.
     """
 
-    def __init__(self, backbone: ResNet, neck: Neck, classes: int) -> None:
+    def __init__(self, backbone: Backbone, neck: Neck, classes: int) -> None:
         super().__init__()
         self.backbone, self.neck = backbone, neck
         self.classifier = nn.Conv2d(neck.channels, classes, 1, bias=neck.classifier_bias)
         self.sides = nn.ModuleDict(neck.side_classifiers(classes))
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B,3,H,W) -> {"base": (B,classes,h,w)}, and in training each auxiliary classifier's."""
+        """RGB (B,3,H,W) -> {"base": (B,classes,h,w)}, and in training each auxiliary classifier's."""
         decoded = self.neck.decode(self.backbone(images, self.neck.levels))
         out = {"base": self.classifier(decoded.map)}
         if self.training:
@@ -40,20 +40,81 @@ class BaseSegmenter(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B,3,H,W) -> logits (B,classes,h,w) at the neck's own resolution."""
+        """RGB of 0..255 (B,3,H,W) -> logits (B,classes,h,w) at the neck's own resolution."""
         return self.logits(images)["base"]
+
+
+class Frozen(nn.Module):
+    """The network under a head, as it is computed: images in, maps out. It never learns.
+
+    Args:
+        classifier: of base training, for heads that ask for "base".
+    """
+
+    def __init__(self, backbone: Backbone, neck: Neck | None, classifier: nn.Module | None) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.classifier = backbone, neck, classifier
+
+    def forward(self, images: Tensor, levels: Sequence[str], masks: Tensor | None, cut: str) -> Features:
+        """RGB (B,3,H,W) -> {level: (B,C,h,w)}.
+
+        Args:
+            masks: (B,H,W) of supports that are to be cut; None for whole images.
+            cut: as of `Head.support_cut`.
+        """
+        if masks is not None and cut == "image":
+            images = _outside_is_mean(images, masks, self.backbone.mean)
+        again = masks is not None and cut == "stage4" and "stage4" in levels
+        stages = {level for level in levels if level.startswith("stage")}
+        if again:
+            stages = (stages - {"stage4"}) | {"stage3"}
+        on_neck = [level for level in levels if not level.startswith("stage")]
+        stages |= set(self.neck.levels) if self.neck is not None and on_neck else set()
+        maps = self.backbone(images, stages) if stages else {}
+        out = {level: maps[level] for level in levels if level in maps}
+        if again:
+            out["stage4"] = self._stage4(maps["stage3"], cast(Tensor, masks))
+        if self.neck is not None:
+            out |= self._decoded(self.neck, maps, on_neck)
+        return {level: out[level] for level in levels}
+
+    def _stage4(self, stage3: Tensor, masks: Tensor) -> Tensor:
+        """Stage 4 of stage 3 times the mask: what stands outside cannot reach the object's cells."""
+        size = (stage3.shape[-2], stage3.shape[-1])
+        inside = resize((masks == 1).float()[:, None], size, self.backbone.corners)  # (B,1,h,w)
+        return self.backbone.resume(stage3 * inside.to(stage3.dtype), "stage3", ("stage4",))["stage4"]
+
+    def _decoded(self, neck: Neck, maps: Features, levels: Sequence[str]) -> Features:
+        """The levels that stand on the neck."""
+        out = {}
+        if "neck" in levels:
+            out["neck"] = neck(maps)
+        if "neck:sum" in levels:
+            out["neck:sum"] = neck.before_relu(maps)
+        if "base" in levels:
+            assert self.classifier is not None
+            out["base"] = self.classifier(neck.decode(maps).map)
+        return out
+
+
+def _outside_is_mean(images: Tensor, masks: Tensor, mean: tuple[float, float, float]) -> Tensor:
+    """Images (B,3,H,W) whose pixels outside their masks (B,H,W) are the network's mean colour: zero, normalised."""
+    colour = 255 * torch.tensor(mean, device=images.device).view(3, 1, 1)
+    return torch.where((masks == 1)[:, None], images.float(), colour)
 
 
 class FewShotModel(nn.Module):
     """A frozen network and a head that learns.
 
     Args:
-        neck: of stage 1, for heads that want its features.
-        tokens: a vision transformer, for heads that want its tokens.
+        neck: of base training, for heads that want its map.
         bf16: compute the frozen part in bfloat16.
+        classifier: of base training, for heads that want the base classes' logits.
 
     Attributes:
         told: what its checkpoint says of itself and of its training; empty where it is of none.
+        keeps_network: whether its files hold the frozen network too; without, the head alone, because the weights
+            under it are had from elsewhere.
         as_stored: compute the frozen part as it is stored, not as `fold` makes it (`fss export`).
     """
 
@@ -62,22 +123,33 @@ class FewShotModel(nn.Module):
     as_stored = False
 
     def __init__(
-        self, backbone: ResNet, neck: Neck | None, head: Head, tokens: Tokens | None = None,
-        bf16: bool = False,
+        self, backbone: Backbone, neck: Neck | None, head: Head, bf16: bool = False,
+        classifier: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = freeze(backbone)
         self.neck = freeze(neck) if neck else None
-        self.tokens = freeze(tokens) if tokens else None
+        self.classifier = freeze(classifier) if classifier and "base" in head.levels else None
         self.head = head
         self.bf16, self.told = bf16, {}
+        self.keeps_network = True
         # As computed, and of which parameters. In a tuple, so that it is no part of checkpoints.
-        self._folded: tuple[Any, ResNet, Neck | None] | None = None
+        self._folded: tuple[Any, Frozen] | None = None
 
     @property
     def frozen(self) -> list[nn.Module]:
         """All that never learns here."""
-        return [m for m in (self.backbone, self.neck, self.tokens) if m is not None]
+        return [m for m in (self.backbone, self.neck, self.classifier) if m is not None]
+
+    @property
+    def stored(self) -> nn.Module:
+        """What goes into its checkpoints, under the same names either way."""
+        return self if self.keeps_network else nn.ModuleDict({"head": self.head})
+
+    @property
+    def corners(self) -> bool:
+        """Whether the corner cells of the network's maps lie on the corner pixels."""
+        return bool(cast(Backbone, self.backbone).corners)
 
     def train(self, mode: bool = True) -> "FewShotModel":
         """Switch the head alone: a frozen network stays in evaluation mode."""
@@ -85,81 +157,81 @@ class FewShotModel(nn.Module):
         self.head.train(mode)
         return self
 
-    def _network(self) -> tuple[ResNet, Neck | None]:
-        """Backbone and neck as they are computed; made anew when their parameters were changed."""
+    def _network(self) -> Frozen:
+        """The frozen network as it is computed; made anew when its parameters were changed."""
+        parts = (cast(Backbone, self.backbone), cast(Neck | None, self.neck), self.classifier)
         if self.as_stored:
-            return cast(ResNet, self.backbone), cast(Neck | None, self.neck)
-        now = (self.bf16, state_of(self.backbone, self.neck))
+            return Frozen(*parts)
+        now = (self.bf16, state_of(*parts))
         if self._folded is None or self._folded[0] != now:
             dtype = torch.bfloat16 if self.bf16 else torch.float32
-            neck = None if self.neck is None else cast(Neck, fold(self.neck, dtype))
-            self._folded = (now, cast(ResNet, fold(self.backbone, dtype)), neck)
-        return self._folded[1:]
+            folded = [None if part is None else fold(part, dtype) for part in parts]
+            self._folded = (now, Frozen(*cast(Any, folded)).eval())
+        return self._folded[1]
 
     @torch.no_grad()
-    def extract(self, images: Tensor) -> Features:
-        """Images (B,3,H,W), normalised or bytes -> frozen {level: (B,C,h,w)} at the head's levels."""
-        images = normalise(images) if images.dtype == torch.uint8 else images
-        levels = set(self.head.levels)
-        backbone, neck = self._network()
-        stages = levels.intersection(STAGES).union(neck.levels if neck and "neck" in levels else ())
-        with torch.autocast(images.device.type, enabled=False):
-            features = backbone(self._as_computed(images), stages) if stages else {}
-            if neck and "neck" in levels:
-                features["neck"] = neck(features)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.tokens and levels.intersection(VIT_CHANNELS):
-                features |= self.tokens(images)
-        return {level: features[level] for level in self.head.levels}
+    def extract(self, images: Tensor, masks: Tensor | None = None) -> Features:
+        """RGB of 0..255 (B,3,H,W) -> frozen {level: (B,C,h,w)} at the head's levels.
 
-    def _as_computed(self, images: Tensor) -> Tensor:
-        return images.to(torch.bfloat16) if self.bf16 else images.float()
+        Args:
+            masks: (B,H,W) of supports, for a head whose `support_cut` asks for it; None for queries.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            return cast(Features, self._network()(images, self.head.levels, masks, self.head.support_cut))
 
     @torch.no_grad()
     def explain_neck(self, images: Tensor) -> list[Panel]:
-        """Images (B,3,H,W), normalised or bytes -> maps of the neck's offsets over them, as queries.
+        """RGB (B,3,H,W) -> maps of the neck's offsets over them, as queries.
 
         None where the head does not stand on the neck, or the neck has no offsets.
         """
-        backbone, neck = self._network()
-        if neck is None or "neck" not in self.head.levels:
+        network = self._network()
+        if network.neck is None or "neck" not in self.head.levels:
             return []
-        images = normalise(images) if images.dtype == torch.uint8 else images
         with torch.autocast(images.device.type, enabled=False):
-            offsets = neck.decode(backbone(self._as_computed(images), neck.levels)).offsets
+            offsets = network.neck.decode(network.backbone(images, network.neck.levels)).offsets
         return [Panel(title, offset.movedim(1, -1), "query") for title, offset in offsets.items()]
 
-    def encode(self, images: Tensor, without: tuple[str, ...] = ()) -> Features:
-        """What the head keeps of an image, whatever its partners: images (B,3,H,W) -> {level: (B,...)}.
+    def encode(self, images: Tensor) -> Features:
+        """What the head keeps of queries, whatever their partners: RGB (B,3,H,W) -> {name: (B,...)}."""
+        return _joined([self.head.encode(self.extract(part)) for part in images.split(_AT_ONCE)])
 
-        A few images at a time, so that memory does not grow with the shots. `without`: levels to drop.
+    def encode_support(self, images: Tensor, masks: Tensor) -> Features:
+        """What the head keeps of supports: RGB (B,3,H,W), masks (B,H,W) -> {name: (B,...)}.
+
+        A few images at a time, so that memory does not grow with the shots.
         """
-        parts = [self.head.encode(self.extract(part)) for part in images.split(_AT_ONCE)]
-        return {k: torch.cat([part[k] for part in parts]) for k in parts[0] if k not in without}
+        cut = self.head.support_cut != "nothing"
+        parts = zip(images.split(_AT_ONCE), masks.split(_AT_ONCE), strict=True)
+        every = [self.head.encode_support(self.extract(i, m if cut else None)) for i, m in parts]
+        return _joined(every, self.head.query_only)
 
-    def output(
-        self, query: Tensor, support_images: Tensor, support_masks: Tensor, extras: dict[str, Tensor],
-        query_mask: Tensor | None = None,
-    ) -> HeadOutput:  # fmt: skip
-        """Query (B,3,H,W), supports (B,K,3,H,W) with masks (B,K,H,W) -> the head's output.
-
-        `extras` are the head's `prepare`d tensors, `query_mask` (B,H,W) is for losses of its own.
-        """
-        mine = self.encode(query)
+    def encoded(self, e: Episode, seeds: Sequence[int], training: bool = False) -> Encoded:
+        """A batch of episodes as the head sees it; with `training`, with the queries' masks."""
+        query = self.encode(e.query_image)
         with self.head.support_gradients():
-            theirs = self.encode(support_images.flatten(0, 1), self.head.query_only)
-        shape = support_masks.shape[:2]
-        theirs = {level: x.unflatten(0, shape) for level, x in theirs.items()}
-        return self.head(mine, theirs, support_masks, extras, query_mask)
+            support = self.encode_support(e.support_images.flatten(0, 1), e.support_masks.flatten(0, 1))
+        shape = e.support_masks.shape[:2]
+        return Encoded(
+            query, {k: x.unflatten(0, shape) for k, x in support.items()}, e.support_masks, seeds, self.corners,
+            e.query_mask if training else None, e.photo, e.base_class, self.extract,
+        )  # fmt: skip
+
+    def output(self, e: Episode, seeds: Sequence[int], training: bool = False) -> HeadOutput:
+        """The head's output on whole episodes; with `training`, with losses of its own."""
+        return cast(HeadOutput, self.head(self.encoded(e, seeds, training)))
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor, seed: int = 0) -> Tensor:
         """Segment queries.
 
         Args:
-            query: (B,3,H,W), normalised (`fss.data.transforms.normalise`).
+            query: (B,3,H,W) RGB of 0..255, bytes or floats.
             support_images: (B,K,3,H,W) likewise.
             support_masks: (B,K,H,W), 1 foreground, 0 background, 255 ignored.
             seed: of whatever is random in the head (CWT's first classifier).
+
+        Floats with negative values are taken for 0.1's form of images (normalised by ImageNet's mean and
+        deviation) and brought to RGB, with a `FutureWarning`.
 
         Returns:
             logits (B,2,H,W), background first.
@@ -168,13 +240,24 @@ class FewShotModel(nn.Module):
             ValueError: the shapes do not fit each other, or a mask holds other values.
         """
         _check_inputs(query, support_images, support_masks)
-        made = [self.head.prepare(masks, seed) for masks in support_masks.cpu()]
-        extras = {k: torch.stack([m[k] for m in made]).to(query.device) for k in made[0]}
-        logits = self.output(query.float(), support_images.float(), support_masks, extras).logits
-        return resize(logits.float(), (query.shape[-2], query.shape[-1]))
+        if any(x.is_floating_point() and bool((x < 0).any()) for x in (query, support_images)):
+            warnings.warn(
+                "images hold negative values: taken as normalised, the form of fss 0.1; give RGB of 0..255",
+                FutureWarning,
+                stacklevel=2,
+            )
+            query, support_images = to_rgb(query), to_rgb(support_images)
+        labels = torch.full((len(query),), -1, device=query.device)
+        episode = Episode(query, None, support_images, support_masks, labels)
+        logits = self.output(episode, [seed] * len(query)).logits
+        return resize(logits.float(), (query.shape[-2], query.shape[-1]), self.corners)
 
 
 _AT_ONCE = 4  # images
+
+
+def _joined(parts: list[Features], without: Sequence[str] = ()) -> Features:
+    return {k: torch.cat([part[k] for part in parts]) for k in parts[0] if k not in without}
 
 
 def _check_inputs(query: Tensor, images: Tensor, masks: Tensor) -> None:
@@ -196,52 +279,44 @@ def frozen_checksum(model: FewShotModel) -> str:
     return checksum(nn.ModuleList(model.frozen))
 
 
-def build_backbone(config: BackboneConfig, weights: bool = True) -> ResNet:
+def build_backbone(config: BackboneConfig, weights: bool = True) -> Backbone:
     """The backbone as configured; with `weights=False` untouched, for a checkpoint to fill.
 
     Raises:
-        UserError: weights are missing, do not fit, or have the other stem.
+        UserError: an unknown name or option; weights are missing or do not fit.
     """
-    empty = lambda deep: ResNet(config.layers, deep, config.stride)  # noqa: E731
-    if not weights:
-        return empty(config.stem != "plain")
-    found = find_weights(config.weights, config.layers, config.stem)
-    if found == "random":
-        return empty(config.stem != "plain")
-    state = read_weights(found, config.layers)
-    stem = "deep" if has_deep_stem(state) else "plain"
-    if config.stem not in ("auto", stem):
-        raise UserError(
-            f"{found} has the {stem} stem, not backbone.stem={config.stem}; set backbone.stem=auto"
-        )
-    backbone = empty(stem == "deep")
-    load_strict(backbone, state, str(found))
-    return backbone
+    return make_backbone(config.type, config.weights if weights else None, config.options)
 
 
-def build_neck(config: NeckConfig, backbone: ResNet) -> Neck:
+def build_neck(config: NeckConfig, backbone: Backbone) -> Neck:
     """The neck as configured, on this backbone."""
-    return make_neck(config.type, backbone.channels, config.model_dump(exclude={"type"}))
+    return make_neck(config.type, backbone.channels, config.options, backbone.strides)
 
 
 def build_model(
-    head: str, options: dict[str, Any], backbone: ResNet, neck: Neck | None = None,
-    tokens: Tokens | None = None, bf16: bool = False,
+    head: str, options: Mapping[str, Any], backbone: Backbone, neck: Neck | None = None, bf16: bool = False,
+    classifier: nn.Module | None = None,
 ) -> FewShotModel:  # fmt: skip
     """A few-shot model: a head by name or import path, with its options, on a (trained) network."""
-    channels = network_channels(backbone.layers, neck.channels if neck else None, tokens is not None)
-    return FewShotModel(backbone, neck, build_head(head, options, channels), tokens, bf16)
+    channels = network_channels(backbone, neck, classifier)
+    return FewShotModel(backbone, neck, build_head(head, options, channels), bf16, classifier)
 
 
-def network_channels(layers: int, neck: int | None, tokens: bool) -> dict[str, int]:
+def network_channels(
+    backbone: Backbone, neck: Neck | None, classifier: nn.Module | None = None
+) -> dict[str, int]:
     """Channels of every level that a network has, for heads to read."""
-    channels = stage_channels(layers)
+    channels = dict(backbone.channels)
     if neck is not None:
-        channels["neck"] = neck
-    return channels | (VIT_CHANNELS if tokens else {})
+        channels |= {"neck": neck.channels}
+        if type(neck).before_relu is not Neck.before_relu:
+            channels["neck:sum"] = neck.channels
+    if isinstance(classifier, nn.Conv2d):
+        channels["base"] = classifier.out_channels
+    return channels
 
 
 def build_base(config: Config, classes: int, weights: bool = True) -> BaseSegmenter:
-    """The network of stage 1 for `classes` base classes + background."""
+    """The network of base training for `classes` base classes + background."""
     backbone = build_backbone(config.backbone, weights)
     return BaseSegmenter(backbone, build_neck(config.neck, backbone), classes + 1)

@@ -23,26 +23,35 @@ def to_rgb(images: Tensor) -> Tensor:
     return 255 * (images.float() * deviation + mean)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (B,C,h,w) to (B,C,*size), corners aligned, as both methods publish it."""
+def resize(x: Tensor, size: tuple[int, int], corners: bool = True) -> Tensor:
+    """Bilinear resize of (B,C,h,w) to (B,C,*size).
+
+    `corners`: corners lie on corners, as the field's published methods have it; without, cells are the middles
+    of patches (`Backbone.corners`).
+    """
     if x.shape[-2:] == torch.Size(size):
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=corners)
 
 
-def interpolation_matrix(cells: int, pixels: int, device: torch.device | None = None) -> Tensor:
+def interpolation_matrix(
+    cells: int, pixels: int, device: torch.device | None = None, corners: bool = True
+) -> Tensor:
     """The matrix (pixels, cells) of one axis of `resize`: resize(x) = Y @ x @ X^T, exactly."""
     position = torch.linspace(0, cells - 1, pixels, device=device)  # in cells
+    if not corners:
+        middles = (torch.arange(pixels, device=device) + 0.5) * (cells / pixels) - 0.5
+        position = middles.clamp(0, cells - 1)
     grid = torch.arange(cells, device=device)
     return (1 - (position[:, None] - grid).abs()).clamp(min=0)
 
 
-def foreground(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def foreground(logits: Tensor, size: tuple[int, int], corners: bool = True) -> Tensor:
     """Where the foreground leads in logits (B,2,h,w) resized to `size`: (B,H,W) of 0 and 1.
 
     The argmax of the resized logits, from one map in place of two.
     """
-    return (resize((logits[:, 1:] - logits[:, :1]).float(), size)[:, 0] > 0).long()
+    return (resize((logits[:, 1:] - logits[:, :1]).float(), size, corners)[:, 0] > 0).long()
 
 
 def binary_mask(labels: Tensor, class_id: Tensor) -> Tensor:
@@ -74,14 +83,15 @@ def loss_weight(masks: Tensor, balanced: bool) -> Tensor:
     return masks.new_tensor(len(masks)).float() if balanced else (masks != IGNORE).sum().float()
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool) -> Tensor:
+def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool, corners: bool = True) -> Tensor:
     """Cross-entropy of logits (B,2,h,w), resized to masks (B,H,W), 255 left out: mean over all pixels.
 
     With `balanced`, an episode's pixels are weighted by `class_weights` of its mask and divided by
     the sum of those weights, so that every episode counts alike. Masks of 255 alone add 0.
     """
     # With two classes cross-entropy is the softplus of how far the other class leads: one map to resize.
-    lead = resize(logits[:, 1:].float() - logits[:, :1].float(), (masks.shape[-2], masks.shape[-1]))[:, 0]
+    lead = logits[:, 1:].float() - logits[:, :1].float()
+    lead = resize(lead, (masks.shape[-2], masks.shape[-1]), corners)[:, 0]
     target = masks.long()
     loss = F.softplus(torch.where(target == 1, -lead, lead))  # (B,H,W)
     weight = (target != IGNORE).float()

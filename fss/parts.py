@@ -12,7 +12,7 @@ import math
 import sys
 import sysconfig
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -97,8 +97,13 @@ class Kind:
                 )
         return every
 
-    def make(self, name: str, options: Mapping[str, Any], **given: Any) -> Any:
+    def make(
+        self, name: str, options: Mapping[str, Any], make: Callable[..., Any] | None = None, **given: Any
+    ) -> Any:
         """The part itself, from its settings and what the network gives it.
+
+        Args:
+            make: called in place of the class, with the same arguments.
 
         Raises:
             UserError: as `options`, or the constructor refuses its arguments; one line, which names the part.
@@ -107,7 +112,7 @@ class Kind:
         called = self.called(name, found)
         family = [name.partition(":")[2]] if self._family(name) else []
         try:
-            return found(*family, **given, **arguments)
+            return (make or found)(*family, **given, **arguments)
         except UserError:
             raise
         except (TypeError, ValueError, RuntimeError, MemoryError) as error:
@@ -158,7 +163,7 @@ def check_methods(kind: Kind, name: str, methods: Mapping[str, int]) -> None:
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     """`, did you mean NAME?` for the nearest of `names`, or nothing."""
-    close = difflib.get_close_matches(str(name), list(names), n=1)
+    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f", did you mean {close[0]}?" if close else ""
 
 

@@ -6,7 +6,6 @@ set's or a named recipe comes its NAME_HEAD.yaml, where there is one. An unknown
 the nearest one.
 """
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from fss.config import Config
 from fss.errors import UserError
+from fss.parts import nearest
+from fss.spelling import modern
 
 
 def config_folders() -> list[Path]:
@@ -41,7 +42,7 @@ def find_recipe(kind: str, name: str) -> Path:
             return path
     names = recipe_names(kind)
     raise UserError(
-        f"unknown {kind or 'recipe'} {name!r}{_nearest(name, names)}; there are: {', '.join(names)}"
+        f"unknown {kind or 'recipe'} {name!r}{nearest(name, names)}; there are: {', '.join(names)}"
     )
 
 
@@ -67,10 +68,10 @@ def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequ
         files += _with_head(files[-1], head_of=files[0])
     tree: dict[str, Any] = {}
     for path in files:
-        merge(tree, read_yaml(path), str(path))
+        merge(tree, modern(read_yaml(path)), str(path))
     recipe = dict(tree["head"]) if isinstance(tree.get("head"), dict) else {}
     for text in overrides:
-        merge(tree, _parse_override(text), text)
+        merge(tree, modern(_parse_override(text)), text)
     config = validate(tree)
     changed = {k: v for k, v in config.head.options.items() if recipe.get(k) != v}
     return config.model_copy(update={"variant": ",".join(f"{k}={changed[k]}" for k in sorted(changed))})
@@ -94,7 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(tree: dict[str, Any], difference: Mapping[str, Any], source: str) -> None:
-    """Lay nested `difference` over `tree` in place. A head of another type starts afresh.
+    """Lay nested `difference` over `tree` in place. A part of another type starts afresh.
 
     Raises:
         UserError: a section that is no mapping, which would drop all that was said of it; names `source`.
@@ -109,15 +110,25 @@ def merge(tree: dict[str, Any], difference: Mapping[str, Any], source: str) -> N
             raise UserError(f"{source}: {key} must be a section ({key}: {{name: value}}), got {value!r}")
         else:
             old = tree.setdefault(key, {})
-            if key == "head" and value.get("type", old.get("type")) != old.get("type"):
-                old.clear()
+            if key in _PARTS and "type" in old and value.get("type", old["type"]) != old["type"]:
+                _start_afresh(old, key)
             old.update(value)
+
+
+_PARTS = ("backbone", "neck", "head")
+
+
+def _start_afresh(section: dict[str, Any], key: str) -> None:
+    """Another part's options are none of this one's; where its weights come from stays, and so does a width."""
+    kept = {"backbone": ("weights",), "neck": ("channels",), "head": ()}[key]
+    for option in [k for k in section if k not in kept]:
+        del section[option]
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
     """Check a tree of settings against the schema; `UserError` says what is wrong, one line each."""
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(modern(tree))
     except ValidationError as error:
         raise UserError("\n".join(_explain(e) for e in error.errors())) from None
 
@@ -150,9 +161,4 @@ def _explain(error: Any) -> str:
     for part in error["loc"][:-1]:
         section = section.model_fields[part].annotation
     names = list(section.model_fields)
-    return f"unknown key {where}{_nearest(error['loc'][-1], names)}; allowed: {', '.join(names)}"
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
+    return f"unknown key {where}{nearest(error['loc'][-1], names)}; allowed: {', '.join(names)}"

@@ -60,6 +60,18 @@ class Backbone(nn.Module):
         dtype = next((p.dtype for p in self.parameters()), torch.float32)
         return x.to(dtype).to(memory_format=torch.channels_last)
 
+    def parts(self) -> list[nn.Module]:
+        """Stem, then stages, for recipes that treat them apart; a backbone need not tell.
+
+        Raises:
+            UserError: this one does not.
+        """
+        raise UserError(f"{type(self).__name__} does not tell its parts, which pseudo.frozen_norms asks for")
+
+    def up_to(self, levels: Collection[str]) -> "Backbone":
+        """The same network, where possible without layers that these levels do not need (`fss export`)."""
+        return self
+
     def settled(self) -> dict[str, Any]:
         """Options that only the weights decided; they join the configured ones in checkpoints."""
         return {}

@@ -1,11 +1,17 @@
 """ResNet-18/34/50/101 for segmentation, dilated or not (He et al., CVPR 2016; Yu et al., CVPR 2017)."""
 
+import copy
 from collections.abc import Collection
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-STAGES = ("stage1", "stage2", "stage3", "stage4")
+from fss.backbones.base import STAGES, Backbone
+from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read_weights
+from fss.errors import UserError
+
+Stem = Literal["auto", "deep", "plain"]
+Stride = Literal[8, 32]
 # Strides and dilations of the four stages, by the stride of the last in pixels (the stem's is 4).
 _PLANS = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 32: ((1, 2, 2, 2), (1, 1, 1, 1))}
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -32,10 +38,14 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,h,w) -> (B,planes,h/stride,w/stride)."""
+        return self.relu(self.sum(x))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The block's output before its last ReLU."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         y += self.downsample(x)  # in place: no gradient needs the sum's parts
-        return self.relu(y)
+        return y
 
 
 class Bottleneck(nn.Module):
@@ -55,11 +65,15 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,h,w) -> (B,4*planes,h/stride,w/stride)."""
+        return self.relu(self.sum(x))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The block's output before its last ReLU."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         y += self.downsample(x)
-        return self.relu(y)
+        return y
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -80,38 +94,33 @@ def _stem(deep: bool) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers, pool), 128
 
 
-def stage_channels(layers: int) -> dict[str, int]:
-    """Channels of "stage1".."stage4"."""
-    expansion = Bottleneck.expansion if layers >= 50 else BasicBlock.expansion
-    return {stage: planes * expansion for stage, planes in zip(STAGES, (64, 128, 256, 512), strict=True)}
-
-
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """ResNet with stages of stride 4, 8, 8, 8: 3 and 4 keep the resolution and dilate by 2 and 4.
+
+    Levels are the stages, the blocks ("stage3.0" is the first of stage 3), and the blocks' sums before their
+    last ReLU ("stage3.0:sum").
 
     Args:
         layers: 18, 34, 50 or 101.
-        deep_stem: three 3x3 convolutions (published few-shot weights) in place of one 7x7 (torchvision).
+        stem: "deep": three 3x3 convolutions (published few-shot weights); "plain": one 7x7 (torchvision);
+            "auto": whichever the weights have, deep without any.
         stride: of stage 4, in pixels; with 32 in place of 8 nothing is dilated: 4, 8, 16, 32. Parameters
             are the same.
-
-    Attributes:
-        channels: level name -> C, for "stage1".."stage4".
     """
 
-    def __init__(self, layers: int = 50, deep_stem: bool = True, stride: int = 8) -> None:
+    def __init__(self, layers: int = 50, stem: Stem = "auto", stride: Stride = 8) -> None:
         super().__init__()
         if layers not in BLOCKS:
             raise ValueError(f"ResNet-{layers} is not offered; allowed: {', '.join(map(str, BLOCKS))}")
         if stride not in _PLANS:
             raise ValueError(f"stride {stride} is not offered; allowed: {', '.join(map(str, _PLANS))}")
-        self.layers, self.deep_stem, self.stride = layers, deep_stem, stride
-        self.layer0, self._inputs = _stem(deep_stem)
+        self.layers, self.deep_stem, self.stride = layers, stem != "plain", stride
+        self.layer0, self._inputs = _stem(self.deep_stem)
         block = Bottleneck if layers >= 50 else BasicBlock
         plan = zip(BLOCKS[layers], (64, 128, 256, 512), *_PLANS[stride], strict=True)
         for i, (depth, planes, step, dilation) in enumerate(plan, 1):
             setattr(self, f"layer{i}", self._stage(block, depth, planes, step, dilation))
-        self.channels = stage_channels(layers)
+        self.channels, self.strides = self._levels(block.expansion)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -125,13 +134,116 @@ class ResNet(nn.Module):
             self._inputs = planes * block.expansion
         return nn.Sequential(*blocks)
 
+    def _levels(self, expansion: int) -> tuple[dict[str, int], dict[str, int]]:
+        """Channels and strides of every level, the stages first."""
+        channels: dict[str, int] = {}
+        strides: dict[str, int] = {}
+        pixels = 4
+        for stage, planes, step in zip(STAGES, (64, 128, 256, 512), _PLANS[self.stride][0], strict=True):
+            pixels *= step
+            channels[stage], strides[stage] = planes * expansion, pixels
+        for stage, depth in zip(STAGES, BLOCKS[self.layers], strict=True):
+            for name in (f"{stage}.{i}{end}" for i in range(depth) for end in ("", ":sum")):
+                channels[name], strides[name] = channels[stage], strides[stage]
+        return channels, strides
+
     def forward(self, images: Tensor, levels: Collection[str] = ("stage4",)) -> dict[str, Tensor]:
-        """Images (B,3,H,W) -> {level: (B,C,h,w)} for the levels asked for; nothing deeper is computed."""
-        deepest = max(STAGES.index(level) for level in levels)
-        x = images.to(memory_format=torch.channels_last)
-        x, out = self.layer0(x), {}
-        for name in STAGES[: deepest + 1]:
-            x = getattr(self, f"layer{name[-1]}")(x)
+        """RGB of 0..255 (B,3,H,W) -> {level: (B,C,h,w)} for the levels asked for; nothing deeper is computed."""
+        return self._from(self.layer0(self.pixels(images)), STAGES, levels)
+
+    def resume(self, x: Tensor, after: str, levels: Collection[str]) -> dict[str, Tensor]:
+        """Go on from the map (B,C,h,w) of stage `after`."""
+        return self._from(x, STAGES[STAGES.index(after) + 1 :], levels)
+
+    def _from(self, x: Tensor, stages: Collection[str], levels: Collection[str]) -> dict[str, Tensor]:
+        deepest = max(level.partition(".")[0] for level in levels)
+        out: dict[str, Tensor] = {}
+        for stage in stages:
+            if stage > deepest:
+                break
+            layer = getattr(self, f"layer{stage[-1]}")
+            x = (
+                self._blocks(x, stage, layer, levels, out)
+                if any("." in name for name in levels)
+                else layer(x)
+            )
+            if stage in levels:
+                out[stage] = x
+        return out
+
+    def _blocks(
+        self, x: Tensor, stage: str, layer: nn.Sequential, levels: Collection[str], out: dict[str, Tensor]
+    ) -> Tensor:
+        """A stage block by block. A sum that is asked for is kept: its ReLU works on another tensor then."""
+        for i, block in enumerate(layer):
+            name = f"{stage}.{i}"
+            total = block.sum(x)
+            if f"{name}:sum" in levels:
+                out[f"{name}:sum"] = total
+                total = total.clone()
+            x = block.relu(total)
             if name in levels:
                 out[name] = x
-        return out
+        return x
+
+    def parts(self) -> list[nn.Module]:
+        """Stem and stages."""
+        return [getattr(self, f"layer{i}") for i in range(5)]
+
+    def up_to(self, levels: Collection[str]) -> "ResNet":
+        """A view that shares all parameters and lacks the stages that these levels do not need."""
+        view = copy.copy(self)
+        view.__dict__["_modules"] = dict(self._modules)
+        deepest = max((level.partition(".")[0] for level in levels), default="")
+        for stage in STAGES:
+            if stage > deepest:
+                delattr(view, f"layer{stage[-1]}")
+        return view
+
+    def settled(self) -> dict[str, Any]:
+        """The stem, which "auto" leaves to the weights."""
+        return {"stem": "deep" if self.deep_stem else "plain"}
+
+    @classmethod
+    def with_weights(cls, weights: str, *family: str, **options: Any) -> "ResNet":
+        """As of `Backbone`; a file's names may be the published ones, torchvision's, or a checkpoint's."""
+        empty = cls(*family, **options)
+        stem = options.get("stem", "auto")
+        found = find_weights(weights, empty.layers, stem)
+        if found == "random":
+            return empty
+        state = read_weights(found, empty.layers)
+        own = "deep" if has_deep_stem(state) else "plain"
+        if stem not in ("auto", own):
+            raise UserError(f"{found} has the {own} stem, not backbone.stem={stem}; set backbone.stem=auto")
+        backbone = empty if empty.settled()["stem"] == own else cls(*family, **{**options, "stem": own})
+        load_strict(backbone, state, str(found))
+        return backbone
+
+
+class ResNet18(ResNet):
+    """ResNet-18."""
+
+    def __init__(self, stem: Stem = "auto", stride: Stride = 8) -> None:
+        super().__init__(18, stem, stride)
+
+
+class ResNet34(ResNet):
+    """ResNet-34."""
+
+    def __init__(self, stem: Stem = "auto", stride: Stride = 8) -> None:
+        super().__init__(34, stem, stride)
+
+
+class ResNet50(ResNet):
+    """ResNet-50."""
+
+    def __init__(self, stem: Stem = "auto", stride: Stride = 8) -> None:
+        super().__init__(50, stem, stride)
+
+
+class ResNet101(ResNet):
+    """ResNet-101."""
+
+    def __init__(self, stem: Stem = "auto", stride: Stride = 8) -> None:
+        super().__init__(101, stem, stride)

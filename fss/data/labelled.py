@@ -62,7 +62,7 @@ class LabelledSet(Loadable):
         self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         size = self.config.crop or self.size
-        image, labels = random_view(image, labels, size, self.config.scale, self.config.rotate, random)
+        image, labels, _ = random_view(image, labels, size, self.config.scale, self.config.rotate, random)
         if self.config.vertical_flip:
             return flips(image, labels, random)
         if random.random() < 0.5:

@@ -54,6 +54,10 @@ class Source:
             mask[np.isin(mask, self.ignored)] = IGNORE
         return mask
 
+    def base_number(self, class_id: int) -> int:
+        """Which of the base classes a class is, from 0; -1 for a novel one."""
+        return self.base.index(class_id) if class_id in self.base else -1
+
     def value(self, class_id: int) -> int:
         """What stands for a class in the masks."""
         return self.samples[0].value(class_id)

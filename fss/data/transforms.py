@@ -1,11 +1,12 @@
 """Preparing images: the published test resize, and the augmentations of training."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from fss import ops
 from fss.episode import IGNORE
 from fss.ops import MEAN
 
@@ -39,11 +40,6 @@ def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return canvas
 
 
-def normalise(image: np.ndarray) -> Tensor:
-    """(H,W,3) of 0..255 -> float tensor (3,H,W), ImageNet's mean and deviation."""
-    return ops.normalise(to_tensor(image))
-
-
 def to_tensor(image: np.ndarray) -> Tensor:
     """(...,H,W,3) -> (...,3,H,W), the same memory."""
     return torch.from_numpy(image).movedim(-1, -3)
@@ -57,24 +53,30 @@ def flips(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> t
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
-def episode_view(
-    image: np.ndarray, mask: np.ndarray, size: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+class View(NamedTuple):
+    """An image as training sees it: (S,S,3) uint8, its mask (S,S) uint8, and where it is photo (S,S) bool."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    photo: np.ndarray
+
+
+def episode_view(image: np.ndarray, mask: np.ndarray, size: int, random: np.random.Generator) -> View:
     """ASGNet's augmentation: scale 0.9..1.1, with probability 0.5 each +-10 degrees, blur and left-right
     flip, and a random crop S x S; returns as `random_view` does."""
     rotate = 10.0 if random.random() < 0.5 else 0.0
-    image, mask = random_view(image, mask, size, (0.9, 1.1), rotate, random)
+    view = random_view(image, mask, size, (0.9, 1.1), rotate, random)
     if random.random() < 0.5:
-        image = cv2.GaussianBlur(image, (5, 5), 0)
+        view = view._replace(image=cv2.GaussianBlur(view.image, (5, 5), 0))
     if random.random() < 0.5:
-        image, mask = np.flip(image, 1), np.flip(mask, 1)
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+        view = View(*(np.flip(part, 1) for part in view))
+    return View(*map(np.ascontiguousarray, view))
 
 
 def random_view(
     image: np.ndarray, mask: np.ndarray, size: int, scale: tuple[float, float], rotate: float,
     random: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> View:  # fmt: skip
     """Scale, rotate and crop S x S in one warp, so that pixels are interpolated once.
 
     Args:
@@ -82,7 +84,7 @@ def random_view(
         rotate: most degrees either way.
 
     Returns:
-        image (S,S,3) uint8, padded with the mean colour; mask (S,S), padded with 255.
+        the image padded with the mean colour, the mask with 255.
     """
     h, w = mask.shape
     factor = np.exp(random.uniform(np.log(scale[0]), np.log(scale[1])))
@@ -96,4 +98,5 @@ def random_view(
     mean = tuple(255 * m for m in MEAN)
     view = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=mean)
     labels = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
-    return view, labels
+    inside = cv2.warpAffine(np.ones((h, w), np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST)
+    return View(view, labels, inside.astype(np.bool_))

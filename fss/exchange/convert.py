@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from fss.backbones import make_backbone
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
-from fss.config import Config, HeadConfig, NeckConfig
+from fss.config import BackboneConfig, Config, HeadConfig, NeckConfig
 from fss.data.classes import fold_classes
 from fss.errors import UserError
 from fss.model import BaseSegmenter, build_model
@@ -17,7 +18,7 @@ from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
 from fss.recipes import load_config
 from fss.runs import checkpoint
-from fss.runs.network import about_base, about_few_shot
+from fss.runs.identity import Identity
 
 State = Mapping[str, Tensor]
 Converted = tuple[nn.Module, dict[str, Any], State]  # an empty model, its account, parameters in its names
@@ -75,19 +76,15 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
 def _backbone(state: State, config: Config, source: str) -> Converted:
     state = rename(state)
     backbone = _resnet(state, source)
-    return backbone, {"stage": "backbone", "layers": backbone.layers, "stem": _stem(backbone)}, state
+    return backbone, {"stage": "backbone", "backbone": _told(backbone)}, state
 
 
 def _cwt_base(state: State, config: Config, source: str) -> Converted:
     backbone = _resnet(state, source)
     neck = _neck(state, backbone, source)
     model = BaseSegmenter(backbone, neck, _sizes(state, "classifier.weight", source)[0])
-    shaped = _shaped(config, backbone, neck)
-    return (
-        model,
-        about_base(shaped, _stem(backbone), fold_classes(config.data).trained),
-        _renamed(state, _BASE),
-    )
+    who = Identity.of_base(_shaped(config, backbone, neck), fold_classes(config.data).trained)
+    return model, who.account(backbone.settled()), _renamed(state, _BASE)
 
 
 def _cwt(state: State, config: Config, source: str) -> Converted:
@@ -114,19 +111,20 @@ KINDS: dict[str, Kind] = {"backbone": _backbone, "cwt-base": _cwt_base, "cwt": _
 
 
 def _few_shot(config: Config, backbone: ResNet, neck: Neck | None) -> tuple[nn.Module, dict[str, Any]]:
-    about = about_few_shot(config, _stem(backbone), fold_classes(config.data).trained)
+    who = Identity.of_few_shot(config, fold_classes(config.data).trained)
     model = build_model(config.head.type, config.head.options, backbone, neck)
-    return model, {**about, "shots": config.train.shots}
+    return model, {**who.account(backbone.settled()), "shots": config.train.shots}
 
 
 def _shaped(
     config: Config, backbone: ResNet, neck: Neck | None, options: Mapping[str, Any] | None = None
 ) -> Config:
     """The configuration, with the layers, neck and head options that the files have."""
-    shape = {"layers": backbone.layers, "stage1": neck is not None, "stride": backbone.stride}
-    update: dict[str, Any] = {"backbone": config.backbone.model_copy(update=shape)}
+    part = BackboneConfig(**_told(backbone), stride=backbone.stride)
+    update: dict[str, Any] = {"backbone": part, "network": "base" if neck else "weights"}
     if neck:
-        update["neck"] = NeckConfig(channels=neck.channels, dropout=config.neck.dropout)
+        dropout = config.neck.options.get("dropout", 0.1)
+        update["neck"] = NeckConfig(type="ppm", channels=neck.channels, dropout=dropout)
     if options:
         update["head"] = HeadConfig(type=config.head.type, **{**config.head.options, **options})
     return config.model_copy(update=update)
@@ -140,11 +138,12 @@ def _resnet(state: State, source: str) -> ResNet:
             f"{source} holds no ResNet-50 or 101: wanted layer4.0.conv3.weight, and 6 or 23 blocks in layer3 "
             f"(it has {len(blocks)}). For `cwt` give two files: the base model and the transformer"
         )
-    return ResNet(_BLOCKS_OF_STAGE_3[len(blocks)], has_deep_stem(state))
+    name, stem = f"resnet{_BLOCKS_OF_STAGE_3[len(blocks)]}", "deep" if has_deep_stem(state) else "plain"
+    return cast(ResNet, make_backbone(name, None, {"stem": stem}))
 
 
-def _stem(backbone: ResNet) -> str:
-    return "deep" if backbone.deep_stem else "plain"
+def _told(backbone: ResNet) -> dict[str, Any]:
+    return {"type": f"resnet{backbone.layers}", **backbone.settled()}
 
 
 def _neck(state: State, backbone: ResNet, source: str) -> PyramidPooling:
@@ -175,19 +174,19 @@ def run_convert(
         raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
     config = load_config(data, "asgnet" if kind == "asgnet" else "cwt", settings, extra)
     about = convert(kind, inputs, out, config)
-    what = f"ResNet-{about['layers']}, {about['stem']} stem"
+    part = about["backbone"]
+    what = f"{part['type']}, {part['stem']} stem"
     if kind == "backbone":
         print(f"{out}: {what}. Use it with backbone.weights={out}")
         return
     on = f"{about['data']} fold {about['fold']}"
     if kind == "cwt-base":
-        print(
-            f"{out}: base network, {what}, {on}. Use it with backbone.base={out} (and backbone.stage1=true)"
-        )
+        print(f"{out}: base network, {what}, {on}. Use it with network={out}")
         return
     said = [text for text in settings if not text.startswith(("data.fold=", "train.shots="))]
-    if about["head"] == "asgnet":
-        said.append(f"head.context={about['head_options']['context']}")
-    run = f"{data} {about['shots']} [0] {about['layers']} {about['fold']} --head {about['head']}"
-    print(f"{out}: {about['head']}, {what}, {on}, {about['shots']} shot(s). Try it with")
+    head = about["head"]
+    if head["type"] == "asgnet":
+        said.append(f"head.context={head['context']}")
+    run = f"{data} {about['shots']} [0] {part['type']} {about['fold']} --head {head['type']}"
+    print(f"{out}: {head['type']}, {what}, {on}, {about['shots']} shot(s). Try it with")
     print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))

@@ -1,7 +1,7 @@
 """A trained model as one file that runs without this framework: ONNX, or a program of torch.export.
 
 The graph holds the frozen network as it is stored (nothing folded, nothing rearranged for a CPU), the
-normalisation, and the head with what its `prepare` makes of the support masks. Episodes (B = 1), shots and
+normalisation, and the head. Episodes (B = 1), shots and
 size are fixed. It is run against the model before it is written.
 """
 
@@ -16,22 +16,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fss.backbones.resnet import STAGES
-from fss.backbones.vit import VIT_CHANNELS
+from fss.backbones.base import Backbone, check_size
 from fss.config import HeadConfig
-from fss.episode import IGNORE
+from fss.episode import IGNORE, Episode
 from fss.errors import UserError
 from fss.model import FewShotModel
 from fss.necks import Neck
-from fss.ops import normalise, resize
+from fss.ops import resize
 from fss.runs.folders import environment
-from fss.runs.trained import load_base_with, load_model
+from fss.runs.models import load_base_with, load_model
 from fss.writing import write_bytes, write_text
 
 # Of the largest logit, and of all pixels. Rounding gives 1e-6 and 1; a wrong operator is far outside.
@@ -65,23 +64,20 @@ class Graph(nn.Module):
     """What is exported: images of 0..255 in, logits at image size out, B = 1.
 
     Args:
-        constants: what the head's `prepare` makes of its seed alone, (...) each.
+        seed: of the episode; what the head draws from it is a constant of the graph.
     """
 
-    def __init__(self, model: FewShotModel, size: int, constants: dict[str, Tensor]) -> None:
+    def __init__(self, model: FewShotModel, size: int, seed: int) -> None:
         super().__init__()
-        self.model, self.size, self.names = model, size, tuple(constants)
-        for name, value in constants.items():
-            self.register_buffer(f"constant_{name}", value[None])
+        self.model, self.size, self.seed = model, size, seed
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Query (1,3,S,S), supports (1,K,3,S,S), masks (1,K,S,S) -> logits (1,2,S,S), background first."""
-        masks = support_masks.long()
-        extras = {name: getattr(self, f"constant_{name}") for name in self.names}
-        made = self.model.head.prepare_in_graph(masks[0])
-        extras |= {name: value[None] for name, value in (made or {}).items()}
-        out = self.model.output(normalise(query), normalise(support_images), masks, extras)
-        return resize(out.logits.float(), (self.size, self.size))
+        labels = torch.zeros(1, dtype=torch.int64)
+        out = self.model.output(
+            Episode(query, None, support_images, support_masks.long(), labels), [self.seed]
+        )
+        return resize(out.logits.float(), (self.size, self.size), self.model.corners)
 
 
 def export(
@@ -110,10 +106,9 @@ def export(
     """
     kind, size = _checked(model, out, shots, size, kind)
     model.eval()
-    constants = _constants(model, size, shots, seed)
     episodes = [_episode(i, shots, size) for i in range(_EPISODES)]
     answers = [_answer(model, e, seed) for e in episodes]
-    made = _trace(Graph(_needed(model), size, constants).eval(), episodes[0], kind)
+    made = _trace(Graph(_needed(model), size, seed).eval(), episodes[0], kind)
     check = _compare(_runner(made, kind), episodes, answers)
     if not (check.relative <= TOLERANCE and check.equal >= EQUAL):
         raise UserError(
@@ -136,14 +131,11 @@ def _needed(model: FewShotModel) -> FewShotModel:
     """A view of a model with the parts alone that its head asks for, computed as they are stored."""
     levels, view = set(model.head.levels), _view(model)
     view.as_stored = True
-    view.neck = model.neck if "neck" in levels else None
-    if not levels.intersection(VIT_CHANNELS):
-        view.tokens = None
+    on_neck = any(not level.startswith("stage") for level in levels)
+    view.neck = model.neck if on_neck else None
     levels |= set(view.neck.levels) if isinstance(view.neck, Neck) else set()
-    view.backbone = _view(model.backbone)
-    deepest = max((STAGES.index(level) for level in levels.intersection(STAGES)), default=-1)
-    for stage in STAGES[deepest + 1 :]:
-        delattr(view.backbone, f"layer{stage[-1]}")
+    stages = sorted(level for level in levels if level.startswith("stage"))
+    view.backbone = cast(Backbone, model.backbone).up_to(stages)
     return view
 
 
@@ -164,9 +156,7 @@ def _checked(
     size = size if size is not None else model.told.get("size")
     if size is None:
         raise UserError("this model does not say at which size it was trained; give one with --size")
-    if size % 8 != 1 or not 33 <= size <= 2049:
-        near = min(max(size // 8 * 8, 32), 2048) + 1
-        raise UserError(f"--size {size}: allowed are 8n+1 from 33 to 2049, such as {near}")
+    check_size(cast(Backbone, model.backbone), size, "--size")
     if not 1 <= shots <= 100:
         raise UserError(f"--shots {shots}: allowed are 1 to 100")
     missing = [name for name in _NEEDED if kind == "onnx" and importlib.util.find_spec(name) is None]
@@ -175,24 +165,6 @@ def _checked(
             f"ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}; or take --format torch"
         )
     return kind, size
-
-
-def _constants(model: FewShotModel, size: int, shots: int, seed: int) -> dict[str, Tensor]:
-    """What `prepare` makes where it depends on the seed alone; nothing where the graph makes it.
-
-    Raises:
-        UserError: it depends on the masks, and the head does not say how a graph makes it.
-    """
-    head, masks = model.head, [_episode(i, shots, size)[2][0].long() for i in range(_EPISODES)]
-    if head.prepare_in_graph(masks[0]) is not None:
-        return {}
-    first, *others = (head.prepare(m, seed) for m in masks)
-    if any(first.keys() != o.keys() or any(not torch.equal(first[k], o[k]) for k in first) for o in others):
-        raise UserError(
-            f"{type(head).__name__}.prepare depends on the support masks, inputs of the graph; give "
-            "the head prepare_in_graph(self, support_masks), the same as tensor operations"
-        )
-    return first
 
 
 @torch.no_grad()
@@ -283,7 +255,7 @@ def _episode(number: int, shots: int, size: int) -> Inputs:
 @torch.no_grad()
 def _answer(model: FewShotModel, inputs: Inputs, seed: int) -> Tensor:
     query, images, masks = inputs
-    return model(normalise(query), normalise(images), masks.long(), seed)
+    return model(query, images, masks.long(), seed)
 
 
 @torch.no_grad()
@@ -317,6 +289,7 @@ def _account(
         },
         "output": {"logits": {"shape": [1, 2, size, size], "type": "float32", "values": "background first"}},
         "images": f"longer side {size}, each side down to a multiple of 8, top left on black; masks on 255",
+        "corners": model.corners,
         "head": f"{head.__module__}:{head.__qualname__}",
         "seed": seed,
         "check": asdict(check) | {"allowed": {"relative": TOLERANCE, "equal": EQUAL}},
@@ -331,11 +304,11 @@ def run_export(
     """A checkpoint, or one of stage 1 with a head, into a file that runs without this framework."""
     if out.resolve() == path.resolve():
         raise UserError(f"{out} is the checkpoint itself; name another file to write")
-    model = load_base_with(path, head.type, head.options) if head else load_model(path)
+    model = load_base_with(path, head) if head else load_model(path)
     told = export(model, out, shots, size, kind, seed)
     check, query = told["check"], told["inputs"]["query"]["shape"]
     print(
-        f"{out}: {told['checkpoint']['head']}, {shots} shot(s), {query[-1]} px, {told['format']}, "
+        f"{out}: {told['checkpoint']['head']['type']}, {shots} shot(s), {query[-1]} px, {told['format']}, "
         f"{out.stat().st_size / 1e6:.1f} MB\n"
         f"on {check['episodes']} episodes of noise: logits differ by {check['difference']:.1e} at most "
         f"({check['relative']:.1e} of the largest), {100 * check['equal']:.3f}% of the pixels are equal\n"

@@ -7,18 +7,19 @@ The support object is split into superpixels, one prototype each, as many as its
 query pixel is compared with the prototype that fits it best.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.errors import UserError
-from fss.heads.base import Features, Head, HeadOutput, Panel
+from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
 from fss.heads.context import ASPP, Pyramid
-from fss.heads.seeds import STRIDE, place_seeds, seeds_in_graph
+from fss.heads.seeds import Seeds, seeds_of
 from fss.ops import resize, segmentation_loss, without_foreground
 
+CELL = 8  # pixels of a published cell, which `cells` is counted in
 _NEARNESS = 10.0  # cells that count as much as a feature distance of 1; |xy|^2 / 100 in the paper's words
 
 
@@ -33,8 +34,6 @@ class ASGNet(Head):
         sizes: scales of the pyramid, in cells.
         similarity: how the query's similarities to all prototypes become one map: their "sum", as
             published, which grows with the shots, or their "mean", which does not.
-        tokens: what a frozen vision transformer adds beside stages 2 and 3 (`backbone.vit`): nothing,
-            its patch tokens, or these and a map of their likeness to the class token.
         iterations: of the clustering, in training and in testing.
         dropout: share of channels dropped after the reduction.
         features: what the supports are clustered and the query compared on: "stages" 2 and 3, as
@@ -46,14 +45,13 @@ class ASGNet(Head):
 
     def __init__(
         self,
-        channels: dict[str, int],
+        channels: Mapping[str, int],
         context: Literal["pyramid", "aspp"] = "pyramid",
         prototypes: int = 5,
         cells: float = 100,
         width: int = 256,
         sizes: tuple[int, ...] = (60, 30, 15, 8),
         similarity: Literal["sum", "mean"] = "sum",
-        tokens: Literal["none", "patches", "patches+class"] = "none",
         iterations: tuple[int, int] = (10, 5),
         dropout: float = 0.5,
         features: Literal["stages", "neck"] = "stages",
@@ -65,7 +63,7 @@ class ASGNet(Head):
             )
         if not 0 <= dropout < 1 or max(sizes) > 1000:
             raise ValueError(f"dropout={dropout}, sizes={sizes}; allowed: 0 <= dropout < 1, sizes up to 1000")
-        self.reduced = (*(ASGNet.levels if features == "stages" else ("neck",)), *_TOKENS[tokens])
+        self.reduced = ASGNet.levels if features == "stages" else ("neck",)
         self.levels = (*self.reduced, *(ASPP if context == "aspp" else Pyramid).levels)
         super().__init__(channels)
         self.prototypes, self.cells, self.iterations = prototypes, cells, iterations
@@ -77,19 +75,6 @@ class ASGNet(Head):
         self.context = ASPP(width, channels["stage1"]) if context == "aspp" else Pyramid(width, sizes)
         self.query_only = self.context.levels
 
-    def prepare(self, support_masks: Tensor, seed: int) -> dict[str, Tensor]:
-        """Seeds (K,N,2), row and column in cells, zero-padded, and how many there are (K,)."""
-        found = [place_seeds(m.numpy() == 1, self.prototypes, self.cells) for m in support_masks]
-        seeds = torch.zeros(len(found), self.prototypes, 2, dtype=torch.int64)
-        for row, points in zip(seeds, found, strict=True):
-            row[: len(points)] = torch.from_numpy(points)
-        return {"seeds": seeds, "seed_counts": torch.tensor([len(points) for points in found])}
-
-    def prepare_in_graph(self, support_masks: Tensor) -> dict[str, Tensor]:
-        """As `prepare`."""
-        seeds, counts = seeds_in_graph(support_masks == 1, self.prototypes, self.cells)
-        return {"seeds": seeds, "seed_counts": counts}
-
     def encode(self, features: Features) -> Features:
         """The 1x1 reduction: {"reduced": (B,C,h,w)}, and stage 1 where the context module wants it.
 
@@ -99,8 +84,8 @@ class ASGNet(Head):
         first = features[self.reduced[0]]
         size = (first.shape[-2], first.shape[-1])
         with self._precision(first):
-            # The convolution of the concatenation is the sum of the parts' convolutions. Tokens, on a
-            # coarser grid, are resized after theirs: both are linear and a resize keeps constants.
+            # The convolution of the concatenation is the sum of the parts' convolutions. A finer or coarser map is
+            # resized after its own: both are linear, and a resize keeps constants.
             parts = [features[level] for level in self.reduced]
             weights = self.down_conv.get_parameter("0.weight").split([p.shape[1] for p in parts], 1)
             x = F.conv2d(parts[0], weights[0])
@@ -114,17 +99,11 @@ class ASGNet(Head):
         half = features.dtype == torch.bfloat16
         return torch.autocast(features.device.type, torch.bfloat16, enabled=half)
 
-    def forward(
-        self,
-        query: Features,
-        support: Features,
-        support_masks: Tensor,
-        extras: dict[str, Tensor],
-        query_mask: Tensor | None = None,
-    ) -> HeadOutput:
+    def forward(self, episodes: Encoded) -> HeadOutput:
         """Figure 2: cluster the supports (SGC), allocate prototypes to the query (GPA), add context."""
-        with torch.autocast(support_masks.device.type, enabled=False):
-            prototypes, valid = self._cluster(support, support_masks, extras)[:2]  # (B,N,C), (B,N)
+        query, target = episodes.query, episodes.query_mask
+        with torch.autocast(episodes.support_masks.device.type, enabled=False):
+            prototypes, valid = self._cluster(episodes)[:2]  # (B,N,C), (B,N)
             x = query["reduced"].float()  # (B,C,h,w)
             likeness, index = allocate(x, prototypes, valid)  # (B,N,h,w), (B,h,w)
             pair = torch.cat([x, guide(prototypes, index)], 1)  # (B,2C,h,w)
@@ -133,50 +112,47 @@ class ASGNet(Head):
                 total = total / valid.sum(1)[:, None, None, None]
         with self._precision(query["reduced"]):
             dtype = query["reduced"].dtype
-            logits, scales = self.context(pair.to(dtype), total.to(dtype), query_mask is not None, query)
+            logits, scales = self.context(pair.to(dtype), total.to(dtype), target is not None, query)
         losses = {}
-        if query_mask is not None:
-            each = [segmentation_loss(s, query_mask, balanced=False) for s in scales]
+        if target is not None:
+            each = [segmentation_loss(s, target, False, episodes.corners) for s in scales]
             losses["auxiliary"] = torch.stack(each).mean()
-        return HeadOutput(logits.float(), losses, {"empty_support": without_foreground(support_masks)})
+        return HeadOutput(
+            logits.float(), losses, {"empty_support": without_foreground(episodes.support_masks)}
+        )
 
-    def _cluster(
-        self, support: Features, masks: Tensor, extras: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Prototypes of all shots together (B,K*N,C), which of them count, and superpixels (B,K,h,w)."""
-        x = support["reduced"].float()  # (B,K,C,h,w)
+    def _cluster(self, episodes: Encoded) -> tuple[Tensor, Tensor, Tensor, Seeds]:
+        """Prototypes of all shots together (B,K*N,C), which of them count, superpixels (B,K,h,w), seeds of BK masks."""
+        x, masks = episodes.support["reduced"].float(), episodes.support_masks  # (B,K,C,h,w), (B,K,H,W)
         b, k, _, h, w = x.shape
-        on_seeds = [(side - 1) // STRIDE + 1 for side in masks.shape[-2:]]
-        if [h, w] != on_seeds:
-            raise UserError(
-                f"asgnet clusters maps of stride {STRIDE}, {on_seeds[0]} x {on_seeds[1]} cells here, and got "
-                f"{h} x {w}; set backbone.stride=8 (head.features=stages) or neck.stride=8 (neck)"
-            )
-        soft = resize((masks == 1).to(x.dtype), (h, w))  # (B,K,h,w)
+        cells = self.cells * (CELL * h / masks.shape[-2]) ** 2 if self._coarser(h, masks) else self.cells
+        seeds = seeds_of((masks == 1).flatten(0, 1), (h, w), self.prototypes, cells)
+        soft = resize((masks == 1).to(x.dtype), (h, w), episodes.corners)  # (B,K,h,w)
         found, valid, index = cluster(
-            x.flatten(0, 1), soft.flatten(0, 1), extras["seeds"].flatten(0, 1),
-            extras["seed_counts"].flatten(), self.iterations[0 if self.training else 1],
+            x.flatten(0, 1), soft.flatten(0, 1), seeds.places, seeds.counts,
+            self.iterations[0 if self.training else 1],
         )  # fmt: skip
-        return found.unflatten(0, (b, k)).flatten(1, 2), valid.view(b, -1), index.view(b, k, h, w)
+        return found.unflatten(0, (b, k)).flatten(1, 2), valid.view(b, -1), index.view(b, k, h, w), seeds
 
-    def explain(
-        self, query: Features, support: Features, support_masks: Tensor, extras: dict[str, Tensor]
-    ) -> list[Panel]:
+    @staticmethod
+    def _coarser(h: int, masks: Tensor) -> bool:
+        """Whether maps have another stride than the published 8, for which `cells` is counted."""
+        return h != (masks.shape[-2] - 1) // CELL + 1
+
+    def explain(self, episodes: Encoded) -> list[Panel]:
         """Each support's superpixels with the seeds they grew from; the prototype of each query pixel."""
-        prototypes, valid, index = self._cluster(support, support_masks, extras)
-        _, best = allocate(query["reduced"].float(), prototypes, valid)
+        prototypes, valid, index, found = self._cluster(episodes)
+        _, best = allocate(episodes.query["reduced"].float(), prototypes, valid)
         shots = index.shape[1]
         first = torch.arange(shots, device=index.device)[:, None, None] * self.prototypes
-        seeds = extras["seeds"].float()
-        unused = torch.arange(self.prototypes, device=seeds.device) >= extras["seed_counts"][..., None]
+        seeds = found.places.float().unflatten(0, index.shape[:2])  # (B,K,N,2)
+        counts = found.counts.view(index.shape[:2])
+        unused = torch.arange(self.prototypes, device=seeds.device) >= counts[..., None]
         return [
             Panel("superpixels and seeds", torch.where(index < 0, index, index + first), "support",
                   seeds.masked_fill(unused[..., None], torch.nan)),
             Panel("guide map", best, "query"),
         ]  # fmt: skip
-
-
-_TOKENS = {"none": (), "patches": ("vit",), "patches+class": ("vit", "vit_class")}
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """What a head is: the contract that trainer, evaluator and model rely on, and all they know of it."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,46 +48,88 @@ class Panel:
         return Panel(self.title, self.values[i], self.over, None if self.points is None else self.points[i])
 
 
+@dataclass
+class Encoded:
+    """What a head sees of B episodes with K supports each.
+
+    Attributes:
+        query: {level: (B,C,h,w)}, as `Head.encode` made them.
+        support: {level: (B,K,C,h,w)}, as `Head.encode_support` made them.
+        support_masks: (B,K,H,W) of 0, 1 and 255.
+        seeds: B numbers, one an episode: the source of all that is random in it.
+        corners: whether the corner cells of maps lie on the corner pixels (`Backbone.corners`); `fss.ops.resize`
+            takes it.
+        query_mask: (B,H,W) of 0, 1 and 255 in training, for losses of the head's own; None in testing.
+        photo: (B,H,W) bool, where the query's canvas holds its photo and not its padding; None for everywhere.
+        base_class: (B,) which base class it is, from 0; -1 for a novel one. None where nobody knows.
+        network: images (B,3,H,W) -> the frozen maps at the head's levels, for a head that asks the network about
+            an image of its own.
+    """
+
+    query: Features
+    support: Features
+    support_masks: Tensor
+    seeds: Sequence[int]
+    corners: bool = True
+    query_mask: Tensor | None = None
+    photo: Tensor | None = None
+    base_class: Tensor | None = None
+    network: Callable[[Tensor], Features] | None = None
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.support_masks)
+
+    def part(self, first: int, last: int) -> "Encoded":
+        """Episodes `first` to `last` - 1."""
+        cut = lambda x: None if x is None else x[first:last]  # noqa: E731
+        return replace(
+            self,
+            query={k: v[first:last] for k, v in self.query.items()},
+            support={k: v[first:last] for k, v in self.support.items()},
+            support_masks=self.support_masks[first:last],
+            seeds=self.seeds[first:last],
+            query_mask=cut(self.query_mask),
+            photo=cut(self.photo),
+            base_class=cut(self.base_class),
+        )
+
+
+Cut = Literal["nothing", "stage4", "image"]
+
+
 class Head(nn.Module):
     """Base class of all heads. A head takes plain keyword arguments; `channels` comes from the network.
 
     Attributes:
-        levels: feature maps it needs, of "stage1".."stage4", "neck", "vit" and "vit_class"; nothing
-            deeper is computed.
+        levels: feature maps it needs; nothing deeper is computed. "stage1" to "stage4", and the single blocks
+            that the backbone offers ("stage3.2", "stage3.2:sum"); where there is a base network, "neck",
+            "neck:sum" (the neck's map before its last ReLU) and "base" (the base classifier's logits, background
+            first).
+        support_cut: what is cut by a support's mask before the network goes on: "nothing"; "stage4": stage 4 is
+            computed from stage 3 times the mask, and all else of the whole image; "image": pixels outside the
+            mask become the mean colour. What is cut is encoded once for each image and class.
+        query_only: names, of what `encode` returns, that only queries need; supports go without them.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
-        learns_from_support: whether gradients reach `encode` through the support; without, training
+        learns_from_support: whether gradients reach `encode_support` through the support; without, training
             keeps nothing of the supports' encoding in memory.
-        query_only: what `encode` returns for the query's sake alone; dropped from the supports.
     """
 
     levels: tuple[str, ...] = ("neck",)
+    support_cut: Cut = "nothing"
+    query_only: tuple[str, ...] = ()
     balanced_loss = False
     learns_from_support = True
-    query_only: tuple[str, ...] = ()
 
-    def __init__(self, channels: dict[str, int]) -> None:
+    def __init__(self, channels: Mapping[str, int]) -> None:
         """Take `channels`: level -> C, for all levels of the network."""
         super().__init__()
         unknown = [level for level in self.levels if level not in channels]
         if unknown:
+            offered = ", ".join(level for level in channels if "." not in level)
             raise ValueError(
-                f"it needs {', '.join(unknown)}, and this network has {', '.join(channels)}. "
-                "The neck comes with backbone.stage1=true, vit with backbone.vit"
+                f"it needs {', '.join(unknown)}, and this network has {offered}. A neck comes with network=base"
             )
-
-    def prepare(self, support_masks: Tensor, seed: int) -> dict[str, Tensor]:
-        """Tensors for `extras`, without batch axis, from masks (K,H,W) and the episode's own seed.
-
-        Runs on the CPU in loader workers and must be pure: all randomness comes from `seed`.
-        """
-        return {}
-
-    def prepare_in_graph(self, support_masks: Tensor) -> dict[str, Tensor] | None:
-        """`prepare` as tensor operations on masks (K,H,W), for graphs that take masks (`fss export`).
-
-        None, the default, where `prepare` depends on the seed alone: what it makes is a constant there.
-        """
-        return None
 
     def encode(self, features: Features) -> Features:
         """The per-image part, which knows no partner: {level: (B,C,h,w)} -> the same kind.
@@ -96,35 +139,31 @@ class Head(nn.Module):
         """
         return features
 
-    def forward(
-        self,
-        query: Features,
-        support: Features,
-        support_masks: Tensor,
-        extras: dict[str, Tensor],
-        query_mask: Tensor | None = None,
-    ) -> HeadOutput:
-        """Segment the query.
+    def encode_support(self, features: Features) -> Features:
+        """`encode` for supports, where they are encoded otherwise than queries."""
+        return self.encode(features)
 
-        Args:
-            query: {level: (B,C,h,w)} as encoded.
-            support: {level: (B,K,C,h,w)} as encoded.
-            support_masks: (B,K,H,W), 0, 1 and 255.
-            extras: tensors (B,...) from `prepare`.
-            query_mask: (B,H,W) in training, for losses of the head's own.
-        """
+    def forward(self, episodes: Encoded) -> HeadOutput:
+        """Segment the queries."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-    def explain(
-        self, query: Features, support: Features, support_masks: Tensor, extras: dict[str, Tensor]
-    ) -> list[Panel]:
-        """Maps that show how the prediction comes about; arguments as of `forward`. None by default."""
+    def explain(self, episodes: Encoded) -> list[Panel]:
+        """Maps that show how the prediction comes about. None by default."""
         return []
+
+    def groups(self) -> list[dict[str, Any]] | None:
+        """The optimiser's parameter groups, each with a "factor" on the learning rate; None where all learn alike."""
+        return None
 
     @property
     def learns(self) -> bool:
-        """Whether there is anything to learn in stage 2."""
+        """Whether there is anything to learn from episodes."""
         return any(p.requires_grad for p in self.parameters())
+
+    @property
+    def encodes_alike(self) -> bool:
+        """Whether a support is encoded as a query is, so that one encoding of an image serves both."""
+        return self.support_cut == "nothing" and type(self).encode_support is Head.encode_support
 
     def support_gradients(self) -> torch.set_grad_enabled:
         """The context in which supports are encoded: without gradients, where none are needed."""

@@ -7,7 +7,9 @@ Encoder and decoder are frozen after base-class training. For each episode a two
 classifier is fitted to the support (the inner loop), then adapted to the query by attention.
 """
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.episode import IGNORE
-from fss.heads.base import Features, Head, HeadOutput, Panel
+from fss.heads.base import Encoded, Head, HeadOutput, Panel
 from fss.ops import class_weights, interpolation_matrix, repeat, without_foreground
 
 
@@ -37,7 +39,7 @@ class CWT(Head):
 
     def __init__(
         self,
-        channels: dict[str, int],
+        channels: Mapping[str, int],
         transformer: bool = True,
         steps: int = 200,
         lr: float = 0.1,
@@ -58,47 +60,41 @@ class CWT(Head):
         if transformer:
             self.transformer = WeightTransformer(self.width, heads, attention_dropout, dropout, start)
 
-    def prepare(self, support_masks: Tensor, seed: int) -> dict[str, Tensor]:
-        """The classifier's first weights (2,C), uniform in +-1/sqrt(C), from the episode's seed."""
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.rand(2, self.width, generator=generator) * 2 - 1
-        return {"first_weight": weight / self.width**0.5}
-
-    def forward(
-        self,
-        query: Features,
-        support: Features,
-        support_masks: Tensor,
-        extras: dict[str, Tensor],
-        query_mask: Tensor | None = None,
-    ) -> HeadOutput:
+    def forward(self, episodes: Encoded) -> HeadOutput:
         """Section 3: fit to the support, adapt to the query, classify its pixels."""
-        first, features = self._fit(query, support, support_masks, extras)
-        with torch.autocast(support_masks.device.type, enabled=False):
+        first, features = self._fit(episodes)
+        with torch.autocast(features.device.type, enabled=False):
             logits = classify(self._adapt(first, features), features)
-        return HeadOutput(logits, notes={"empty_support": without_foreground(support_masks)})
+        return HeadOutput(logits, notes={"empty_support": without_foreground(episodes.support_masks)})
 
-    def _fit(
-        self, query: Features, support: Features, masks: Tensor, extras: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _fit(self, episodes: Encoded) -> tuple[Tensor, Tensor]:
         """The support's classifier (B,2,C), and the query's normalised features (B,C,h,w)."""
+        masks, supports = episodes.support_masks, episodes.support["neck"]
         with torch.autocast(masks.device.type, enabled=False):
-            first = extras["first_weight"]
-            weight = fit_classifier(support["neck"].float(), masks, first, self.steps, self.lr)
-            return weight, F.normalize(query["neck"].float(), dim=1)
+            first = torch.stack([first_weight(seed, self.width) for seed in episodes.seeds]).to(masks.device)
+            weight = fit_classifier(supports.float(), masks, first, self.steps, self.lr, episodes.corners)
+            return weight, F.normalize(episodes.query["neck"].float(), dim=1)
 
     def _adapt(self, weight: Tensor, features: Tensor) -> Tensor:
         return weight if self.transformer is None else self.transformer(weight, features)
 
-    def explain(
-        self, query: Features, support: Features, support_masks: Tensor, extras: dict[str, Tensor]
-    ) -> list[Panel]:
+    def explain(self, episodes: Encoded) -> list[Panel]:
         """The query's foreground probability by the support's classifier, and by the adapted one."""
-        first, features = self._fit(query, support, support_masks, extras)
+        first, features = self._fit(episodes)
         maps = {"support's classifier": first}
         if self.transformer is not None:
             maps["adapted to the query"] = self._adapt(first, features)
         return [Panel(t, classify(w, features).softmax(1)[:, 1], "query") for t, w in maps.items()]
+
+
+@functools.lru_cache(maxsize=1024)
+def first_weight(seed: int, width: int) -> Tensor:
+    """A classifier's first weights (2,C), uniform in +-1/sqrt(C): a function of the episode's seed.
+
+    The cache lets a graph be exported, whose tracing cannot follow a generator, and spares a test's later runs.
+    """
+    weight = torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return weight / width**0.5
 
 
 def classify(weight: Tensor, features: Tensor) -> Tensor:
@@ -108,7 +104,7 @@ def classify(weight: Tensor, features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit_classifier(
-    features: Tensor, masks: Tensor, weight: Tensor, steps: int = 200, lr: float = 0.1
+    features: Tensor, masks: Tensor, weight: Tensor, steps: int = 200, lr: float = 0.1, corners: bool = True
 ) -> Tensor:
     """The inner loop: gradient descent on a bias-free two-class pixel classifier (section 3.2).
 
@@ -118,8 +114,9 @@ def fit_classifier(
 
     Args:
         features: (B,K,C,h,w) float32, not normalised.
-        masks: (B,K,H,W), 0, 1 and 255; logits are resized to H,W, corners aligned.
+        masks: (B,K,H,W), 0, 1 and 255; logits are resized to H,W.
         weight: (B,2,C) first weights.
+        corners: how logits are resized, as of `ops.resize`; aligned as published.
 
     Returns:
         (B,2,C) weights after `steps` updates by the mean loss, foreground weighted by
@@ -128,10 +125,10 @@ def fit_classifier(
     b, k, c, h, w = features.shape
     if b > 1 and features.device.type == "cpu":
         each = zip(features.split(1), masks.split(1), weight.split(1), strict=True)
-        return torch.cat([fit_classifier(*one, steps, lr) for one in each])
+        return torch.cat([fit_classifier(*one, steps, lr, corners) for one in each])
     pixels = features.permute(0, 1, 3, 4, 2).reshape(b, k * h * w, c)  # (B,Khw,C)
-    rows = _Rows(h, masks.shape[-2], features)
-    across = interpolation_matrix(w, masks.shape[-1], features.device)  # (W,w)
+    rows = _Rows(h, masks.shape[-2], features, corners)
+    across = interpolation_matrix(w, masks.shape[-1], features.device, corners)  # (W,w)
     share = rows.cut(_pixel_shares(masks).flatten(0, 1))  # (BK,h,R,W)
     missing = -rows.cut((masks == 1).to(features.dtype).flatten(0, 1)) * share
     total, difference = weight.sum(1), weight[:, 1] - weight[:, 0]  # (B,C)
@@ -156,10 +153,10 @@ class _Rows:
     behind the image has no share. Other sizes go by the matrix, as one strip of H pixels.
     """
 
-    def __init__(self, cells: int, pixels: int, like: Tensor) -> None:
+    def __init__(self, cells: int, pixels: int, like: Tensor, corners: bool) -> None:
         self.cells, self.pixels = cells, pixels
-        self.whole = cells < 2 or (pixels - 1) % (cells - 1) > 0
-        self.matrix = interpolation_matrix(cells, pixels, like.device)  # (H,h)
+        self.whole = not corners or cells < 2 or (pixels - 1) % (cells - 1) > 0
+        self.matrix = interpolation_matrix(cells, pixels, like.device, corners)  # (H,h)
         self.strip = pixels if self.whole else (pixels - 1) // (cells - 1)  # R
         self.ramp = torch.arange(self.strip, device=like.device) / self.strip  # (R,)
         self.ramps = torch.stack([1 - self.ramp, self.ramp])  # (2,R)

@@ -4,19 +4,24 @@ Wang, Liew, Zou, Zhou, Feng, "PANet: Few-Shot Image Semantic Segmentation with P
 ICCV 2019, https://arxiv.org/abs/1908.06391; on a frozen network, and so without anything to learn.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.heads.base import Features, Head, HeadOutput, Panel
-from fss.ops import interpolation_matrix, segmentation_loss, without_foreground
+from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
+from fss.ops import interpolation_matrix, resize, segmentation_loss, without_foreground
+
+MAP = "map"  # the one map that is kept of an image
 
 
 class Prototype(Head):
     """One prototype for the foreground, one for the background (section 3.3).
 
     Args:
-        level: the feature map to compare on.
+        level: the feature map to compare on, or several: each cell of each is then of length 1, and coarser ones are
+            resized to the first.
         scale: of the cosine similarity before the softmax; only losses feel it.
         embed: channels of a learned 1x1 convolution before all else; 0 for none, and nothing learns.
         align: PANet's prototype alignment (section 3.4): the query as predicted must segment the
@@ -25,8 +30,8 @@ class Prototype(Head):
 
     def __init__(
         self,
-        channels: dict[str, int],
-        level: str = "neck",
+        channels: Mapping[str, int],
+        level: str | list[str] = "neck",
         scale: float = 20.0,
         embed: int = 0,
         align: bool = False,
@@ -35,47 +40,47 @@ class Prototype(Head):
             raise ValueError(f"embed={embed}, scale={scale}; allowed: embed >= 0, scale > 0")
         if align and not embed:
             raise ValueError("align=true has nothing to teach without an embedding; set embed=256")
-        self.levels = (level,)
+        self.levels = (level,) if isinstance(level, str) else tuple(level)
         super().__init__(channels)
-        self.level, self.scale, self.align = level, scale, align
-        self.embedding = nn.Conv2d(channels[level], embed, 1, bias=False) if embed else nn.Identity()
+        self.scale, self.align = scale, align
+        width = sum(channels[name] for name in self.levels)
+        self.embedding = nn.Conv2d(width, embed, 1, bias=False) if embed else nn.Identity()
 
     def encode(self, features: Features) -> Features:
-        """The embedding, not normalised: {level: (B,C,h,w)}."""
-        x = features[self.level]
-        with torch.autocast(x.device.type, enabled=False):
-            return {self.level: self.embedding(x.float())}
+        """The embedding, not normalised: {MAP: (B,C,h,w)}."""
+        first, *others = (features[level].float() for level in self.levels)
+        with torch.autocast(first.device.type, enabled=False):
+            if others:
+                size = (first.shape[-2], first.shape[-1])
+                every = [F.normalize(x, dim=1) for x in (first, *others)]
+                first = torch.cat([resize(x, size) for x in every], 1)
+            return {MAP: self.embedding(first)}
 
-    def forward(
-        self,
-        query: Features,
-        support: Features,
-        support_masks: Tensor,
-        extras: dict[str, Tensor],
-        query_mask: Tensor | None = None,
-    ) -> HeadOutput:
+    def forward(self, episodes: Encoded) -> HeadOutput:
         """Average the supports under their masks; compare every query cell with the two averages."""
-        with torch.autocast(support_masks.device.type, enabled=False):
-            x, supports = query[self.level], support[self.level]  # (B,C,h,w), (B,K,C,h,w)
-            logits = self.scale * similarity(x, prototypes(supports, support_masks))
+        e, masks = episodes, episodes.support_masks
+        with torch.autocast(masks.device.type, enabled=False):
+            x, supports = e.query[MAP], e.support[MAP]  # (B,C,h,w), (B,K,C,h,w)
+            logits = self.scale * similarity(x, prototypes(supports, masks, e.corners))
             losses = {}
-            if self.align and query_mask is not None:
-                losses["alignment"] = self._alignment(x, logits, supports, support_masks)
-        return HeadOutput(logits, losses, {"empty_support": without_foreground(support_masks)})
+            if self.align and e.query_mask is not None:
+                losses["alignment"] = self._alignment(x, logits, supports, masks, e.corners)
+        return HeadOutput(logits, losses, {"empty_support": without_foreground(masks)})
 
-    def _alignment(self, query: Tensor, logits: Tensor, supports: Tensor, masks: Tensor) -> Tensor:
+    def _alignment(
+        self, query: Tensor, logits: Tensor, supports: Tensor, masks: Tensor, corners: bool
+    ) -> Tensor:
         """Equation 5: the query with its predicted mask is the support of each support image."""
         predicted = logits.argmax(1)[:, None]  # (B,1,h,w)
         back = prototypes(query[:, None], predicted)  # (B,2,C)
         shots = supports.shape[1]
         answer = self.scale * similarity(supports.flatten(0, 1), back.repeat_interleave(shots, 0))
-        return segmentation_loss(answer, masks.flatten(0, 1), balanced=False)
+        return segmentation_loss(answer, masks.flatten(0, 1), False, corners)
 
-    def explain(
-        self, query: Features, support: Features, support_masks: Tensor, extras: dict[str, Tensor]
-    ) -> list[Panel]:
+    def explain(self, episodes: Encoded) -> list[Panel]:
         """How alike each query cell is to the foreground's prototype and to the background's."""
-        like = similarity(query[self.level], prototypes(support[self.level], support_masks))
+        e = episodes
+        like = similarity(e.query[MAP], prototypes(e.support[MAP], e.support_masks, e.corners))
         like = like.clamp(min=0)
         return [
             Panel("like the foreground", like[:, 1], "query"),
@@ -83,15 +88,15 @@ class Prototype(Head):
         ]
 
 
-def prototypes(features: Tensor, masks: Tensor) -> Tensor:
+def prototypes(features: Tensor, masks: Tensor, corners: bool = True) -> Tensor:
     """Masked average pooling (equations 1 and 2): features (B,K,C,h,w), masks (B,K,H,W) -> (B,2,C).
 
     Background first; each is the mean over shots of the shots' means. Averaging features resized to
     the masks is the same as averaging the features under masks that went through the resize's transpose.
     A class that no shot shows gets zeros.
     """
-    up = interpolation_matrix(features.shape[-2], masks.shape[-2], features.device)  # (H,h)
-    across = interpolation_matrix(features.shape[-1], masks.shape[-1], features.device)  # (W,w)
+    up = interpolation_matrix(features.shape[-2], masks.shape[-2], features.device, corners)  # (H,h)
+    across = interpolation_matrix(features.shape[-1], masks.shape[-1], features.device, corners)  # (W,w)
     small = up.T @ torch.stack([masks == 0, masks == 1], 2).to(features.dtype) @ across  # (B,K,2,h,w)
     area = small.sum((3, 4))  # (B,K,2)
     mean = torch.einsum("bkchw,bknhw->bknc", features, small) / area.clamp(min=1e-6)[..., None]

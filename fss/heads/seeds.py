@@ -4,20 +4,41 @@ Li, Jampani, Sevilla-Lara, Sun, Kim, Kim, "Adaptive Prototype Learning and Alloc
 Segmentation", CVPR 2021, section 3.2; after Irving, "maskSLIC", 2016.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRIDE = 8  # image pixels to a feature cell
+
+class Seeds(NamedTuple):
+    """Seeds of M masks: `places` (M,N,2) int64, row and column in cells, zero-padded; `counts` (M,) of them."""
+
+    places: Tensor
+    counts: Tensor
 
 
-def place_seeds(mask: np.ndarray, most: int, cells: float) -> np.ndarray:
+def seeds_of(masks: Tensor, size: tuple[int, int], most: int, cells: float) -> Seeds:
+    """Seeds of masks (M,H,W) bool on a grid of `size` cells, at most `most` each: `place_seeds`, mask by mask."""
+    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.6 has no such question
+    if exporting():
+        return Seeds(*seeds_in_graph(masks, size, most, cells))
+    found = [place_seeds(mask, size, most, cells) for mask in masks.cpu().numpy()]
+    places = torch.zeros(len(found), most, 2, dtype=torch.int64)
+    for row, points in zip(places, found, strict=True):
+        row[: len(points)] = torch.from_numpy(points)
+    counts = torch.tensor([len(points) for points in found])
+    return Seeds(places.to(masks.device), counts.to(masks.device))
+
+
+def place_seeds(mask: np.ndarray, size: tuple[int, int], most: int, cells: float) -> np.ndarray:
     """Seeds of one mask, on the grid of feature cells.
 
     Args:
         mask: (H,W) bool.
+        size: (h,w) of the grid.
         most: seeds at most.
         cells: foreground cells to a seed.
 
@@ -25,7 +46,7 @@ def place_seeds(mask: np.ndarray, most: int, cells: float) -> np.ndarray:
         (n,2) int64, row and column; n = round(foreground cells / `cells`), halves to even, and none
         where that is below 2: one prototype needs no clustering.
     """
-    grid = on_grid(mask)
+    grid = on_grid(mask, size)
     count = min(round(grid.sum() / cells), most)
     if count < 2:
         return np.zeros((0, 2), np.int64)
@@ -35,9 +56,9 @@ def place_seeds(mask: np.ndarray, most: int, cells: float) -> np.ndarray:
     return _spread(crop, count) + np.array([top, left])
 
 
-def on_grid(mask: np.ndarray) -> np.ndarray:
+def on_grid(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask (H,W) at the features' size (h,w), nearest: source index floor(i * H / h)."""
-    h, w = ((side - 1) // STRIDE + 1 for side in mask.shape)
+    h, w = size
     rows, columns = np.arange(h) * mask.shape[0] // h, np.arange(w) * mask.shape[1] // w
     return mask[np.ix_(rows, columns)]
 
@@ -65,14 +86,13 @@ def _squared_distance(crop: np.ndarray) -> np.ndarray:
     return squared[ring : ring + crop.shape[0], ring : ring + crop.shape[1]]
 
 
-def seeds_in_graph(masks: Tensor, most: int, cells: float) -> tuple[Tensor, Tensor]:
+def seeds_in_graph(masks: Tensor, size: tuple[int, int], most: int, cells: float) -> tuple[Tensor, Tensor]:
     """`place_seeds` of K masks (K,H,W) bool as tensor operations, without a branch: for exported graphs.
 
     Returns:
         seeds (K,most,2), zero-padded, and how many of them count (K,); int64, equal to `place_seeds`.
     """
-    h, w = ((side - 1) // STRIDE + 1 for side in masks.shape[-2:])
-    rows, columns = (torch.arange(n) * side // n for n, side in zip((h, w), masks.shape[-2:], strict=True))
+    rows, columns = (torch.arange(n) * side // n for n, side in zip(size, masks.shape[-2:], strict=True))
     # A rim of one cell, so that the ring around an object that fills its box has a place.
     grid = F.pad(masks.index_select(1, rows).index_select(2, columns).long(), (1, 1, 1, 1))  # (K,h+2,w+2)
     counts = torch.round(grid.sum((1, 2)).double() / cells).long().clamp(max=most)

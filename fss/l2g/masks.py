@@ -26,6 +26,7 @@ from fss.l2g.train import about_pseudo, build_pseudo, open_weak
 from fss.pictures.responses import draw_responses
 from fss.runs import checkpoint, distributed
 from fss.runs.folders import pseudo_folder
+from fss.runs.identity import modern, require
 from fss.writing import write_text
 
 MADE_BY = "pseudo.json"
@@ -88,9 +89,9 @@ def _trained(config: Config, source: LabelledImages) -> tuple[ResponseNet, dict[
     if not path.is_file():
         raise UserError(f"no networks {path}; run `fss pseudo-label train` with the same settings first")
     content = checkpoint.read(path)
-    stems = [str(stem) for stem in content["about"].get("stems", ())]
-    checkpoint.require(content, about_pseudo(config, source, stems), path)
-    model = build_pseudo(config, len(source.base), stems)
+    backbones = modern(content["about"]).get("backbones", [{}])
+    require(content["about"], about_pseudo(config, source, backbones), str(path))
+    model = build_pseudo(config, len(source.base), backbones)
     checkpoint.fill(model, content, path)
     facts = content["facts"]
     told = {

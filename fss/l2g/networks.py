@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from fss.backbones.resnet import ResNet
+from fss.backbones.base import Backbone
 from fss.l2g.correlation import PixelCorrelation
 
-STRIDE = 8
 ON = 0.001  # a kept response above this is an object's
 
 
@@ -28,13 +27,13 @@ class ResponseNet(nn.Module):
     """
 
     def __init__(
-        self, backbone: ResNet, classes: int, correlation: PixelCorrelation | None = None,
+        self, backbone: Backbone, classes: int, correlation: PixelCorrelation | None = None,
         frozen_norms: int = 0, level: str = "stage4",
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone, self.correlation, self.level = backbone, correlation, level
-        if level == "stage3":
-            backbone.layer4.requires_grad_(False)  # which never sees an image
+        self.stride = backbone.strides[level]
+        _without_the_unused(backbone, level)
         self.classifier = nn.Conv2d(backbone.channels[level], classes + 1, 1, bias=False)
         self.frozen_norms = frozen_norms
         for norm in self._fixed():
@@ -42,7 +41,7 @@ class ResponseNet(nn.Module):
 
     def _fixed(self) -> list[nn.Module]:
         """Norms that stay as they are; looked up anew, since several GPUs have synced ones put in."""
-        parts = [getattr(self.backbone, f"layer{i}") for i in range(self.frozen_norms)]
+        parts = self.backbone.parts()[: self.frozen_norms] if self.frozen_norms else []
         kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
         return [m for part in parts for m in part.modules() if isinstance(m, kinds)]
 
@@ -54,12 +53,23 @@ class ResponseNet(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B,3,H,W) -> response maps (B,C+1,h,w) float32 at stride 8."""
+        """RGB of 0..255 (B,3,H,W) -> response maps (B,C+1,h,w) float32, `stride` pixels a cell."""
         features = self.backbone(images, {self.level, *(PixelCorrelation.levels if self.correlation else ())})
         response = self.classifier(features[self.level]).float()
         if self.correlation:
-            response = response + self.correlation(response, images, features)
+            response = response + self.correlation(response, self.backbone.pixels(images), features)
         return response
+
+
+def _without_the_unused(backbone: Backbone, level: str) -> None:
+    """Switch off the gradients of layers behind `level`, which never see an image."""
+    training, side = backbone.training, max(64, backbone.multiple)
+    backbone.eval()
+    backbone(torch.zeros(1, 3, side, side), (level,))[level].sum().backward()
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    backbone.zero_grad()
+    backbone.train(training)
 
 
 class L2G(nn.Module):
@@ -127,15 +137,15 @@ def transfer_target(
     return shaped if known is None else torch.where(known[:, None, None, None], shaped, kept)
 
 
-def aligned_probability(response: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def aligned_probability(response: Tensor, boxes: Tensor, size: tuple[int, int], stride: int = 8) -> Tensor:
     """The global response maps (B,C+1,h,w) at the crops' `boxes` (N,5), as probabilities (N,C+1,*size)."""
-    return roi_align(response, boxes, size, spatial_scale=1 / STRIDE, aligned=False).softmax(1)
+    return roi_align(response, boxes, size, spatial_scale=1 / stride, aligned=False).softmax(1)
 
 
-def transfer_loss(response: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
+def transfer_loss(response: Tensor, boxes: Tensor, target: Tensor, stride: int = 8) -> Tensor:
     """Mean squared error of the global network's probabilities at the boxes to the target (N,C+1,h,w)."""
     size = (target.shape[2], target.shape[3])
-    return F.mse_loss(aligned_probability(response, boxes, size), target)
+    return F.mse_loss(aligned_probability(response, boxes, size, stride), target)
 
 
 def parameter_groups(model: nn.Module, factors: tuple[float, float, float, float]) -> list[dict]:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.ops import normalise
-
 LEAST = 32  # pixels: no side is computed smaller
 
 
@@ -30,11 +28,11 @@ def responses(
     """
     h, w = image.shape[-2:]
     base = min(1.0, longest / max(h, w))
-    normal = normalise(image)[None]
+    pixels = image.float()[None]
     total: Tensor | None = None
     for scale in scales:
         size = [max(round(side * base * scale), LEAST) for side in (h, w)]
-        view = F.interpolate(normal, size, mode="bicubic", align_corners=False, antialias=True)
+        view = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
         views = torch.cat([view, view.flip(3)]) if flips else view
         with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
             maps = network(views).float()

@@ -1,5 +1,6 @@
 """L2G's two networks learn from image-level labels; what they respond to becomes pseudo-masks."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from fss.backbones.frozen import checksum
 from fss.backbones.weights import load_strict
-from fss.config import Config
+from fss.config import BackboneConfig, Config
 from fss.data.image_labels import LabelledImages, open_labelled_images
 from fss.data.labelled import epoch_batches
 from fss.data.lists import list_checksum
@@ -30,9 +31,9 @@ from fss.l2g.networks import (
 from fss.l2g.views import Views, ViewSet, stack
 from fss.metrics import mean_average_precision
 from fss.model import build_backbone
-from fss.ops import normalise
 from fss.runs import checkpoint, distributed
 from fss.runs.folders import open_folder, pseudo_folder
+from fss.runs.identity import modern, require
 from fss.training.base import refuse_other_domain, require_base_classes
 from fss.training.fit import Fit, Losses
 
@@ -50,7 +51,7 @@ def train_pseudo(config: Config, device: torch.device, half: bool) -> Path:
     folder, p = pseudo_folder(config), config.pseudo
     model = _fresh_or_empty(config, folder, train).to(device).to(memory_format=torch.channels_last)
     about = {
-        **about_pseudo(config, train, stems(model)),
+        **about_pseudo(config, train, settled(model)),
         "seed": config.seed,
         "weights": config.backbone.weights,
         "labels_sha256": train.checksum,
@@ -98,16 +99,18 @@ def open_weak(config: Config) -> LabelledImages:
     return train
 
 
-def about_pseudo(config: Config, source: LabelledImages, found: list[str]) -> dict[str, Any]:
+def about_pseudo(config: Config, source: LabelledImages, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the networks' checkpoint must say of itself to be the one that is wanted."""
-    stem, p = config.backbone.stem, config.pseudo
+    p = config.pseudo
     return {
         "stage": "pseudo",
         "data": config.data.name,
         "fold": config.data.fold,
         "base_classes": list(source.base_names),
-        "layers": list(_layers(config)),
-        "stems": found if stem == "auto" else [stem] * len(found),
+        "backbones": [
+            {"type": name, **config.backbone.options, **settled}
+            for name, settled in zip(_names(config), found, strict=True)
+        ],
         "level": p.level,
         "transfer": p.transfer,
         "correlation": p.correlation,
@@ -115,24 +118,26 @@ def about_pseudo(config: Config, source: LabelledImages, found: list[str]) -> di
     }
 
 
-def _layers(config: Config) -> tuple[int, ...]:
-    """Of the global network, and of the local one where there is one."""
-    first = config.pseudo.layers or config.backbone.layers
-    return (first, config.pseudo.local_layers or first) if config.pseudo.transfer else (first,)
+def _names(config: Config) -> tuple[str, ...]:
+    """Backbones of the global network, and of the local one where there is one."""
+    first = config.pseudo.backbone or config.backbone.type
+    return (first, config.pseudo.local_backbone or first) if config.pseudo.transfer else (first,)
 
 
-def stems(model: L2G) -> list[str]:
-    """The networks' stems, "deep" or "plain"."""
-    nets = [n for n in (model.network, model.local) if n is not None]
-    return ["deep" if net.backbone.deep_stem else "plain" for net in nets]
+def settled(model: L2G) -> list[dict[str, Any]]:
+    """What the weights decided of each network's backbone."""
+    return [net.backbone.settled() for net in (model.network, model.local) if net is not None]
 
 
-def build_pseudo(config: Config, classes: int, found: list[str] | None = None) -> L2G:
-    """The networks with their backbones' weights; empty ones of the given stems, for a checkpoint to fill."""
+def build_pseudo(config: Config, classes: int, found: Sequence[Mapping[str, Any]] | None = None) -> L2G:
+    """The networks with their backbones' weights; empty ones of the given parts, for a checkpoint to fill."""
     nets = []
-    for i, layers in enumerate(_layers(config)):
-        shape = {"layers": layers, **({"stem": found[i]} if found else {})}
-        backbone = build_backbone(config.backbone.model_copy(update=shape), weights=found is None)
+    for i, name in enumerate(_names(config)):
+        options = (
+            config.backbone.options if found is None else {k: v for k, v in found[i].items() if k != "type"}
+        )
+        part = BackboneConfig(type=name, weights=config.backbone.weights, **options)
+        backbone = build_backbone(part, weights=found is None)
         p = config.pseudo
         correlation = PixelCorrelation(backbone.channels, p.correlation_cells) if p.correlation else None
         nets.append(ResponseNet(backbone, classes, correlation, p.frozen_norms, p.level))
@@ -144,8 +149,8 @@ def _fresh_or_empty(config: Config, folder: Path, source: LabelledImages) -> L2G
     last = folder / "last.pt"
     if last.is_file():
         content = checkpoint.read(last)
-        found = [str(stem) for stem in content["about"].get("stems", ())]
-        checkpoint.require(content, about_pseudo(config, source, found), last)
+        found = modern(content["about"]).get("backbones", [{}])
+        require(content["about"], about_pseudo(config, source, found), str(last))
         return build_pseudo(config, len(source.base), found)
     model = build_pseudo(config, len(source.base))
     if config.pseudo.start:
@@ -161,7 +166,7 @@ def _start_from(path: Path, model: L2G, source: LabelledImages) -> None:
     """
     content = checkpoint.read(path)
     wanted = {"stage": "pseudo", "transfer": False, "base_classes": list(source.base_names)}
-    checkpoint.require(content, wanted, path)
+    require(content["about"], wanted, str(path))
     state = {k.removeprefix("network."): v for k, v in content["model"].items()}
     for net in (model.network, model.local):
         if net is not None:
@@ -185,9 +190,10 @@ def _told(
 
 def _step(model: L2G, source: LabelledImages, config: Config, device: torch.device, half: bool) -> Any:
     network, p = distributed.parallel(model, device), config.pseudo
+    stride = model.network.stride
 
     def step(batch: Views) -> Losses:
-        images, labels = normalise(batch.images.to(device, non_blocking=True)), batch.labels.to(device)
+        images, labels = batch.images.to(device, non_blocking=True).float(), batch.labels.to(device)
         names = lambda: [source.samples[i].name for i in batch.positions.tolist()]  # noqa: E731
         weight = labels.new_tensor(float(len(labels)))
         crops = cut(images, batch.corners, p.local_crop) if p.transfer else None  # (B*N,3,L,L)
@@ -200,7 +206,7 @@ def _step(model: L2G, source: LabelledImages, config: Config, device: torch.devi
         salient = cut(batch.saliency, batch.corners, p.local_crop).to(device)  # (B*N,1,L,L)
         known = batch.known.repeat_interleave(n).to(device)
         target = transfer_target(local, labels, salient, known)
-        transfer = transfer_loss(overall, boxes(batch.corners, p.local_crop).to(device), target)
+        transfer = transfer_loss(overall, boxes(batch.corners, p.local_crop).to(device), target, stride)
         each = {"transfer": p.weight * transfer, "classification": classification_loss(local, labels)}
         return Losses(each, weight, names)
 
@@ -220,7 +226,7 @@ def image_map(
     loaded = load_batches(ViewSet(source, None, config.pseudo, 0), batches, stack, config.data.workers)
     for batch in tqdm(loaded, "image labels", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            response = network(normalise(batch.images.to(device)))
+            response = network(batch.images.to(device))
         scores[batch.positions.to(device)] = image_logits(response)
     scores = distributed.sum_over_processes(scores)
     return mean_average_precision(scores.cpu(), torch.from_numpy(source.present))

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2003.00872
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -51,11 +52,11 @@ class AlignSeg(Neck):
         channels: int = 256,
         dropout: float = 0.1,
         align: bool = True,
-        stride: int = 8,
+        stride: Literal[4, 8] = 8,
         auxiliary: bool = True,
     ) -> None:
         super().__init__(inputs, channels)
-        self.dropout, self.auxiliary, self.shrink = dropout, auxiliary, stride // 4
+        self.dropout, self.auxiliary, self.stride = dropout, auxiliary, stride
         self.refine = nn.ModuleDict({level: Refinement(inputs[level], channels) for level in self.levels})
         self.context = AlignedContext(inputs["stage4"], channels, align)
         self.refine["context"] = Refinement(channels, channels)

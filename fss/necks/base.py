@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.errors import UserError
+
 
 class Decoded(NamedTuple):
     """What a neck makes of a backbone's features.
@@ -27,12 +29,14 @@ class Neck(nn.Module):
     Attributes:
         levels: feature maps it needs, of "stage1".."stage4".
         channels: of its map.
+        stride: pixels from one cell of the map that heads get to the next, at least; None for the neck's own.
         shrink: cells of its own map to one of the map that heads get, 1 or 2.
         side_weight: of each auxiliary loss.
         classifier_bias: whether stage 1's classifier on it has one, as published with it.
     """
 
     levels: tuple[str, ...] = ("stage4",)
+    stride: int | None = None
     shrink = 1
     side_weight = 0.4
     classifier_bias = False
@@ -42,9 +46,24 @@ class Neck(nn.Module):
         super().__init__()
         self.inputs, self.channels = dict(inputs), channels
 
+    def settle_on(self, strides: Mapping[str, int]) -> None:
+        """Learn the strides of the backbone's stages: a neck whose finest map is finer than `stride` halves it."""
+        own = min((strides.get(level, 4) for level in self.levels), default=4)
+        self.shrink = 2 if self.stride is not None and self.stride >= 2 * own else 1
+
     def decode(self, features: dict[str, Tensor]) -> Decoded:
         """{level: (B,C,h,w)} -> everything: what stage 1 learns from."""
         raise NotImplementedError(f"{type(self).__name__} must define decode")
+
+    def before_relu(self, features: dict[str, Tensor]) -> Tensor:
+        """The map of `decode` before its last ReLU, for heads on "neck:sum"; not every neck offers it.
+
+        Raises:
+            UserError: this one does not.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not offer its map before the last ReLU; take neck.type=ppm"
+        )
 
     def side_classifiers(self, classes: int) -> dict[str, nn.Module]:
         """Auxiliary classifiers by the name of their side; each gives logits (B,classes,h,w)."""

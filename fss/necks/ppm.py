@@ -62,6 +62,13 @@ class PyramidPooling(Neck):
 
     def decode(self, features: dict[str, Tensor]) -> Decoded:
         """The map (B,channels,h,w) of {"stage4": (B,C,h,w)}."""
+        out = self.before_relu(features)
+        for layer in list(self.bottleneck.children())[2:]:
+            out = layer(out)
+        return Decoded(out, {}, {})
+
+    def before_relu(self, features: dict[str, Tensor]) -> Tensor:
+        """The map (B,channels,h,w), normed and not yet activated."""
         x = features["stage4"]
         if self.own:
             out, others = self.own(x), self.others
@@ -70,9 +77,7 @@ class PyramidPooling(Neck):
             out = F.conv2d(x, own, self.bottleneck[0].bias, padding=1)  # type: ignore[arg-type]
         for pool, weight in zip(self.features, others, strict=True):
             out = out + convolve_resized(pool(x), weight, (x.shape[-2], x.shape[-1]))
-        for layer in list(self.bottleneck.children())[1:]:
-            out = layer(out)
-        return Decoded(out, {}, {})
+        return self.bottleneck[1](out)
 
 
 def convolve_resized(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:

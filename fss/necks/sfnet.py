@@ -69,11 +69,11 @@ class SFNet(Neck):
         channels: int = 256,
         dropout: float = 0.1,
         align: bool = True,
-        stride: int = 8,
+        stride: Literal[4, 8] = 8,
         auxiliary: bool = False,
     ) -> None:
         super().__init__(inputs, channels)
-        self.dropout, self.auxiliary, self.shrink = dropout, auxiliary, stride // 4
+        self.dropout, self.auxiliary, self.stride = dropout, auxiliary, stride
         self.summit = Summit(inputs["stage4"], channels, dropout)
         self.lateral = nn.ModuleDict({s: _unit(inputs[s], channels, 1, bias=True) for s in self.steps})
         self.flow = nn.ModuleDict({s: FlowAlignment(channels) for s in self.steps} if align else {})
@@ -116,7 +116,7 @@ class FPN(SFNet):
         inputs: Mapping[str, int],
         channels: int = 256,
         dropout: float = 0.1,
-        stride: int = 8,
+        stride: Literal[4, 8] = 8,
         auxiliary: bool = False,
     ) -> None:
         super().__init__(inputs, channels, dropout, False, stride, auxiliary)
@@ -140,11 +140,11 @@ class GatedSFNet(Neck):
         channels: int = 256,
         dropout: float = 0.1,
         align: bool = True,
-        stride: int = 8,
+        stride: Literal[4, 8] = 8,
         gate: Literal["conv", "pooled"] = "conv",
     ) -> None:
         super().__init__(inputs, channels)
-        self.shrink, half = stride // 4, channels // 2
+        self.stride, half = stride, channels // 2
         self.summit = Summit(inputs["stage4"], channels, dropout)
         self.lateral = nn.ModuleDict(
             {s: _unit(inputs[s], channels, 1, bias=True) for s in ("stage1", "stage3")}

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fss.backbones.base import check_size
+from fss.data.episodes import photo_mask
 from fss.data.transforms import fit, fit_mask, fitted_size, to_tensor
 from fss.errors import UserError
-from fss.heads import Features
+from fss.heads import Encoded, Features
 from fss.model import FewShotModel, build_backbone, build_model
 from fss.ops import resize
 from fss.photos.annotations import Support, as_photo, named, read_support
@@ -18,9 +20,8 @@ from fss.photos.prediction import Prediction, enlarge
 from fss.pictures.overlay import file_name
 from fss.recipes import load_config
 from fss.runs import checkpoint, distributed
-from fss.runs.network import load_tokens
+from fss.runs.models import load_base_with, load_model
 from fss.runs.precision import wants_half
-from fss.runs.trained import load_base_with, load_model
 from fss.scribbles.masks import Method
 
 OVERLAP = 0.25  # of a tile, on each side that has a neighbour
@@ -37,7 +38,7 @@ class Predictor:
         head: where the checkpoint has none; one with nothing to learn.
         settings: `key=value`, as of the command line, for what a checkpoint does not say: `head.level=...`,
             `backbone.layers=101`, `precision=fp32`, `device=cpu`.
-        size: longest side at which the network sees an image or a tile, pixels (8n+1); the checkpoint's own,
+        size: longest side at which the network sees an image or a tile, pixels; the checkpoint's own,
             or `data.size`, unless given.
         support_by: how strokes, boxes and points become masks, as of `MaskMaker`.
         seed: of whatever is random in the head or in making masks.
@@ -58,10 +59,11 @@ class Predictor:
         self.size = size if size is not None else own or config.data.size
         if support_by not in get_args(Method):
             raise UserError(f"support_by={support_by!r}; allowed: {', '.join(get_args(Method))}")
-        if not isinstance(self.size, int) or self.size % 8 != 1 or not 33 <= self.size <= 4097:
-            raise UserError(f"size {self.size}; allowed: 8n+1 from 33 to 4097, such as 473")
+        if not isinstance(self.size, int) or self.size > 4097:
+            raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as 473")
+        check_size(self.model.backbone, self.size, "size")
         self.support_by, self.seed = support_by, seed
-        self._shown: dict[str, tuple[Features, Tensor, dict[str, Tensor]]] = {}
+        self._shown: dict[str, tuple[Features, Tensor]] = {}
 
     @property
     def classes(self) -> list[str]:
@@ -79,24 +81,26 @@ class Predictor:
         masks: dict[str, list[Tensor]] = {}
         for support in supports:
             found = read_support(support, self.support_by, self.seed, self.device, self.half)
-            encoded = self._encode(found.image, self.model.head.query_only)
+            canvas, encoded = self._canvas(found.image), None
             for name, mask in found.masks.items():
                 small = fit_mask(mask, self.size)
                 if not (small == 1).any():
                     small = _kept(mask, self.size)
+                small_mask = torch.from_numpy(small)[None].to(self.device)
+                if encoded is None or self.model.head.support_cut != "nothing":
+                    encoded = self._encode_support(canvas, small_mask)
                 features.setdefault(name, []).append(encoded)
-                masks.setdefault(name, []).append(torch.from_numpy(small))
+                masks.setdefault(name, []).append(small_mask[0])
         names = sorted(features, key=int) if supports[0].name is None else list(features)
         _check_names(names)
         self._shown = {name: self._class(features[name], torch.stack(masks[name])) for name in names}
         return self
 
-    def _class(self, features: list[Features], masks: Tensor) -> tuple[Features, Tensor, dict[str, Tensor]]:
-        """What the head takes of a class: {level: (1,K,C,h,w)}, masks (1,K,S,S), extras (1,...)."""
-        extras = self.model.head.prepare(masks, self.seed)
+    @staticmethod
+    def _class(features: list[Features], masks: Tensor) -> tuple[Features, Tensor]:
+        """What the head takes of a class: {level: (1,K,C,h,w)} and masks (1,K,S,S)."""
         support = {level: torch.stack([f[level][0] for f in features])[None] for level in features[0]}
-        on = self.device
-        return support, masks[None].to(on), {k: v[None].to(on) for k, v in extras.items()}
+        return support, masks[None]
 
     def __call__(
         self, query: Path | str | np.ndarray, tile: int | None = None,
@@ -139,22 +143,28 @@ class Predictor:
     def _odds(self, image: np.ndarray) -> np.ndarray:
         """(H,W,3) -> log-odds (N,h,w) at network size, without the canvas's empty part."""
         h, w = fitted_size(image.shape[0], image.shape[1], self.size)
-        query, found = self._encode(image), []
-        for name, (support, masks, extras) in self._shown.items():
-            logits = self.model.head(query, support, masks, extras).logits.float()
+        query, found = self.model.encode(self._canvas(image)), []
+        corners, photo = self.model.corners, photo_mask((h, w), self.size)[None].to(self.device)
+        for name, (support, masks) in self._shown.items():
+            episode = Encoded(
+                query, support, masks, [self.seed], corners, photo=photo, network=self.model.extract
+            )
+            logits = self.model.head(episode).logits.float()
             if not logits.isfinite().all():
                 raise UserError(
                     f"logits of class {name} are not finite; try precision=fp32, or another support"
                 )
-            lead = resize(logits[:, 1:] - logits[:, :1], (self.size, self.size))[0, 0]
+            lead = resize(logits[:, 1:] - logits[:, :1], (self.size, self.size), corners)[0, 0]
             found.append(lead[:h, :w].cpu().numpy())
         return np.stack(found)
 
+    def _canvas(self, image: np.ndarray) -> Tensor:
+        """(H,W,3) -> RGB (1,3,S,S) of bytes."""
+        return to_tensor(fit(np.ascontiguousarray(image), self.size))[None].to(self.device)
+
     @torch.no_grad()
-    def _encode(self, image: np.ndarray, without: tuple[str, ...] = ()) -> Features:
-        """(H,W,3) -> {level: (1,C,h,w)}."""
-        canvas = to_tensor(fit(np.ascontiguousarray(image), self.size))[None]
-        return self.model.encode(canvas.to(self.device), without)
+    def _encode_support(self, canvas: Tensor, mask: Tensor) -> Features:
+        return self.model.encode_support(canvas, mask)
 
 
 def _load(
@@ -166,7 +176,7 @@ def _load(
         on_neck = ["head.level=neck"] if head == "prototype" else []
         own = load_config("folder", head, [*on_neck, *settings]).head
         if stage == "base":
-            model = load_base_with(path, own.type, own.options, half)
+            model = load_base_with(path, own, half)
         else:
             _refuse(settings, path)
             model = load_model(path, bf16=half)
@@ -174,10 +184,10 @@ def _load(
     config = load_config("folder", head, settings)
     torch.manual_seed(config.seed)  # of weights that are random on purpose
     try:
-        backbone, tokens = build_backbone(config.backbone), load_tokens(config.backbone)
+        backbone = build_backbone(config.backbone)
     except UserError as error:
         raise UserError(f"{error}\nOr name a trained or converted model with --checkpoint FILE.") from None
-    model = build_model(config.head.type, config.head.options, backbone, None, tokens, half)
+    model = build_model(config.head.type, config.head.options, backbone, None, half)
     if model.head.learns:
         raise UserError(
             f"head {head!r} learns, so it needs a checkpoint: train it and name its best.pt, "

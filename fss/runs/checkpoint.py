@@ -15,7 +15,7 @@ from torch import nn
 
 from fss.backbones.weights import load_strict, read_torch
 from fss.errors import UserError
-from fss.heads import head_options
+from fss.writing import write_text
 
 FORMAT = 1
 
@@ -37,16 +37,22 @@ def save(path: Path, about: dict[str, Any], model: nn.Module, keep: int = 1, **s
     Raises:
         UserError: the disk is full or the folder cannot be written; the old file is as it was.
     """
-    content = {"format": FORMAT, "about": about, "model": model.state_dict(), **state}
+    content = {"format": FORMAT, "about": about, "model": stored(model).state_dict(), **state}
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, half)
         _shift(path, keep)
         half.replace(path)
+        write_text(account_of(path), json.dumps(about, indent=1, default=str) + "\n")
     except (OSError, RuntimeError) as error:
         half.unlink(missing_ok=True)
         raise UserError(f"cannot write {path} ({error}); the one before it, if any, is intact") from None
+
+
+def account_of(path: Path) -> Path:
+    """Where a checkpoint's account stands as JSON, readable without PyTorch: NAME.json."""
+    return path.with_suffix(".json")
 
 
 def _shift(path: Path, keep: int) -> None:
@@ -75,7 +81,7 @@ def read(path: Path) -> dict[str, Any]:
     _check_sums(path)
     content = read_torch(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(k), t) for k, t in _FIELDS.items()):
-        raise UserError(f"{path} is no checkpoint of fss, or a damaged one; delete it to train anew")
+        raise UserError(f"{path} is no checkpoint of fss, or a damaged one; name another, or train anew")
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}, this version reads {FORMAT}; train it anew")
     return content
@@ -99,37 +105,16 @@ def _spare(path: Path) -> str:
     return "Replace it, or delete it to make it anew"
 
 
-# What checkpoints are that do not say it: settings that came after the first of them, or stand at this value.
-_LATER = {"stride": 8}
-
-
-def require(content: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Hold a checkpoint's own account against what is wanted.
-
-    Raises:
-        UserError: names each differing field, its value and the wanted one.
-    """
-    about, wanted = _LATER | content["about"], _LATER | wanted
-    options = about.get("head_options")
-    if isinstance(options, dict) and about.get("head") == wanted.get("head") is not None:
-        about["head_options"] = head_options(about["head"], options)  # later ones at their defaults
-    # [1] and (1,) are one, and so are 100 and 100.0: a default as it is written, and as its type reads it.
-    plain = lambda value: json.loads(json.dumps(value, default=str), parse_int=float)  # noqa: E731
-    differ = [
-        f"{k} is {about.get(k)}, wanted {v}" for k, v in wanted.items() if plain(about.get(k)) != plain(v)
-    ]
-    if differ:
-        raise UserError(
-            f"{path} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, or name "
-            "another; a run of your own can also be deleted and trained anew"
-        )
-
-
 def best_score(content: dict[str, Any]) -> float | None:
     """Percent of its best validation; None where there was none (converted, or stopped before)."""
     return content["best"] if math.isfinite(content["best"]) else None
 
 
+def stored(model: nn.Module) -> nn.Module:
+    """The part of a model that goes into its files: all of it, unless it says otherwise (`FewShotModel.stored`)."""
+    return getattr(model, "stored", model)
+
+
 def fill(model: nn.Module, content: dict[str, Any], path: Path) -> None:
     """Load the checkpoint's parameters, strictly and by name."""
-    load_strict(model, content["model"], str(path))
+    load_strict(stored(model), content["model"], str(path))

@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,17 @@ def fold_folder(config: Config) -> Path:
 
 
 def base_folder(config: Config) -> Path:
-    """Where stage 1 lies: one per data, fold, backbone and neck, shared by all heads."""
+    """Where base training lies: one per data, fold, backbone and neck, shared by all heads."""
     return fold_folder(config) / f"base_{_base(config)}"
 
 
 def pseudo_folder(config: Config) -> Path:
     """Where the networks that write pseudo-masks lie."""
     p, weights = config.pseudo, _weights(config.backbone.weights)
-    layers = p.layers or config.backbone.layers
-    parts = [f"resnet{layers}"]
-    if p.transfer and (p.local_layers or layers) != layers:
-        parts.append(f"local{p.local_layers}")
+    first = p.backbone or config.backbone.type
+    parts = [_part(first)]
+    if p.transfer and (p.local_backbone or first) != first:
+        parts.append(f"local{_part(str(p.local_backbone)).removeprefix('resnet')}")
     how = [] if p.transfer else ["cam"]
     how += ["saliency"] if p.transfer and p.saliency else []
     how += ["correlation"] if p.correlation else []
@@ -41,9 +42,9 @@ def pseudo_folder(config: Config) -> Path:
 
 
 def train_folder(config: Config, shots: int | None = None) -> Path:
-    """Where stage 2 lies: one per head, its options, network and training shots."""
+    """Where a head's training lies: one per head, its options, network and training shots."""
     tag = f"_{config.tag}" if config.tag else ""
-    variant = re.sub(r"[^\w=.,+-]", "_", _head(config))
+    variant = _plain(_head(config))
     name = f"{variant}_{_network(config)}_{shots or config.train.shots}shot{tag}"
     return fold_folder(config) / name
 
@@ -60,10 +61,12 @@ def test_folder(config: Config, home: Path, kind: str) -> Path:
 
 
 def _base(config: Config) -> str:
-    """Stage 1's network: layers, and what differs from weights that were found by themselves."""
+    """The base network: backbone, what differs from weights that were found by themselves, and the neck."""
     b, untrained = config.backbone, 0 in (config.pretrain.epochs, config.pretrain.seconds)
-    parts = [f"resnet{b.layers}", *_weights(b.weights), *([b.stem] if b.stem != "auto" else [])]
-    parts += [] if b.stride == 8 else [f"stride{b.stride}"]
+    stem, stride = b.options.get("stem", "auto"), b.options.get("stride", 8)
+    parts = [_part(b.type), *_weights(b.weights), *([stem] if stem != "auto" else [])]
+    parts += [] if stride == 8 else [f"stride{stride}"]
+    parts += _options(b.options, ("stem", "stride"))
     parts += _neck(config.neck)
     if config.data.novel_in_train != "background":
         parts.append(f"novel_{config.data.novel_in_train.removesuffix('_image')}")
@@ -73,27 +76,35 @@ def _base(config: Config) -> str:
 
 
 def _network(config: Config) -> str:
-    """The frozen network: stage 1's, unless said otherwise."""
-    b, parts = config.backbone, [_base(config)]
-    parts += [] if b.stage1 else ["nostage1"]
-    parts += [f"cells{config.neck.stride}"] if b.stage1 and config.neck.stride != 8 else []
-    parts += [f"on_{b.base.stem}"] if b.base else []
-    parts += [] if b.vit == "none" else [f"vit{b.vit_size}", *_weights(b.vit)]
+    """The frozen network: the base network, unless said otherwise."""
+    parts, cells = [_base(config)], config.neck.options.get("stride", 8)
+    if not config.with_neck:
+        return "_".join([*parts, "nostage1"])
+    parts += [f"cells{cells}"] if cells != 8 else []
+    parts += [f"on_{config.base_file.stem}"] if config.base_file else []
     return "_".join(parts)
 
 
 def _neck(neck: NeckConfig) -> list[str]:
-    """The neck, unless it is pyramid pooling, and what it was set to beside its defaults."""
-    if neck.type == "ppm":
-        return []
-    usual, name = NeckConfig(type=neck.type), neck.type.rpartition(":")[2]
-    changed = [
-        f"{key}={getattr(neck, key)}"
-        for key in ("align", "auxiliary", "gate")
-        if getattr(neck, key) != getattr(usual, key)
-    ]
-    changed += [re.sub(r"[^\w=.,+-]", "_", f"{k}={v}") for k, v in sorted(neck.options.items())]
-    return [name, *changed]
+    """The neck, unless it is pyramid pooling, and what it was set to beside its defaults.
+
+    Widths and dropouts are left out, as 0.1 did; a run's checkpoints tell them apart.
+    """
+    changed = _options(neck.options, ("channels", "dropout", "stride"))
+    return [*([] if neck.type == "ppm" else [_part(neck.type)]), *changed]
+
+
+def _part(name: str) -> str:
+    """A part's name in a folder's: without the package that it is in, and in plain signs."""
+    return _plain(name.rpartition(":")[2])
+
+
+def _options(options: Mapping[str, Any], but: Sequence[str]) -> list[str]:
+    return [_plain(f"{key}={value}") for key, value in sorted(options.items()) if key not in but]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w=.,+-]", "_", text)
 
 
 def _weights(spec: str) -> list[str]:

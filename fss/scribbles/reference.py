@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from fss.data.photos import read_photo
 from fss.runs import checkpoint
+from fss.runs.identity import require
 from fss.scribbles.clustering import Clusterer, Clustering, at_working_size
 from fss.scribbles.guided import enlarge
 
@@ -65,7 +66,7 @@ class Reference:
         """
         content = checkpoint.read(path)
         wanted: dict[str, Any] = {k: getattr(self.settings, k) for k in ("channels", "blocks")}
-        checkpoint.require(content, {"stage": "clustering", **wanted}, path)
+        require(content["about"], {"stage": "clustering", **wanted}, str(path))
         checkpoint.fill(self.worker.network, content, path)
 
     def labels(self, image: np.ndarray) -> np.ndarray:
@@ -84,7 +85,7 @@ class Reference:
         if not path.exists():
             return 0
         content = checkpoint.read(path)
-        checkpoint.require(content, about, path)
+        require(content["about"], about, str(path))
         checkpoint.fill(self.worker.network, content, path)
         self.worker.optimizer.load_state_dict(content["optimizer"])
         return int(content["step"])

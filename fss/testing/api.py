@@ -19,8 +19,9 @@ from fss.data.plan import Draw
 from fss.data.source import Source, open_source
 from fss.episode import Episode
 from fss.errors import UserError
-from fss.heads import HEADS, head_options
+from fss.heads import HEADS, Features
 from fss.model import FewShotModel, frozen_checksum
+from fss.ops import normalise
 from fss.recipes import load_config
 from fss.report.protocol import protocol_name
 from fss.report.table import console_table
@@ -30,6 +31,7 @@ from fss.runs.precision import wants_half
 from fss.testing.evaluate import Answer, Evaluation, add_up, feature_store
 from fss.testing.evaluate import evaluate as score_ours
 from fss.testing.features import FeatureStore, Ready, Supports
+from fss.testing.memory import budget
 from fss.testing.plans import make_plans
 from fss.testing.supports import make_supports
 from fss.testing.test import measured
@@ -82,11 +84,7 @@ class Protocol:
         """The images themselves as features, kept as features are."""
         c = self.config
         pictures = PictureSet(self.source, c.data.size, originals=c.test.label_size == "original")
-        budget = c.cache_gib * 2**30
-        return FeatureStore(
-            pictures, lambda images: {"image": images}, lambda masks, seed: {}, _CPU, budget, c.data.workers,
-            supports=supports,
-        )  # fmt: skip
+        return FeatureStore(pictures, _Images(), _CPU, budget(c.cache_gib), c.data.workers, supports)
 
     def _supports(self) -> tuple[Supports | None, dict[str, Any] | None]:
         """Masks made from strokes, where the settings ask for them, as `fss test` makes them."""
@@ -104,8 +102,23 @@ class Protocol:
             "query": [names[d.query] for d in draws],
             "supports": [[names[i] for i in d.supports] for d in draws],
         }
-        query, support = ready.query["image"], ready.support["image"]
-        return Episode(query, query_mask, support, ready.support_masks, ready.class_id.clone(), {}, meta)
+        e = ready.encoded
+        query, support = normalise(e.query["image"]), normalise(e.support["image"])
+        return Episode(
+            query, query_mask, support, e.support_masks, ready.class_id.clone(), e.photo, e.base_class, meta
+        )
+
+
+class _Images:
+    """An encoder that leaves images as they are, for models of anyone's."""
+
+    alike, cuts, query_only, corners = True, False, (), True
+
+    def query(self, image: Tensor) -> Features:
+        return {"image": image}
+
+    def support(self, image: Tensor, mask: Tensor) -> Features:
+        return {"image": image}
 
 
 @dataclass(frozen=True)
@@ -251,10 +264,8 @@ def _about_ours(model: FewShotModel, protocol: Protocol, name: str | None) -> _A
     if not told:
         head = {"type": _checked_name(name) if name else type(model.head).__name__}
         return _About(head, frozen=frozen, precision=precision)
-    head = {"type": told["head"], **head_options(told["head"], told["head_options"])}
-    head |= {"type": _checked_name(name)} if name else {}
-    stride = {"stride": told.get("stride", 8)}
-    network = {"backbone": {"layers": told["layers"], **stride}, "neck": told["neck"] or {}}
+    head = dict(told["head"]) | ({"type": _checked_name(name)} if name else {})
+    network = {"backbone": told["backbone"], "neck": told.get("neck") or {}}
     return _About(head, "file", told, told.get("shots"), frozen, precision, network)
 
 

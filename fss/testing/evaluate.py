@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,15 @@ from fss.metrics import EpisodeScore, counts
 from fss.model import FewShotModel
 from fss.ops import foreground
 from fss.runs import distributed
-from fss.testing.features import FeatureStore, Ready, Supports
+from fss.testing.features import (
+    FeatureStore,
+    FrozenEncoding,
+    Ready,
+    Supports,
+    WholeEncoding,
+    encode_now,
+)
+from fss.testing.memory import budget
 
 # (run, number in the run, draw, prediction (S,S) at network size, IoU in percent, the head's explanation)
 OnEpisode = Callable[[int, int, Draw, Tensor, float, list[Panel]], None]
@@ -56,14 +64,11 @@ def feature_store(
     model: FewShotModel, source: Source, config: Config, device: torch.device, frozen_only: bool = False,
     supports: Supports | None = None,
 ) -> FeatureStore:  # fmt: skip
-    """A store for a model's images; with `frozen_only` the head's `encode` is left for later."""
-    encode = model.extract if frozen_only else model.encode
+    """A store for a model's images; with `frozen_only` the head's own encoding is left for later."""
+    encoder = FrozenEncoding(model) if frozen_only else WholeEncoding(model)
     originals = not frozen_only and config.test.label_size == "original"
     pictures = PictureSet(source, config.data.size, originals)
-    budget = config.cache_gib * 2**30
-    alone = () if frozen_only else model.head.query_only
-    workers, prepare = config.data.workers, model.head.prepare
-    return FeatureStore(pictures, encode, prepare, device, budget, workers, alone, supports)
+    return FeatureStore(pictures, encoder, device, budget(config.cache_gib), config.data.workers, supports)
 
 
 @torch.no_grad()
@@ -75,20 +80,20 @@ def evaluate(
     """Score a model of ours.
 
     Args:
-        store: of `model.encode`, or of the frozen features alone.
+        store: of the model's whole encoding, or of the frozen features alone.
         batch: episodes at once; changes no number.
         explain: ask head and neck for maps that explain, and hand them to `on_episode`.
 
     All else as of `add_up`.
     """
     model.eval()
-    whole = store.encode == model.encode
 
     def answer(ready: Ready) -> Answer:
-        query, support = (ready.query, ready.support) if whole else ready.encoded(model.head)
-        parts = (query, support, ready.support_masks, ready.extras)
-        output = model.head(*parts)
-        panels = model.head.explain(*parts) + _neck_panels(model, store, ready) if explain else ()
+        e = replace(ready.encoded, network=model.extract)
+        if isinstance(store.encoder, FrozenEncoding):
+            e = encode_now(model.head, e)
+        output = model.head(e)
+        panels = model.head.explain(e) + _neck_panels(model, store, ready) if explain else ()
         return Answer(output.logits, output.notes, panels)
 
     return add_up(answer, store, plans, num_classes, batch, label_size, on_episode, title)
@@ -132,7 +137,7 @@ def add_up(
                     iou = 100 * counted.intersection / max(1, counted.union)
                     drawn = prediction
                     if label_size != "network":
-                        drawn = foreground(logits[i : i + 1], size)[0]
+                        drawn = foreground(logits[i : i + 1], size, ready.encoded.corners)[0]
                     on_episode(run, first + i, ready.draws[i], drawn, iou, [p.of(i) for p in panels])
             bar.update(len(ready.draws) * distributed.world())
         score.all_reduce(store.device)
@@ -155,7 +160,8 @@ def _predictions(logits: Tensor, ready: Ready, label_size: str) -> Iterator[tupl
     else:
         masks = [square(m) for m in ready.originals]
     for i, mask in enumerate(m.to(logits.device) for m in masks):
-        yield foreground(logits[i : i + 1], (mask.shape[0], mask.shape[1]))[0], mask
+        size = (mask.shape[0], mask.shape[1])
+        yield foreground(logits[i : i + 1], size, ready.encoded.corners)[0], mask
 
 
 def square(mask: Tensor) -> Tensor:

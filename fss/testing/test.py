@@ -12,7 +12,6 @@ from fss.config import Config
 from fss.data.plan import Draw, plan_hash
 from fss.data.planfile import seeds_hash
 from fss.data.source import Source, open_source
-from fss.heads import head_options
 from fss.metrics import EpisodeScore, interval95
 from fss.model import frozen_checksum
 from fss.pictures.overlay import EpisodePictures
@@ -20,7 +19,8 @@ from fss.report.episodes import NAME, Scored, episodes_text
 from fss.report.protocol import protocol_name
 from fss.runs import distributed
 from fss.runs.folders import environment, open_folder, test_folder
-from fss.runs.trained import load_trained
+from fss.runs.identity import whole
+from fss.runs.models import load_trained
 from fss.testing.evaluate import Evaluation, evaluate, feature_store
 from fss.testing.plans import make_plans
 from fss.testing.supports import describe, make_supports, maker_of
@@ -67,7 +67,7 @@ def test(
     )  # fmt: skip
     result = {
         **measured(said, out, source),
-        "head": {"type": config.head.type, **head_options(config.head.type, config.head.options)},
+        "head": whole("head", config.head).model_dump(),
         "checkpoint": trained.told,
         "shots": {"train": trained.shots, "test": config.test.shots},
         **({"supports": supports_told} if supports_told else {}),

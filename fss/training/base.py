@@ -1,4 +1,4 @@
-"""Stage 1: an ordinary segmentation network learns the base classes; few-shot heads stand on it."""
+"""Base training: an ordinary segmentation network learns the base classes; few-shot heads stand on it."""
 
 import math
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from fss.backbones.base import check_size
 from fss.backbones.frozen import checksum
 from fss.config import Config
 from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
@@ -20,15 +21,16 @@ from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.metrics import boundary_band, confusion, mean_iou
 from fss.model import BaseSegmenter, build_base
-from fss.ops import normalise, resize
+from fss.ops import resize
 from fss.runs import checkpoint, distributed
 from fss.runs.folders import base_folder, open_folder
-from fss.runs.network import about_base, empty_base
+from fss.runs.identity import Identity
+from fss.runs.models import empty_base
 from fss.training.fit import Fit, Losses
 
 
 def _training(config: Config, source: Source) -> dict[str, Any]:
-    """What must be the same to go on with stage 1, beside `about_base`."""
+    """What must be the same to go on with base training, beside its identity."""
     return {
         "seed": config.seed,
         "weights": config.backbone.weights,
@@ -48,7 +50,7 @@ def refuse_other_domain(config: Config) -> None:
     if data.trained_on:
         raise UserError(
             f"{data.name} is for testing what was trained on {data.trained_on}; train there: "
-            f"sh scripts/train.sh {data.trained_on} {max(data.fold, 0)} [0] {config.backbone.layers} "
+            f"sh scripts/train.sh {data.trained_on} {max(data.fold, 0)} [0] {config.backbone.type} "
             f"{config.train.shots} --head {config.head.type}"
         )
 
@@ -63,14 +65,14 @@ def require_base_classes(config: Config) -> None:
 
 
 def _open(config: Config) -> tuple[Source, Source]:
-    """The training and the test split, fit for stage 1."""
+    """The training and the test split, fit for base training."""
     require_base_classes(config)
     cache = config.output / "cache"
     train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
     if not len(train.base) < IGNORE:
         raise UserError(
-            f"{config.data.name} has {len(train.base)} base classes; stage 1 learns 1 to 254. "
-            "Take a head that needs no stage 1 (backbone.stage1=false)"
+            f"{config.data.name} has {len(train.base)} base classes; base training learns 1 to 254. "
+            "Take a head that stands on weights as they come (network=weights)"
         )
     if len(train.samples) < 2:
         raise UserError(
@@ -80,7 +82,7 @@ def _open(config: Config) -> tuple[Source, Source]:
 
 
 def pretrain(config: Config, device: torch.device, half: bool) -> Path:
-    """Train stage 1, or go on with it, or find it done; returns its folder.
+    """Train the base network, or go on with it, or find it done; returns its folder.
 
     A budget of zero leaves the network random and only sets its norms' statistics: the baseline that
     tells what base-class training is worth.
@@ -89,13 +91,17 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         UserError: data or backbone weights are missing, or the folder holds another run.
     """
     refuse_other_domain(config)
-    if config.backbone.base or not config.backbone.stage1:
-        raise UserError("backbone.stage1=false and backbone.base=FILE mean that there is no stage 1 to train")
+    if config.network != "base":
+        raise UserError(
+            f"network={config.network} means that there is no base network to train; allowed: base"
+        )
     train, val = _open(config)
     folder = base_folder(config)
     torch.manual_seed(config.seed)
     model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)
-    about = about_base(config, "deep" if model.backbone.deep_stem else "plain", train.base_names)
+    check_size(model.backbone, config.data.size)
+    check_size(model.backbone, config.pretrain.crop or config.data.size, "pretrain.crop")
+    about = Identity.of_base(config, train.base_names).account(model.backbone.settled())
 
     data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
     accumulate = config.pretrain.accumulate
@@ -124,21 +130,21 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     if distributed.is_main():
         open_folder(folder, config, device)
         print(
-            f"stage 1: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
+            f"base training: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
         )
     keys = epoch_batches(len(train.samples), batch, config.seed, fit.budget.step)
     mine = (share for k in keys for share in distributed.my_shares(k, accumulate))
     batches = load_batches(data, mine, stack, config.data.workers)
     if fit.budget.progress >= 1 and fit.budget.step == 0:
         _calibrate(model, batches, device, half)
-    fit.run(batches, _step(model, train, config, device, half), "stage 1")
+    fit.run(batches, _step(model, train, config, device, half), "base classes")
     return folder
 
 
 def _fresh_or_empty(config: Config, folder: Path, classes: int) -> BaseSegmenter:
     """The network with its backbone's weights; without them where a checkpoint is there to fill it."""
     if (folder / "last.pt").is_file():
-        return empty_base(config, checkpoint.read(folder / "last.pt"))
+        return empty_base(checkpoint.read(folder / "last.pt"), folder / "last.pt")
     return build_base(config, classes)
 
 
@@ -156,15 +162,16 @@ class _WithSides(nn.Module):
 def _step(model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool) -> Any:
     network = distributed.parallel(_WithSides(model), device)
     smoothing, side = config.pretrain.label_smoothing, model.neck.side_weight
+    corners = model.backbone.corners
 
     def step(batch: Labelled) -> Losses:
-        images = normalise(batch.images.to(device, non_blocking=True))
+        images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             every = network(images)
         losses = {}
         for name, logits in every.items():
-            logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]))
+            logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]), corners)
             loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)
             losses[name] = loss if name == "base" else side * loss
         names = lambda: [source.samples[i].name for i in batch.positions.tolist()]  # noqa: E731
@@ -183,7 +190,7 @@ def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.
     model.train()
     for _ in tqdm(range(20), "setting the norms' statistics", leave=False):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            model(normalise(next(batches).images.to(device)))
+            model(next(batches).images.to(device))
     for norm in norms:
         norm.momentum = 0.1
 
@@ -211,9 +218,10 @@ def base_scores(
     loaded = load_batches(data, batches, stack, config.data.workers)
     for batch in tqdm(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            logits = model(normalise(batch.images.to(device)))
+            logits = model(batch.images.to(device))
         labels = batch.labels.to(device)
-        prediction = resize(logits.float(), (labels.shape[-2], labels.shape[-1])).argmax(1)
+        at = (labels.shape[-2], labels.shape[-1])
+        prediction = resize(logits.float(), at, model.backbone.corners).argmax(1)
         for matrix, where in zip(matrices, (None, boundary_band(labels)), strict=True):
             matrix += confusion(prediction, labels, n, where)
     whole, band = distributed.sum_over_processes(matrices)

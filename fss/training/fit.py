@@ -1,4 +1,4 @@
-"""The training loop that both stages share: batches in, checkpoints and curves out."""
+"""The training loop that base training and training on episodes share: batches in, checkpoints and curves out."""
 
 import math
 import signal
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fss.config import ScheduleConfig
 from fss.errors import UserError
 from fss.runs import checkpoint, distributed
+from fss.runs.identity import require
 from fss.training.curve import Curve
 from fss.training.optim import Budget, build_optimizer, learning_rate
 
@@ -78,10 +79,10 @@ class Fit:
         if not path.is_file() or not best.is_file():
             gone = best if path.is_file() else path
             raise UserError(
-                f"{gone} is missing beside the other; put it back, or delete {self.folder} to train anew"
+                f"{gone} is missing beside the other; put it back, or move {self.folder} away to train anew"
             )
         content = checkpoint.read(path)
-        checkpoint.require(content, self.about, path)
+        require(content["about"], self.about, str(path))
         self.facts = content["facts"]
         settings = self.config.model_dump(mode="json")
         differ = [
@@ -92,7 +93,7 @@ class Fit:
         if differ:
             raise UserError(
                 f"{self.folder} was trained with other settings: {', '.join(differ)}. "
-                f"Repeat those to use it, {_OTHERWISE[self.about['stage']]}, or delete it to train anew"
+                f"Repeat those to use it, {_OTHERWISE[self.about['stage']]}, or move it away to train anew"
             )
         checkpoint.fill(self.model, content, path)
         self.optimizer.load_state_dict(content["optimizer"])

@@ -1,8 +1,9 @@
-"""Stage 2: a head learns from episodes of base classes, on a frozen network."""
+"""Training on episodes: a head learns from episodes of base classes, on a frozen network."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,15 +15,16 @@ from fss.data.loading import load_batches
 from fss.data.plan import Draw, Planner
 from fss.data.source import Source, open_source
 from fss.episode import Episode, collate
-from fss.heads import Head, HeadOutput
-from fss.model import FewShotModel, build_model, frozen_checksum
+from fss.heads import HeadOutput
+from fss.model import FewShotModel, frozen_checksum
 from fss.ops import loss_weight, segmentation_loss
 from fss.pictures.overlay import episode_row
 from fss.runs import distributed
 from fss.runs.folders import open_folder, train_folder
-from fss.runs.network import about_few_shot, load_network
+from fss.runs.identity import Identity
+from fss.runs.models import load_network
 from fss.testing.evaluate import evaluate, feature_store
-from fss.testing.features import Ready
+from fss.testing.features import Ready, encode_now
 from fss.testing.plans import planner_for
 from fss.training.base import about_masks, refuse_other_domain
 from fss.training.fit import Fit, Losses, Validate
@@ -33,7 +35,7 @@ _SHOWN = 4  # validation episodes drawn for TensorBoard
 
 
 def train(config: Config, device: torch.device, half: bool) -> Path | None:
-    """Train stage 2, or go on with it, or find it done; returns its folder, None with nothing to learn.
+    """Train a head, or go on with it, or find it done; returns its folder, None with nothing to learn.
 
     Raises:
         UserError: data or the base checkpoint is missing, or the folder holds another run.
@@ -43,13 +45,13 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "select"))
     net = load_network(config, base_side)
     torch.manual_seed(config.seed + 1)
-    model = build_model(config.head.type, config.head.options, net.backbone, net.neck, net.tokens, half)
+    model = net.model(config.head, half)
     model = model.to(device).to(memory_format=torch.channels_last)
     if not model.head.learns:
         return None
     folder = train_folder(config)
     about = {
-        **about_few_shot(config, net.told["stem"], base_side.base_names),
+        **Identity.of_few_shot(config, base_side.base_names).account(net.told["backbone"]),
         "shots": config.train.shots,
         "seed": config.seed,
         "min_pixels": config.data.min_pixels,
@@ -66,18 +68,18 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     per_epoch = _steps_per_epoch(config, planner)
     fit = Fit(
         model, config.train, per_epoch, folder, about, facts, _validator(config, model, val, device),
-        device, config.seed,
+        device, config.seed, model.head.groups(),
     )  # fmt: skip
     if fit.done:
         return folder
     if distributed.is_main():
         open_folder(folder, config, device)
-        print(f"stage 2: {config.head.type}, {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
+        print(f"{config.head.type}: {config.train.shots}-shot episodes, {fit.budget} -> {folder}")
     make = _cached if config.train.cache else _augmented
     batches, step = make(
         config, model, base_side, _chunks(planner, config, per_epoch, fit.budget.step), device
     )
-    fit.run(batches, step, "stage 2", look_first=True)
+    fit.run(batches, step, "episodes", look_first=True)
     return folder
 
 
@@ -101,7 +103,7 @@ def _augmented(
     config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
 ) -> tuple[Iterator[Episode], Any]:
     """Episodes read and augmented afresh, encoded as they come."""
-    data = EpisodeSet(source, config.data.size, model.head.prepare, config.train.augment)
+    data = EpisodeSet(source, config.data.size, config.train.augment)
     network = distributed.parallel(_FromImages(model), device)
 
     def step(episode: Episode) -> Losses:
@@ -117,7 +119,7 @@ def _cached(
 ) -> tuple[Iterator[Ready], Any]:
     """Episodes of un-augmented images, whose frozen features are kept."""
     store = feature_store(model, source, config, device, frozen_only=True)
-    network = distributed.parallel(_FromFeatures(model.head), device)
+    network = distributed.parallel(_FromFeatures(model), device)
 
     def step(ready: Ready) -> Losses:
         return _losses(model, network(ready), ready.query_mask, lambda: _names(source, ready.draws))
@@ -133,26 +135,26 @@ class _FromImages(nn.Module):
         self.model = model
 
     def forward(self, e: Episode) -> HeadOutput:
-        return self.model.output(e.query_image, e.support_images, e.support_masks, e.extras, e.query_mask)
+        return self.model.output(e, [draw.seed for draw in e.meta["draw"]], training=True)
 
 
 class _FromFeatures(nn.Module):
-    """A head on frozen features; its `encode` inside `forward`, so that its gradients are averaged too."""
+    """A head on frozen features; its own encoding inside `forward`, so that its gradients are averaged too."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, model: FewShotModel) -> None:
         super().__init__()
-        self.head = head
+        self.head, self.extract = model.head, model.extract
 
     def forward(self, ready: Ready) -> HeadOutput:
-        query, support = ready.encoded(self.head)
-        return self.head(query, support, ready.support_masks, ready.extras, ready.query_mask)
+        episodes = replace(ready.encoded, query_mask=ready.query_mask, network=self.extract)
+        return cast(HeadOutput, self.head(encode_now(self.head, episodes)))
 
 
 def _losses(
     model: FewShotModel, output: HeadOutput, mask: torch.Tensor, names: Callable[[], Sequence[str]]
 ) -> Losses:
     balanced = model.head.balanced_loss
-    query = segmentation_loss(output.logits, mask, balanced)
+    query = segmentation_loss(output.logits, mask, balanced, model.corners)
     return Losses({"query": query, **output.losses}, loss_weight(mask, balanced), names)
 
 

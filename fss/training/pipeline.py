@@ -8,7 +8,7 @@ import torch
 
 from fss.config import Config
 from fss.errors import UserError
-from fss.heads import Head, find_head, head_options
+from fss.heads import Head
 from fss.recipes import validate
 from fss.report import tables
 from fss.report.results import make_rows, read_results
@@ -16,8 +16,9 @@ from fss.report.table import console_table, one_line
 from fss.runs import distributed
 from fss.runs.checkpoint import read
 from fss.runs.folders import base_folder, fold_folder, train_folder
+from fss.runs.identity import whole
+from fss.runs.models import head_on_empty_network, learns
 from fss.runs.precision import wants_half
-from fss.runs.trained import learns
 from fss.testing.test import test
 from fss.training.base import pretrain
 from fss.training.heads import train
@@ -32,27 +33,29 @@ class Pictures(NamedTuple):
 
 
 def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
-    """Stage 1."""
+    """Base training alone."""
     _base(config, device)
 
 
 def run_train(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
-    """Stage 1 where it is missing, stage 2, and a test of what came out."""
+    """Base training where it is missing, training on episodes, and a test of the result."""
     _check_head(config, pictures)
-    if config.backbone.stage1 and not config.backbone.base:
+    if config.network == "base":
         there = (base_folder(config) / "last.pt").is_file()
         _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")
         _base(config, device)
     folder = train(config, device, wants_half(config.precision, device))
-    _say(f"stage 2: done -> {folder}" if folder else "stage 2: this head has nothing to learn")
+    _say(
+        f"{config.head.type}: trained -> {folder}" if folder else f"{config.head.type}: has nothing to learn"
+    )
     _test(config, device, folder, pictures)
 
 
 def _check_head(config: Config, pictures: Pictures) -> None:
-    """What is wrong with a head, or with what is asked of it, should not wait for stage 1 to end."""
-    head_options(config.head.type, config.head.options)
-    aligned = config.backbone.stage1 and config.neck.aligned
-    if pictures.explain and not aligned and find_head(config.head.type).explain is Head.explain:
+    """Make everything once, on no memory: what is wrong with a part should not wait for base training to end."""
+    head = head_on_empty_network(config)
+    aligned = config.with_neck and whole("neck", config.neck).options.get("align", False)
+    if pictures.explain and not aligned and type(head).explain is Head.explain:
         raise UserError(f"head {config.head.type!r} has no explain(); leave out --explain")
 
 
@@ -61,7 +64,7 @@ def _base(config: Config, device: torch.device) -> None:
     content = read(folder / "best.pt")
     band = content["facts"].get("base_boundary_miou")  # older checkpoints have none
     near = "" if band is None else f", {band:.2f} within 3 pixels of boundaries"
-    _say(f"stage 1: base-class mIoU {content['best']:.2f}{near} -> {folder}")
+    _say(f"base training: base-class mIoU {content['best']:.2f}{near} -> {folder}")
 
 
 def run_test(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:

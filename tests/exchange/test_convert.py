@@ -94,7 +94,7 @@ def base(published, tmp_path_factory):
 
 def test_converted_base_gives_the_published_features(base):
     from fss.recipes import load_config
-    from fss.runs.network import empty_base
+    from fss.runs.models import empty_base
 
     numbers, content = numbers_of("cwt_pspnet50_features"), checkpoint.read(base)
     model = empty_base(load_config("pascal", "cwt"), content)

@@ -21,7 +21,7 @@ from fss.heads import HEADS, Head, HeadOutput
 from fss.model import FewShotModel, build_model
 from fss.necks import make_neck
 from fss.ops import normalise
-from fss.runs.trained import load_base_with
+from fss.runs.models import load_base_with
 from tests.make import TINY, make_folder
 
 SIZE = 49
