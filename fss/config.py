@@ -12,7 +12,7 @@ class _Section(BaseModel):
 
 
 class Part(BaseModel):
-    """A part by name or import path; all other keys are keyword arguments of its constructor (`fss.parts`)."""
+    """A part by name or import path; all other keys are its constructor's keyword arguments (`fss.parts`)."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
     type: str
@@ -281,8 +281,8 @@ class Config(_Section):
 
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
-    # What heads stand on: "base" (backbone and neck, trained on the base classes first), "weights" (the backbone
-    # as it comes, without a neck), or a base checkpoint's file.
+    # What heads stand on: "base" (backbone and neck, trained on the base classes first), "weights" (the
+    # backbone as it comes, without a neck), or a base checkpoint's file.
     network: str = Field("base", min_length=1)
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = HeadConfig()
@@ -292,10 +292,8 @@ class Config(_Section):
     test: TestConfig = TestConfig()
     seed: int = Field(2021, ge=0, lt=2**31)
     device: str = "auto"  # auto, cpu, cuda, cuda:N
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the frozen network and of stage 1
-    cache_gib: float | None = Field(
-        None, ge=0
-    )  # RAM for features that are kept; default: half of what is free
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the frozen network, and of base training
+    cache_gib: float | None = Field(None, ge=0)  # RAM for kept features; default: half of what is free
     output: Path = Path("results")
     variant: str = ""  # head options set beside the recipes, for folder names; filled in by itself
     tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of stage 2's folder: two settings side by side

@@ -5,7 +5,7 @@ N prototypes or classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ class Episode:
     """A batch of B episodes.
 
     Attributes:
-        query_image: (B,3,H,W) RGB of 0..255, bytes or floats. (`fss.evaluate` hands a model of anyone's normalised
-            floats, as 0.1 did; `fss.to_rgb` goes back.)
+        query_image: (B,3,H,W) RGB of 0..255, bytes or floats. (`fss.evaluate` hands a model of anyone's
+            normalised floats, as 0.1 did; `fss.to_rgb` goes back.)
         query_mask: (B,H,W) 0 background, 1 foreground, 255 ignored; None when predicting.
         support_images: (B,K,3,H,W) likewise.
         support_masks: (B,K,H,W) as query_mask.
@@ -51,8 +51,7 @@ class Episode:
 def collate(episodes: Sequence[Episode]) -> Episode:
     """Concatenate episodes along B. All must have the same K, H, W, and the same fields set."""
     first = episodes[0]
-    values: dict[str, Any] = {"meta": {k: [x for e in episodes for x in e.meta[k]] for k in first.meta}}
-    for f in fields(first):
-        if isinstance(getattr(first, f.name), Tensor):
-            values[f.name] = torch.cat([getattr(e, f.name) for e in episodes])
-    return Episode(**{f.name: values.get(f.name) for f in fields(first)})
+    values: dict[str, Any] = {f.name: [getattr(e, f.name) for e in episodes] for f in fields(first)}
+    joined = {k: torch.cat(v) for k, v in values.items() if isinstance(v[0], Tensor)}
+    meta = {k: [x for e in episodes for x in e.meta[k]] for k in first.meta}
+    return replace(first, **joined, meta=meta)

@@ -49,7 +49,7 @@ class Backbone(nn.Module):
             UserError: this backbone cannot.
         """
         raise UserError(
-            f"{type(self).__name__} cannot go on from {after}, which this head asks for; take another backbone"
+            f"{type(self).__name__} cannot go on from {after}, which this head asks for; take another"
         )
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         return {}
 
     @classmethod
-    def with_weights(cls, weights: str, *family: str, **options: Any) -> "Backbone":
+    def with_weights(cls, weights: str, *family: Any, **options: Any) -> "Backbone":
         """The network with its weights.
 
         Args:
@@ -101,7 +101,7 @@ class Backbone(nn.Module):
 
 
 def check_size(backbone: Backbone, size: int, what: str = "data.size") -> None:
-    """Raise `UserError` where a network cannot take images of `size` x `size`; names the nearest right sizes."""
+    """Raise `UserError` where a network cannot take images of `size` x `size`; names the nearest it can."""
     step, least = backbone.multiple, -(-backbone.smallest // backbone.multiple) * backbone.multiple
     if size >= backbone.smallest and size % step == 0:
         return

@@ -1,8 +1,8 @@
 """ResNet-18/34/50/101 for segmentation, dilated or not (He et al., CVPR 2016; Yu et al., CVPR 2017)."""
 
 import copy
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Iterable
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions (ResNet-18/34)."""
 
     expansion = 1
+    relu: nn.ReLU
 
     def __init__(self, inputs: int, planes: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class ResNet(Backbone):
         return channels, strides
 
     def forward(self, images: Tensor, levels: Collection[str] = ("stage4",)) -> dict[str, Tensor]:
-        """RGB of 0..255 (B,3,H,W) -> {level: (B,C,h,w)} for the levels asked for; nothing deeper is computed."""
+        """RGB of 0..255 (B,3,H,W) -> {level: (B,C,h,w)} for the levels asked for; nothing deeper."""
         return self._from(self.layer0(self.pixels(images)), STAGES, levels)
 
     def resume(self, x: Tensor, after: str, levels: Collection[str]) -> dict[str, Tensor]:
@@ -157,16 +158,13 @@ class ResNet(Backbone):
 
     def _from(self, x: Tensor, stages: Collection[str], levels: Collection[str]) -> dict[str, Tensor]:
         deepest = max(level.partition(".")[0] for level in levels)
+        by_block = any("." in level for level in levels)
         out: dict[str, Tensor] = {}
         for stage in stages:
             if stage > deepest:
                 break
             layer = getattr(self, f"layer{stage[-1]}")
-            x = (
-                self._blocks(x, stage, layer, levels, out)
-                if any("." in name for name in levels)
-                else layer(x)
-            )
+            x = self._blocks(x, stage, layer, levels, out) if by_block else layer(x)
             if stage in levels:
                 out[stage] = x
         return out
@@ -175,7 +173,7 @@ class ResNet(Backbone):
         self, x: Tensor, stage: str, layer: nn.Sequential, levels: Collection[str], out: dict[str, Tensor]
     ) -> Tensor:
         """A stage block by block. A sum that is asked for is kept: its ReLU works on another tensor then."""
-        for i, block in enumerate(layer):
+        for i, block in enumerate(cast(Iterable[BasicBlock], layer)):
             name = f"{stage}.{i}"
             total = block.sum(x)
             if f"{name}:sum" in levels:
@@ -205,7 +203,7 @@ class ResNet(Backbone):
         return {"stem": "deep" if self.deep_stem else "plain"}
 
     @classmethod
-    def with_weights(cls, weights: str, *family: str, **options: Any) -> "ResNet":
+    def with_weights(cls, weights: str, *family: Any, **options: Any) -> "ResNet":
         """As of `Backbone`; a file's names may be the published ones, torchvision's, or a checkpoint's."""
         empty = cls(*family, **options)
         stem = options.get("stem", "auto")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fss.backbones.resnet import ResNet
+from fss.backbones import make_backbone
 from fss.bench import plain
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
@@ -19,10 +19,10 @@ from fss.data.plan import Draw
 from fss.data.shapes import draw_shapes
 from fss.data.source import Source
 from fss.episode import IGNORE, Episode
-from fss.heads import HeadOutput
+from fss.heads import Encoded
 from fss.model import FewShotModel, build_model
 from fss.necks.ppm import PyramidPooling
-from fss.ops import foreground, segmentation_loss
+from fss.ops import foreground, segmentation_loss, to_rgb
 
 Step = Callable[[], object]
 
@@ -31,7 +31,7 @@ class Setting(NamedTuple):
     """What all cases share."""
 
     size: int
-    layers: int
+    backbone: str
     device: torch.device
     half: bool
 
@@ -55,7 +55,7 @@ def disc(size: int, count: int) -> Tensor:
 def build(setting: Setting, head: str) -> FewShotModel:
     """An untrained model as published: CWT on the neck, ASGNet on stages 2 and 3."""
     torch.manual_seed(0)
-    backbone = ResNet(setting.layers)
+    backbone = make_backbone(setting.backbone, "random", {})
     neck = PyramidPooling(backbone.channels) if head == "cwt" else None
     model = build_model(head, {}, backbone, neck, bf16=setting.half)
     return model.to(setting.device).to(memory_format=torch.channels_last)
@@ -64,16 +64,10 @@ def build(setting: Setting, head: str) -> FewShotModel:
 def episode(setting: Setting, model: FewShotModel, batch: int, shots: int) -> Episode:
     """A batch of random images."""
     generator, s = torch.Generator().manual_seed(1), setting.size
-    images = torch.randn(batch, shots + 1, 3, s, s, generator=generator)
+    images = to_rgb(torch.randn(batch, shots + 1, 3, s, s, generator=generator))
     masks = disc(s, batch * (shots + 1)).view(batch, shots + 1, s, s)
-    made = [model.head.prepare(m[1:], seed) for seed, m in enumerate(masks)]
-    extras = {k: torch.stack([m[k] for m in made]) for k in made[0]}
-    each = Episode(images[:, 0], masks[:, 0], images[:, 1:], masks[:, 1:], torch.ones(batch), extras)
+    each = Episode(images[:, 0], masks[:, 0], images[:, 1:], masks[:, 1:], torch.ones(batch))
     return each.to(setting.device)
-
-
-def _forward(model: FewShotModel, e: Episode, target: Tensor | None) -> HeadOutput:
-    return model.output(e.query_image, e.support_images, e.support_masks, e.extras, target)
 
 
 def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
@@ -94,7 +88,7 @@ def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
 
     def ours() -> object:
         with torch.set_grad_enabled(training):
-            out = _forward(model, e, target)
+            out = model.output(e, range(len(e.query_image)), training)
         if not training:
             return foreground(out.logits, (setting.size, setting.size)).sum().item()
         assert target is not None
@@ -120,14 +114,16 @@ def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:
     model = build(setting, head).eval()
     e = episode(setting, model, episodes, 1)
     with torch.no_grad():
-        query, support = model.encode(e.query_image[:1]), model.encode(e.support_images[0])
+        query = model.encode(e.query_image[:1])
+        support = model.encode_support(e.support_images[0], e.support_masks[0])
     wide = lambda x: x.expand(episodes, *x.shape[1:])  # noqa: E731
     mine = {k: wide(v) for k, v in query.items()}
-    theirs = {k: wide(v[:, None]) for k, v in support.items() if k not in model.head.query_only}
+    theirs = {k: wide(v[:, None]) for k, v in support.items()}
+    encoded = Encoded(mine, theirs, e.support_masks, range(episodes), model.corners)
 
     def ours() -> object:
         with torch.no_grad():
-            logits = model.head(mine, theirs, e.support_masks, e.extras).logits
+            logits = model.head(encoded).logits
             return [foreground(x[None], (setting.size, setting.size)).sum().item() for x in logits]
 
     return Pair(ours, few_shot(setting, head, False, 1).plain)
@@ -155,7 +151,7 @@ def loading(setting: Setting) -> Iterator[Pair]:
         samples = [s._replace(name=str(i)) for i, s in enumerate(_cropped(root))]
         index = Index(tuple(s.name for s in samples), np.ones((8, 21), np.int32))
         source = Source(tuple("abcdefghijklmnopqrst"), [1], [2], samples, index, "", None)
-        data = EpisodeSet(source, setting.size, lambda masks, seed: {})
+        data = EpisodeSet(source, setting.size)
         random = np.random.default_rng(0)
         draws = [Draw(1, i % 8, ((i + 1) % 8,), i) for i in range(8)]
         yield Pair(

@@ -18,9 +18,10 @@ from fss.data.lists import Sample
 from fss.episode import IGNORE, Episode
 from fss.heads.asgnet import ASGNet
 from fss.heads.context import Pyramid
-from fss.heads.cwt import CWT, WeightTransformer
+from fss.heads.cwt import CWT, WeightTransformer, first_weight
+from fss.heads.seeds import place_seeds
 from fss.model import FewShotModel
-from fss.ops import MEAN, STD
+from fss.ops import MEAN, STD, normalise
 
 
 def up(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -33,7 +34,7 @@ def features(model: FewShotModel, images: Tensor) -> dict[str, Tensor]:
     """All stages, and the neck's features where there is a neck."""
     net: Any = model.backbone
     neck: Any = model.neck
-    out, x = {}, net.layer0(images.contiguous())
+    out, x = {}, net.layer0(normalise(images).contiguous())
     names = ("layer1", "layer2", "layer3", "layer4") if neck else ("layer1", "layer2", "layer3")
     for i, name in enumerate(names, 1):
         x = out[f"stage{i}"] = getattr(net, name)(x)
@@ -48,7 +49,9 @@ def cwt(model: FewShotModel, e: Episode) -> Tensor:
     head, size = model.head, (e.query_image.shape[-2], e.query_image.shape[-1])
     assert isinstance(head, CWT) and head.transformer is not None
     support = features(model, e.support_images[0])["neck"]  # (K,C,h,w)
-    weight = fit_classifier(support, e.support_masks[0], e.extras["first_weight"][0], head.steps, head.lr)
+    weight = fit_classifier(
+        support, e.support_masks[0], first_weight(0, head.width).to(support.device), head.steps, head.lr
+    )
     query = F.normalize(features(model, e.query_image)["neck"], dim=1)  # (1,C,h,w)
     adapted = attend(head.transformer, weight[None], query)  # (1,2,C)
     return up((adapted @ query.flatten(2)).unflatten(2, query.shape[2:]), size)
@@ -92,10 +95,7 @@ def asgnet(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, lis
     supports = [reduced(e.support_images[:, k]) for k in range(e.support_images.shape[1])]
     guides, totals = [], []
     for b in range(len(query)):
-        found = [
-            _cluster(head, s[b], e.support_masks[b, k], e.extras["seeds"][b, k], training)
-            for k, s in enumerate(supports)
-        ]
+        found = [_cluster(head, s[b], e.support_masks[b, k], training) for k, s in enumerate(supports)]
         prototypes = torch.cat(found)  # (N,C)
         likeness = F.cosine_similarity(prototypes[:, :, None, None], query[b : b + 1], dim=1, eps=1e-7)
         guides.append(prototypes[likeness.argmax(0)].permute(2, 0, 1))
@@ -110,8 +110,10 @@ def _reduced(head: ASGNet, found: dict[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _cluster(head: ASGNet, x: Tensor, mask: Tensor, seeds: Tensor, training: bool) -> Tensor:
+def _cluster(head: ASGNet, x: Tensor, mask: Tensor, training: bool) -> Tensor:
     """Prototypes (N,C) of one support (C,h,w) with two seeds or more."""
+    size = (x.shape[-2], x.shape[-1])
+    seeds = torch.from_numpy(place_seeds((mask == 1).cpu().numpy(), size, head.prototypes, head.cells))
     soft = up((mask == 1).float()[None, None], (x.shape[-2], x.shape[-1]))[0, 0]
     grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in soft.shape), indexing="ij")).to(x)
     cells = torch.cat([x, grid])[:, soft == 1]  # (C+2,P)

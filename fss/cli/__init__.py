@@ -1,7 +1,6 @@
 """The command line: parse, build, call. No logic."""
 
 import argparse
-import difflib
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 import fss
 from fss.cli import cluster, completion, demo, doctor, export, predict, pseudo, runs, sets, tools
 from fss.errors import UserError
+from fss.parts import nearest
 
 _PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, export, completion)
 VERBS = {name: verb for part in _PARTS for name, verb in part.VERBS.items()}
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             known = [name for action in verb_parser(verb)._actions for name in action.option_strings]
             raise UserError(
-                f"unknown option {unknown[0]}{_nearest(unknown[0], known)}; see `fss {verb} --help`"
+                f"unknown option {unknown[0]}{nearest(unknown[0].partition('=')[0], known)}; see `fss {verb} --help`"
             )
         VERBS[verb].run(options, arguments)
         return 0
@@ -83,12 +83,7 @@ def _verb(arguments: Sequence[str]) -> str:
     parser.parse_known_args([name])  # --help and --version
     if name.startswith("-"):
         raise UserError(f"unknown option {name}; a verb comes first, see `fss --help`")
-    raise UserError(f"unknown verb {name!r}{_nearest(name, list(VERBS))}; there are: {', '.join(VERBS)}")
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.partition("=")[0], names, n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
+    raise UserError(f"unknown verb {name!r}{nearest(name, list(VERBS))}; there are: {', '.join(VERBS)}")
 
 
 def top_parser() -> argparse.ArgumentParser:

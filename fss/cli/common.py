@@ -12,6 +12,7 @@ from fss.errors import UserError
 
 SETTINGS = """settings: any key of the configuration as section.key=value, such as
 test.episodes=200; a wrong key is answered with those that there are."""
+LAYERS = "the backbone: 18, 34, 50 or 101 of a ResNet, or a name (default: 50)"
 GPUS = "[0], 0, [0,1], 0,1 or cpu; several start one process each (default: a GPU where there is one)"
 GPU = "[0], 0 or cpu (default: a GPU where there is one)"
 Options = argparse._ArgumentGroup

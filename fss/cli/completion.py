@@ -70,6 +70,7 @@ def _tell(action: Any, words: list[str], values: dict[str, list[str]]) -> None:
 
 def _values() -> dict[str, list[str]]:
     """What may follow options of any verb, and stand for positional arguments of one ("VERB DEST")."""
+    from fss.backbones import BACKBONES
     from fss.recipes import recipe_names
 
     heads = recipe_names("head")
@@ -79,7 +80,7 @@ def _values() -> dict[str, list[str]]:
         "--data": sets,
         "--head": heads,
         "--config": [name for name in recipe_names("") if not name.endswith(pairs)],
-        "--layers": ["18", "34", "50", "101"],
+        "--layers": ["18", "34", "50", "101", *BACKBONES],
         "--kind": ["backbone", "cwt-base", "cwt", "asgnet"],
         "check-data paths": sets,
         "prepare name": ["pascal", "coco", "fss1000", "folder"],

@@ -9,7 +9,7 @@ from fss.errors import UserError
 _MORE = """The page is served to this machine alone (127.0.0.1), and asks nothing of any
 other. From elsewhere: `ssh -L 7860:127.0.0.1:7860 MACHINE`, then open
 http://127.0.0.1:7860 at home. Settings are those of `fss predict`:
-backbone.weights, backbone.layers, data.size, precision ..."""
+backbone.weights, backbone.type, data.size, precision ..."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=Path("results"), metavar="DIR", help=text)
     add("--no-browser", action="store_true", help="print the address, open nothing")
     run_options(parser, GPU)
-    add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.layers=101")
+    add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.type=resnet101")
 
 
 def _demo(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -42,6 +42,6 @@ VERBS = {
         "a page in the browser: mark a thing in one photo, find it in others", _options, _demo,
         ("fss demo",
          "fss demo --checkpoint results/shapes/fold0/cwt_resnet50_random_1shot/best.pt --port 8000",
-         "fss demo backbone.layers=101 --gpus 0"), _MORE,
+         "fss demo backbone.type=resnet101 --gpus 0"), _MORE,
     ),
 }  # fmt: skip

@@ -19,9 +19,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("settings", nargs="*", metavar="head.key=value", help="with --head: options of the head")
     text = "support images of an episode; fixed in the file"
     add("--shots", type=int, required=True, metavar="K", help=text)
-    text = "CHECKPOINT is of stage 1: with this head, which has nothing to learn, such as prototype"
+    text = "CHECKPOINT is a base network: with this head, which has nothing to learn, such as prototype"
     add("--head", metavar="NAME", help=text)
-    text = "of images, 8n+1; fixed in the file (default: what it was trained at)"
+    text = "of images; fixed in the file (default: what it was trained at)"
     add("--size", type=int, metavar="PX", help=text)
     text = "onnx, or torch for a program of torch.export (default: by the suffix of OUT)"
     add("--format", choices=("onnx", "torch"), dest="kind", help=text)

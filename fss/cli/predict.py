@@ -44,12 +44,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, default=0.5, metavar="P", help=text)
     text = "look at large photos in squares of so many pixels, overlapping by a quarter"
     add("--tile", type=int, metavar="PX", help=text)
-    text = "longest side that the network sees, 8n+1 (default: the checkpoint's, or 473)"
+    text = "longest side that the network sees (default: the checkpoint's, or 473)"
     add("--size", type=int, metavar="PX", help=text)
     text = "how strokes, boxes and clicks become masks (default: clustering)"
     add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
     run_options(parser, GPU)
-    add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.layers=101")
+    add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.type=resnet101")
 
 
 def _supports(options: argparse.Namespace) -> "Iterator[Support]":

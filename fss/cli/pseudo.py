@@ -2,7 +2,7 @@
 
 import argparse
 
-from fss.cli.common import Verb, choose_gpus, run_options, settings_and_paths, what_options
+from fss.cli.common import LAYERS, Verb, choose_gpus, run_options, settings_and_paths, what_options
 from fss.errors import UserError
 
 _WORDS = ("train", "write")
@@ -11,8 +11,7 @@ _WORDS = ("train", "write")
 def _options(parser: argparse.ArgumentParser) -> None:
     text = "learn, then write; or write alone; and settings"
     parser.add_argument("words", nargs="+", metavar="train|write", help=text)
-    text = "of the ResNets: 18, 34, 50, 101 (default: 50)"
-    what_options(parser).add_argument("--layers", metavar="N", help=text)
+    what_options(parser).add_argument("--layers", metavar="N", help=LAYERS)
     run_options(parser)
 
 

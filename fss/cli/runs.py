@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fss.cli.common import Options, Verb, choose_gpus, run_options, what_options
+from fss.cli.common import LAYERS, Options, Verb, choose_gpus, run_options, what_options
 from fss.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
     add = what_options(parser).add_argument
     text = "method: configs/head/NAME.yaml, or a YAML file (default: cwt)"
     add("--head", default="cwt", metavar="NAME", help=text)
-    add("--layers", metavar="N", help="of the ResNet: 18, 34, 50, 101 (default: 50)")
+    add("--layers", metavar="N", help=LAYERS)
     run_options(parser)
     parser.set_defaults(checkpoint=None, visualize=False, explain=False)
 
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 
 VERBS = {
     "train": Verb(
-        "train both stages, as far as they are missing, and test", _train_options, _run,
+        "train base network and head, as far as they are missing, and test", _train_options, _run,
         ("fss train --data shapes --fold 0 --layers 50 --shots 1",
          "fss train --data pascal --fold 0 --head asgnet --gpus 0,1"),
     ),
@@ -80,7 +80,7 @@ VERBS = {
          "fss test --data shapes --head asgnet --visualize --explain"),
     ),
     "pretrain": Verb(
-        "train stage 1 alone, a segmentation network for the base classes", _pretrain_options, _run,
+        "train the base network alone, which segments the base classes", _pretrain_options, _run,
         ("fss pretrain --data folder data.root=my_photos data.size=321",),
     ),
     "run-folds": Verb(

@@ -30,8 +30,8 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add("--only", metavar="CASE,...", help="cases (default: all with one shot)")
     add("--runs", type=int, default=3, metavar="N", help="of each way, after one to warm up (default: 3)")
     add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
-    add("--size", type=int, default=473, metavar="PX", help="of images, 8n+1 (default: 473)")
-    add("--layers", type=int, default=50, choices=(50, 101), help="of the ResNet (default: 50)")
+    add("--size", type=int, default=473, metavar="PX", help="of images (default: 473)")
+    add("--layers", default="50", choices=("50", "101"), help="of the ResNet (default: 50)")
     add = run_options(parser, GPU).add_argument
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")
 
@@ -54,7 +54,9 @@ def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
 
     names = options.only.split(",") if options.only else None
     device = choose_gpus(options, arguments) or "auto"
-    run_bench(names, options.runs, options.json, options.size, options.layers, device, options.precision)
+    run_bench(
+        names, options.runs, options.json, options.size, f"resnet{options.layers}", device, options.precision
+    )
 
 
 def _convert(options: argparse.Namespace, arguments: list[str]) -> None:

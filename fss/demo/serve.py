@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from fss.backbones.weights import find_weights
 from fss.demo.acts import Acts
 from fss.demo.look import CSS, theme
 from fss.demo.models import Models, checkpoints
 from fss.demo.page import Page
 from fss.errors import UserError
+from fss.model import build_backbone
 from fss.photos.predictor import Predictor
 from fss.recipes import load_config
 from fss.runs import distributed
@@ -55,7 +55,7 @@ def _say_without_weights(output: Path, settings: Sequence[str]) -> None:
     """What would otherwise be told only when photos are marked and searched."""
     backbone = load_config("folder", "prototype", settings).backbone
     try:
-        find_weights(backbone.weights, backbone.layers, backbone.stem)
+        build_backbone(backbone)
     except UserError as error:
         print(f"note: no checkpoint below {output}, and {error}\n  - a trained model: --checkpoint FILE")
 

@@ -1,5 +1,7 @@
 """Pixel correlation: response maps spread over pixels that look alike (SEAM, Wang et al., CVPR 2020)."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class PixelCorrelation(nn.Module):
 
     levels = ("stage2", "stage3")
 
-    def __init__(self, channels: dict[str, int], cells: int = 56) -> None:
+    def __init__(self, channels: Mapping[str, int], cells: int = 56) -> None:
         super().__init__()
         self.cells = cells
         self.low = nn.Conv2d(channels["stage2"], 64, 1, bias=False)

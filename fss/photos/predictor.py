@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fss.backbones.base import check_size
+from fss.backbones.base import Backbone, check_size
 from fss.data.episodes import photo_mask
 from fss.data.transforms import fit, fit_mask, fitted_size, to_tensor
 from fss.errors import UserError
@@ -61,7 +61,7 @@ class Predictor:
             raise UserError(f"support_by={support_by!r}; allowed: {', '.join(get_args(Method))}")
         if not isinstance(self.size, int) or self.size > 4097:
             raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as 473")
-        check_size(self.model.backbone, self.size, "size")
+        check_size(cast(Backbone, self.model.backbone), self.size, "size")
         self.support_by, self.seed = support_by, seed
         self._shown: dict[str, tuple[Features, Tensor]] = {}
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fss.errors import UserError
-from fss.heads import HEADS, head_options
+from fss.heads import KIND as HEAD_KIND
+from fss.heads import HEADS
 from fss.metrics import interval95
 from fss.report.protocol import FREE
 
@@ -254,7 +255,7 @@ def _options(content: dict[str, Any]) -> dict[str, Any]:
     given = {k: v for k, v in content["head"].items() if k != "type"}
     if content["head"]["type"] in HEADS:  # nothing is imported for the sake of a table
         with suppress(UserError):  # an option that is no more
-            given = head_options(content["head"]["type"], given)
+            given = HEAD_KIND.options(content["head"]["type"], given)
     network = {}
     for name, before in _NETWORK.items():
         section, key = name.split(".")

@@ -119,16 +119,12 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
     Raises:
         UserError: names each differing field, its value and the wanted one.
     """
-    about, wanted = modern(about), dict(wanted)
-    if wanted.get("stage") == "base":  # which does not depend on the stride of the map that heads get
-        about["neck"], wanted["neck"] = (
-            {**(x or {}), "stride": None} for x in (about.get("neck"), wanted["neck"])
-        )
-    differ = []
+    about, differ = modern(about), []
+    unlike = {"stride"} if wanted.get("stage") == "base" else set()  # of the map that heads get: not of base training
     for key, value in wanted.items():
         mine, theirs = _plain(key, about.get(key, _ABSENT.get(key))), _plain(key, value)
         if isinstance(mine, dict) and isinstance(theirs, dict):
-            mine = mine | {k: "auto" for k, v in theirs.items() if v == "auto"}
+            mine = mine | {k: v for k, v in theirs.items() if v == "auto" or (key == "neck" and k in unlike)}
         if mine != theirs:
             differ.append(
                 f"{key} is {_shown(about.get(key), mine, theirs)}, wanted {_shown(value, theirs, mine)}"

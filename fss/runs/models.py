@@ -15,7 +15,7 @@ from fss.config import BackboneConfig, Config, NeckConfig, Part
 from fss.data.source import Source
 from fss.errors import UserError
 from fss.heads import KIND as HEAD_KIND
-from fss.heads import build_head
+from fss.heads import Head, build_head
 from fss.model import (
     BaseSegmenter,
     FewShotModel,
@@ -277,7 +277,7 @@ def learns(config: Config) -> bool:
     return head_on_empty_network(config).learns
 
 
-def head_on_empty_network(config: Config) -> nn.Module:
+def head_on_empty_network(config: Config) -> Head:
     """The configured head on a network of the configured shape, without weights: for what its class tells.
 
     Raises:

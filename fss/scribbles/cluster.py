@@ -21,6 +21,7 @@ from fss.errors import UserError
 from fss.pictures.marks import colour_labels, draw_marks, palette
 from fss.pictures.overlay import row
 from fss.runs import checkpoint
+from fss.runs.identity import require
 from fss.scribbles.clustering import Clustering, Session, check_scribble
 from fss.scribbles.reference import Reference
 from fss.scribbles.strokes import points_marks
@@ -167,7 +168,7 @@ def _resume(session: Session, path: Path, about: dict[str, Any]) -> None:
     """Take up a run that was stopped; one of other settings, or a damaged one, is begun anew."""
     try:
         content = checkpoint.read(path)
-        checkpoint.require(content, about, path)
+        require(content["about"], about, str(path))
     except UserError:
         return
     checkpoint.fill(session.worker.network, content, path)

@@ -112,7 +112,8 @@ class Protocol:
 class _Images:
     """An encoder that leaves images as they are, for models of anyone's."""
 
-    alike, cuts, query_only, corners = True, False, (), True
+    alike, cuts, corners = True, False, True
+    query_only: tuple[str, ...] = ()
 
     def query(self, image: Tensor) -> Features:
         return {"image": image}
