@@ -98,7 +98,8 @@ class Frozen(nn.Module):
 
 
 def _outside_is_mean(images: Tensor, masks: Tensor, mean: tuple[float, float, float]) -> Tensor:
-    """Images (B,3,H,W) whose pixels outside their masks (B,H,W) are the network's mean colour: zero, normalised."""
+    """Images (B,3,H,W) whose pixels outside their masks (B,H,W) are the network's mean colour: zero,
+    normalised."""
     colour = 255 * torch.tensor(mean, device=images.device).view(3, 1, 1)
     return torch.where((masks == 1)[:, None], images.float(), colour)
 
@@ -113,8 +114,8 @@ class FewShotModel(nn.Module):
 
     Attributes:
         told: what its checkpoint says of itself and of its training; empty where it is of none.
-        keeps_network: whether its files hold the frozen network too; without, the head alone, because the weights
-            under it are had from elsewhere.
+        keeps_network: whether its files hold the frozen network too; without, the head alone, because the
+            weights under it are had from elsewhere.
         as_stored: compute the frozen part as it is stored, not as `fold` makes it (`fss export`).
     """
 
@@ -213,8 +214,8 @@ class FewShotModel(nn.Module):
             support = self.encode_support(e.support_images.flatten(0, 1), e.support_masks.flatten(0, 1))
         shape = e.support_masks.shape[:2]
         return Encoded(
-            query, {k: x.unflatten(0, shape) for k, x in support.items()}, e.support_masks, seeds, self.corners,
-            e.query_mask if training else None, e.photo, e.base_class, self.extract,
+            query, {k: x.unflatten(0, shape) for k, x in support.items()}, e.support_masks, seeds,
+            self.corners, e.query_mask if training else None, e.photo, e.base_class, self.extract,
         )  # fmt: skip
 
     def output(self, e: Episode, seeds: Sequence[int], training: bool = False) -> HeadOutput:

@@ -26,8 +26,8 @@ def to_rgb(images: Tensor) -> Tensor:
 def resize(x: Tensor, size: tuple[int, int], corners: bool = True) -> Tensor:
     """Bilinear resize of (B,C,h,w) to (B,C,*size).
 
-    `corners`: corners lie on corners, as the field's published methods have it; without, cells are the middles
-    of patches (`Backbone.corners`).
+    `corners`: corners lie on corners, as the field's published methods have it; without, cells are the
+    middles of patches (`Backbone.corners`).
     """
     if x.shape[-2:] == torch.Size(size):
         return x

@@ -1,8 +1,8 @@
 """Parts that plug in by name: backbones, necks and heads.
 
-A part is a class, named in a dict literal of import paths (`BACKBONES`, `NECKS`, `HEADS`) or by its own import
-path, `my_pkg.my_file:MyClass`. All other settings of its section are keyword arguments of its constructor,
-whose signature alone holds their defaults.
+A part is a class, named in a dict literal of import paths (`BACKBONES`, `NECKS`, `HEADS`) or by its own
+import path, `my_pkg.my_file:MyClass`. All other settings of its section are keyword arguments of its
+constructor, whose signature alone holds their defaults.
 """
 
 import difflib

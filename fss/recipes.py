@@ -119,7 +119,8 @@ _PARTS = ("backbone", "neck", "head")
 
 
 def _start_afresh(section: dict[str, Any], key: str) -> None:
-    """Another part's options are none of this one's; where its weights come from stays, and so does a width."""
+    """Another part's options are none of this one's; where its weights come from stays, and so does a
+    width."""
     kept = {"backbone": ("weights",), "neck": ("channels",), "head": ()}[key]
     for option in [k for k in section if k not in kept]:
         del section[option]

@@ -42,9 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, unknown = verb_parser(verb).parse_known_intermixed_args(arguments[1:])
         if unknown:
             known = [name for action in verb_parser(verb)._actions for name in action.option_strings]
-            raise UserError(
-                f"unknown option {unknown[0]}{nearest(unknown[0].partition('=')[0], known)}; see `fss {verb} --help`"
-            )
+            near = nearest(unknown[0].partition("=")[0], known)
+            raise UserError(f"unknown option {unknown[0]}{near}; see `fss {verb} --help`")
         VERBS[verb].run(options, arguments)
         return 0
     except (UserError, OSError) as error:  # OSError: no permission, no space

@@ -84,8 +84,8 @@ class ASGNet(Head):
         first = features[self.reduced[0]]
         size = (first.shape[-2], first.shape[-1])
         with self._precision(first):
-            # The convolution of the concatenation is the sum of the parts' convolutions. A finer or coarser map is
-            # resized after its own: both are linear, and a resize keeps constants.
+            # The convolution of the concatenation is the sum of the parts' convolutions. A finer or coarser
+            # map is resized after its own: both are linear, and a resize keeps constants.
             parts = [features[level] for level in self.reduced]
             weights = self.down_conv.get_parameter("0.weight").split([p.shape[1] for p in parts], 1)
             x = F.conv2d(parts[0], weights[0])
@@ -122,7 +122,8 @@ class ASGNet(Head):
         )
 
     def _cluster(self, episodes: Encoded) -> tuple[Tensor, Tensor, Tensor, Seeds]:
-        """Prototypes of all shots together (B,K*N,C), which of them count, superpixels (B,K,h,w), seeds of BK masks."""
+        """Prototypes of all shots together (B,K*N,C), which of them count, superpixels (B,K,h,w), seeds
+        of BK masks."""
         x, masks = episodes.support["reduced"].float(), episodes.support_masks  # (B,K,C,h,w), (B,K,H,W)
         b, k, _, h, w = x.shape
         cells = self.cells * (CELL * h / masks.shape[-2]) ** 2 if self._coarser(h, masks) else self.cells

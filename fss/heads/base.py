@@ -57,13 +57,14 @@ class Encoded:
         support: {level: (B,K,C,h,w)}, as `Head.encode_support` made them.
         support_masks: (B,K,H,W) of 0, 1 and 255.
         seeds: B numbers, one an episode: the source of all that is random in it.
-        corners: whether the corner cells of maps lie on the corner pixels (`Backbone.corners`); `fss.ops.resize`
-            takes it.
+        corners: whether the corner cells of maps lie on the corner pixels (`Backbone.corners`);
+            `fss.ops.resize` takes it.
         query_mask: (B,H,W) of 0, 1 and 255 in training, for losses of the head's own; None in testing.
-        photo: (B,H,W) bool, where the query's canvas holds its photo and not its padding; None for everywhere.
+        photo: (B,H,W) bool, where the query's canvas holds its photo and not its padding; None for
+            everywhere.
         base_class: (B,) which base class it is, from 0; -1 for a novel one. None where nobody knows.
-        network: images (B,3,H,W) -> the frozen maps at the head's levels, for a head that asks the network about
-            an image of its own.
+        network: images (B,3,H,W) -> the frozen maps at the head's levels, for a head that asks the network
+            about an image of its own.
     """
 
     query: Features
@@ -104,11 +105,11 @@ class Head(nn.Module):
     Attributes:
         levels: feature maps it needs; nothing deeper is computed. "stage1" to "stage4", and the single blocks
             that the backbone offers ("stage3.2", "stage3.2:sum"); where there is a base network, "neck",
-            "neck:sum" (the neck's map before its last ReLU) and "base" (the base classifier's logits, background
-            first).
-        support_cut: what is cut by a support's mask before the network goes on: "nothing"; "stage4": stage 4 is
-            computed from stage 3 times the mask, and all else of the whole image; "image": pixels outside the
-            mask become the mean colour. What is cut is encoded once for each image and class.
+            "neck:sum" (the neck's map before its last ReLU) and "base" (the base classifier's logits,
+            background first).
+        support_cut: what is cut by a support's mask before the network goes on: "nothing"; "stage4": stage 4
+            is computed from stage 3 times the mask, and all else of the whole image; "image": pixels outside
+            the mask become the mean colour. What is cut is encoded once for each image and class.
         query_only: names, of what `encode` returns, that only queries need; supports go without them.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
         learns_from_support: whether gradients reach `encode_support` through the support; without, training
@@ -128,7 +129,8 @@ class Head(nn.Module):
         if unknown:
             offered = ", ".join(level for level in channels if "." not in level)
             raise ValueError(
-                f"it needs {', '.join(unknown)}, and this network has {offered}. A neck comes with network=base"
+                f"it needs {', '.join(unknown)}, and this network has {offered}. A neck comes with "
+                "network=base"
             )
 
     def encode(self, features: Features) -> Features:
@@ -152,7 +154,8 @@ class Head(nn.Module):
         return []
 
     def groups(self) -> list[dict[str, Any]] | None:
-        """The optimiser's parameter groups, each with a "factor" on the learning rate; None where all learn alike."""
+        """The optimiser's parameter groups, each with a "factor" on the learning rate; None where all
+        learn alike."""
         return None
 
     @property

@@ -91,7 +91,8 @@ class CWT(Head):
 def first_weight(seed: int, width: int) -> Tensor:
     """A classifier's first weights (2,C), uniform in +-1/sqrt(C): a function of the episode's seed.
 
-    The cache lets a graph be exported, whose tracing cannot follow a generator, and spares a test's later runs.
+    The cache lets a graph be exported, whose tracing cannot follow a generator, and spares a test's later
+    runs.
     """
     weight = torch.rand(2, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return weight / width**0.5

@@ -20,8 +20,8 @@ class Prototype(Head):
     """One prototype for the foreground, one for the background (section 3.3).
 
     Args:
-        level: the feature map to compare on, or several: each cell of each is then of length 1, and coarser ones are
-            resized to the first.
+        level: the feature map to compare on, or several: each cell of each is then of length 1, and coarser
+            ones are resized to the first.
         scale: of the cosine similarity before the softmax; only losses feel it.
         embed: channels of a learned 1x1 convolution before all else; 0 for none, and nothing learns.
         align: PANet's prototype alignment (section 3.4): the query as predicted must segment the

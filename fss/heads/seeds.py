@@ -14,14 +14,16 @@ from torch import Tensor
 
 
 class Seeds(NamedTuple):
-    """Seeds of M masks: `places` (M,N,2) int64, row and column in cells, zero-padded; `counts` (M,) of them."""
+    """Seeds of M masks: `places` (M,N,2) int64, row and column in cells, zero-padded; `counts` (M,) of
+    them."""
 
     places: Tensor
     counts: Tensor
 
 
 def seeds_of(masks: Tensor, size: tuple[int, int], most: int, cells: float) -> Seeds:
-    """Seeds of masks (M,H,W) bool on a grid of `size` cells, at most `most` each: `place_seeds`, mask by mask."""
+    """Seeds of masks (M,H,W) bool on a grid of `size` cells, at most `most` each: `place_seeds`, mask by
+    mask."""
     exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.6 has no such question
     if exporting():
         return Seeds(*seeds_in_graph(masks, size, most, cells))

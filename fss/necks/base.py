@@ -47,7 +47,8 @@ class Neck(nn.Module):
         self.inputs, self.channels = dict(inputs), channels
 
     def settle_on(self, strides: Mapping[str, int]) -> None:
-        """Learn the strides of the backbone's stages: a neck whose finest map is finer than `stride` halves it."""
+        """Learn the strides of the backbone's stages: a neck whose finest map is finer than `stride`
+        halves it."""
         own = min((strides.get(level, 4) for level in self.levels), default=4)
         self.shrink = 2 if self.stride is not None and self.stride >= 2 * own else 1
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fss.errors import UserError
-from fss.heads import KIND as HEAD_KIND
 from fss.heads import HEADS
+from fss.heads import KIND as HEAD_KIND
 from fss.metrics import interval95
 from fss.report.protocol import FREE
 

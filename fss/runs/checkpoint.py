@@ -111,7 +111,8 @@ def best_score(content: dict[str, Any]) -> float | None:
 
 
 def stored(model: nn.Module) -> nn.Module:
-    """The part of a model that goes into its files: all of it, unless it says otherwise (`FewShotModel.stored`)."""
+    """The part of a model that goes into its files: all of it, unless it says otherwise
+    (`FewShotModel.stored`)."""
     return getattr(model, "stored", model)
 
 

@@ -43,8 +43,8 @@ class Identity(BaseModel):
         """The base network that a configuration asks for."""
         data, neck = config.data, whole("neck", config.neck)
         return cls(
-            stage="base", data=data.trained_name, fold=data.fold, base_classes=list(base_names), size=data.size,
-            backbone=whole("backbone", config.backbone), neck=neck,
+            stage="base", data=data.trained_name, fold=data.fold, base_classes=list(base_names),
+            size=data.size, backbone=whole("backbone", config.backbone), neck=neck,
             novel_in_train=data.novel_in_train, train_masks=data.masks_name,
         )  # fmt: skip
 
@@ -76,7 +76,8 @@ def _options(part: Part) -> dict[str, Any]:
 
 
 def modern(about: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's account in today's words: 0.1 kept a ResNet's layers and stem, and a head's options, apart."""
+    """A checkpoint's account in today's words: 0.1 kept a ResNet's layers and stem, and a head's options,
+    apart."""
     out = dict(about)
     if isinstance(out.get("layers"), int):
         stride = {"stride": out.pop("stride", 8)}
@@ -120,7 +121,8 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
         UserError: names each differing field, its value and the wanted one.
     """
     about, differ = modern(about), []
-    unlike = {"stride"} if wanted.get("stage") == "base" else set()  # of the map that heads get: not of base training
+    # The stride of the map that heads get is nothing that a base network depends on.
+    unlike = {"stride"} if wanted.get("stage") == "base" else set()
     for key, value in wanted.items():
         mine, theirs = _plain(key, about.get(key, _ABSENT.get(key))), _plain(key, value)
         if isinstance(mine, dict) and isinstance(theirs, dict):

@@ -51,7 +51,7 @@ def load_network(config: Config, source: Source) -> Network:
     """The network that heads stand on, as configured.
 
     Raises:
-        UserError: the base checkpoint or weights are missing or unfit, or the network cannot take `data.size`.
+        UserError: base checkpoint or weights are missing or unfit, or the network cannot take `data.size`.
     """
     torch.manual_seed(config.seed)  # random weights are a setting too: the same each time and in each process
     if config.with_neck:
@@ -263,9 +263,9 @@ def find_trained(config: Config) -> Path:
     if not matches:
         data, head = config.data, config.head.type
         asked = f"head.type={head}" if ":" in head else f"--head {head}"
+        trained = f"{data.trained_name} {data.fold} [0] {config.backbone.type} {shots} {asked}"
         raise UserError(
-            f"no checkpoint {own / name}. Train first: "
-            f"sh scripts/train.sh {data.trained_name} {data.fold} [0] {config.backbone.type} {shots} {asked}, "
+            f"no checkpoint {own / name}. Train first: sh scripts/train.sh {trained}, "
             "or name one with --checkpoint FILE"
         )
     _, nearest = min(matches, key=lambda pair: abs(int(pair[0][1]) - shots))

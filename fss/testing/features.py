@@ -121,8 +121,8 @@ class FeatureStore:
     """Encodes images on demand and keeps as many as fit in RAM; episodes then share them.
 
     Encodings are kept first come, first served: queries cycle through a list, where replacing the least
-    recently used would keep exactly the wrong ones. They lie in the host's memory and are copied to the device
-    a batch at a time.
+    recently used would keep exactly the wrong ones. They lie in the host's memory and are copied to the
+    device a batch at a time.
 
     Args:
         budget: bytes for encodings that are kept.
@@ -130,8 +130,8 @@ class FeatureStore:
     """
 
     def __init__(
-        self, pictures: PictureSet, encoder: Encoder, device: torch.device, budget: float, workers: int | None,
-        supports: Supports | None = None,
+        self, pictures: PictureSet, encoder: Encoder, device: torch.device, budget: float,
+        workers: int | None, supports: Supports | None = None,
     ) -> None:  # fmt: skip
         self.pictures, self.encoder, self.device = pictures, encoder, device
         self.budget, self.workers, self.supports = budget, workers, supports

@@ -129,9 +129,8 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         return folder
     if distributed.is_main():
         open_folder(folder, config, device)
-        print(
-            f"base training: {len(train.base)} base classes, {len(train.samples)} images, {fit.budget} -> {folder}"
-        )
+        what = f"{len(train.base)} base classes, {len(train.samples)} images"
+        print(f"base training: {what}, {fit.budget} -> {folder}")
     keys = epoch_batches(len(train.samples), batch, config.seed, fit.budget.step)
     mine = (share for k in keys for share in distributed.my_shares(k, accumulate))
     batches = load_batches(data, mine, stack, config.data.workers)

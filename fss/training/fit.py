@@ -1,4 +1,4 @@
-"""The training loop that base training and training on episodes share: batches in, checkpoints and curves out."""
+"""The loop that base training and training on episodes share: batches in, checkpoints and curves out."""
 
 import math
 import signal

@@ -139,7 +139,7 @@ class _FromImages(nn.Module):
 
 
 class _FromFeatures(nn.Module):
-    """A head on frozen features; its own encoding inside `forward`, so that its gradients are averaged too."""
+    """A head on frozen features, its own encoding inside `forward`: its gradients are averaged too."""
 
     def __init__(self, model: FewShotModel) -> None:
         super().__init__()

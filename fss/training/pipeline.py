@@ -52,7 +52,7 @@ def run_train(config: Config, device: torch.device, checkpoint: Path | None, pic
 
 
 def _check_head(config: Config, pictures: Pictures) -> None:
-    """Make everything once, on no memory: what is wrong with a part should not wait for base training to end."""
+    """Make everything once, on no memory: what is wrong with a part should not wait for base training."""
     head = head_on_empty_network(config)
     aligned = config.with_neck and whole("neck", config.neck).options.get("align", False)
     if pictures.explain and not aligned and type(head).explain is Head.explain:
