@@ -48,9 +48,7 @@ class Backbone(nn.Module):
         Raises:
             UserError: this backbone cannot.
         """
-        raise UserError(
-            f"{type(self).__name__} cannot go on from {after}, which this head asks for; take another"
-        )
+        raise UserError(f"{type(self).__name__} cannot go on from {after}, which this head asks for")
 
     def pixels(self, images: Tensor) -> Tensor:
         """RGB of 0..255 (B,3,H,W) -> what the layers take: mean and deviation applied in float32, then in the
@@ -77,7 +75,7 @@ class Backbone(nn.Module):
         return {}
 
     @classmethod
-    def with_weights(cls, weights: str, *family: Any, **options: Any) -> "Backbone":
+    def with_weights(cls, weights: str, *family: str, **options: Any) -> "Backbone":
         """The network with its weights.
 
         Args:
@@ -101,7 +99,7 @@ class Backbone(nn.Module):
 
 
 def check_size(backbone: Backbone, size: int, what: str = "data.size") -> None:
-    """Raise `UserError` where a network cannot take images of `size` x `size`; names the nearest it can."""
+    """Raise `UserError` where a network cannot take images of `size` x `size`; names the nearest."""
     step, least = backbone.multiple, -(-backbone.smallest // backbone.multiple) * backbone.multiple
     if size >= backbone.smallest and size % step == 0:
         return

@@ -1,8 +1,8 @@
 """ResNet-18/34/50/101 for segmentation, dilated or not (He et al., CVPR 2016; Yu et al., CVPR 2017)."""
 
 import copy
-from collections.abc import Collection, Iterable
-from typing import Any, Literal, cast
+from collections.abc import Collection
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 
@@ -27,7 +27,6 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions (ResNet-18/34)."""
 
     expansion = 1
-    relu: nn.ReLU
 
     def __init__(self, inputs: int, planes: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -113,6 +112,10 @@ class ResNet(Backbone):
         super().__init__()
         if layers not in BLOCKS:
             raise ValueError(f"ResNet-{layers} is not offered; allowed: {', '.join(map(str, BLOCKS))}")
+        if isinstance(stem, bool):  # the second argument was `deep_stem` once
+            stem = "deep" if stem else "plain"
+        if stem not in get_args(Stem):
+            raise ValueError(f"stem {stem!r} is not offered; allowed: {', '.join(get_args(Stem))}")
         if stride not in _PLANS:
             raise ValueError(f"stride {stride} is not offered; allowed: {', '.join(map(str, _PLANS))}")
         self.layers, self.deep_stem, self.stride = layers, stem != "plain", stride
@@ -149,7 +152,7 @@ class ResNet(Backbone):
         return channels, strides
 
     def forward(self, images: Tensor, levels: Collection[str] = ("stage4",)) -> dict[str, Tensor]:
-        """RGB of 0..255 (B,3,H,W) -> {level: (B,C,h,w)} for the levels asked for; nothing deeper."""
+        """RGB of 0..255 (B,3,H,W) -> {level: (B,C,h,w)}; nothing deeper is computed."""
         return self._from(self.layer0(self.pixels(images)), STAGES, levels)
 
     def resume(self, x: Tensor, after: str, levels: Collection[str]) -> dict[str, Tensor]:
@@ -157,30 +160,41 @@ class ResNet(Backbone):
         return self._from(x, STAGES[STAGES.index(after) + 1 :], levels)
 
     def _from(self, x: Tensor, stages: Collection[str], levels: Collection[str]) -> dict[str, Tensor]:
-        deepest = max(level.partition(".")[0] for level in levels)
-        by_block = any("." in level for level in levels)
+        deepest = max((level.partition(".")[0] for level in levels), default="")
         out: dict[str, Tensor] = {}
         for stage in stages:
             if stage > deepest:
                 break
+            wanted = [level for level in levels if level.startswith(f"{stage}.")]
             layer = getattr(self, f"layer{stage[-1]}")
-            x = self._blocks(x, stage, layer, levels, out) if by_block else layer(x)
+            last = stage == deepest and stage not in levels
+            x = self._blocks(x, stage, layer, wanted, last, out) if wanted else layer(x)
             if stage in levels:
                 out[stage] = x
         return out
 
     def _blocks(
-        self, x: Tensor, stage: str, layer: nn.Sequential, levels: Collection[str], out: dict[str, Tensor]
+        self,
+        x: Tensor,
+        stage: str,
+        layer: nn.Sequential,
+        wanted: list[str],
+        last: bool,
+        out: dict[str, Tensor],
     ) -> Tensor:
-        """A stage block by block. A sum that is asked for is kept: its ReLU works on another tensor then."""
-        for i, block in enumerate(cast(Iterable[BasicBlock], layer)):
+        """A stage block by block; with `last`, no further than to the deepest block wanted.
+
+        A sum that is wanted is kept: its ReLU works on another tensor then.
+        """
+        deepest = max(int(name.partition(".")[2].partition(":")[0]) for name in wanted)
+        for i, block in enumerate(layer[: deepest + 1] if last else layer):
             name = f"{stage}.{i}"
-            total = block.sum(x)
-            if f"{name}:sum" in levels:
+            total = cast(BasicBlock | Bottleneck, block).sum(x)
+            if f"{name}:sum" in wanted:
                 out[f"{name}:sum"] = total
                 total = total.clone()
-            x = block.relu(total)
-            if name in levels:
+            x = cast(nn.ReLU, block.relu)(total)
+            if name in wanted:
                 out[name] = x
         return x
 
@@ -203,9 +217,9 @@ class ResNet(Backbone):
         return {"stem": "deep" if self.deep_stem else "plain"}
 
     @classmethod
-    def with_weights(cls, weights: str, *family: Any, **options: Any) -> "ResNet":
+    def with_weights(cls, weights: str, *family: str, **options: Any) -> "ResNet":
         """As of `Backbone`; a file's names may be the published ones, torchvision's, or a checkpoint's."""
-        empty = cls(*family, **options)
+        empty = cls(**options)
         stem = options.get("stem", "auto")
         found = find_weights(weights, empty.layers, stem)
         if found == "random":
@@ -214,7 +228,7 @@ class ResNet(Backbone):
         own = "deep" if has_deep_stem(state) else "plain"
         if stem not in ("auto", own):
             raise UserError(f"{found} has the {own} stem, not backbone.stem={stem}; set backbone.stem=auto")
-        backbone = empty if empty.settled()["stem"] == own else cls(*family, **{**options, "stem": own})
+        backbone = empty if empty.settled()["stem"] == own else cls(**{**options, "stem": own})
         load_strict(backbone, state, str(found))
         return backbone
 

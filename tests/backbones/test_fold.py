@@ -31,9 +31,11 @@ def unsettled(module: nn.Module) -> nn.Module:
     return freeze(module)
 
 
-@pytest.mark.parametrize(("layers", "deep"), [(18, True), (34, False), (50, True), (50, False), (101, True)])
-def test_folded_network_equals_the_written_one(layers, deep):
-    backbone = unsettled(ResNet(layers, deep))
+@pytest.mark.parametrize(
+    ("layers", "stem"), [(18, "deep"), (34, "plain"), (50, "deep"), (50, "plain"), (101, "deep")]
+)
+def test_folded_network_equals_the_written_one(layers, stem):
+    backbone = unsettled(ResNet(layers, stem))
     neck = unsettled(PyramidPooling(backbone.channels, 64))
     levels = ("stage1", "stage2", "stage3", "stage4")
     images = torch.randn(2, 3, 65, 49)

@@ -6,23 +6,24 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+from fss.backbones import make_backbone
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import find_weights, has_deep_stem, load_strict, read_state, read_weights, rename
-from fss.config import BackboneConfig
 from fss.errors import UserError
-from fss.model import build_backbone
+from fss.ops import normalise
 
 
 def test_torchvisions_own_file_loads_and_computes_the_same_stem(tmp_path):
     theirs = resnet18().eval()
     path = tmp_path / "resnet18-f37072fd.pth"
     torch.save(theirs.state_dict(), path)
-    ours = build_backbone(BackboneConfig(layers=18, weights=str(path))).eval()
-    assert not ours.deep_stem
-    x = torch.randn(1, 3, 33, 33)
+    ours = make_backbone("resnet18", str(path), {}).eval()
+    assert not ours.deep_stem and ours.settled() == {"stem": "plain"}
+    images = 255 * torch.rand(1, 3, 33, 33)
+    x = normalise(images)
     with torch.no_grad():
         want = theirs.layer2(theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))))
-        assert torch.allclose(ours(x, ("stage2",))["stage2"], want, atol=1e-5)
+        assert torch.allclose(ours(images, ("stage2",))["stage2"], want, atol=1e-5)
 
 
 def test_published_deep_stem_file_loads(tmp_path):
@@ -48,6 +49,14 @@ def test_published_deep_stem_file_loads(tmp_path):
     assert all(torch.equal(read[k], v) for k, v in net.state_dict().items())
 
 
+def test_a_checkpoints_backbone_loads(tmp_path):
+    net = ResNet(18, "plain")
+    torch.save({"model": {f"backbone.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "best.pt")
+    loaded = make_backbone("resnet18", str(tmp_path / "best.pt"), {"stride": 32})
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in net.state_dict().items())
+    assert loaded.stride == 32 and loaded.settled() == {"stem": "plain"}
+
+
 def test_missing_weights_say_what_to_do(tmp_path):
     with pytest.raises(
         UserError, match=r"(?s)resnet50_v2.pth into .*backbone.weights=download.*backbone.weights=random"
@@ -61,7 +70,7 @@ def test_other_stem_is_refused(tmp_path):
     path = tmp_path / "w.pth"
     torch.save(resnet18().state_dict(), path)
     with pytest.raises(UserError, match="plain stem"):
-        build_backbone(BackboneConfig(layers=18, stem="deep", weights=str(path)))
+        make_backbone("resnet18", str(path), {"stem": "deep"})
 
 
 def test_every_kind_of_misfit_is_listed():
@@ -70,7 +79,7 @@ def test_every_kind_of_misfit_is_listed():
     state["extra.weight"] = torch.zeros(1)
     state["layer0.0.weight"] = torch.zeros(64, 3, 3, 3)
     with pytest.raises(UserError) as error:
-        load_strict(ResNet(18, deep_stem=False), state, "file.pth")
+        load_strict(ResNet(18, "plain"), state, "file.pth")
     text = str(error.value)
     assert "1 missing: layer1.0.conv1.weight" in text and "1 unexpected: extra.weight" in text
     assert "1 of another shape: layer0.0.weight (64, 3, 3, 3), wanted (64, 3, 7, 7)" in text

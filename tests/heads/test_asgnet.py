@@ -6,9 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fss.heads import Encoded
 from fss.heads.asgnet import ASGNet, allocate, cluster, guide, masked_average
 from fss.heads.seeds import on_grid, place_seeds, seeds_in_graph
 from tests.conftest import relative_error
+
+
+def cells_of(mask):
+    """The grid of a map of stride 8."""
+    return tuple((side - 1) // 8 + 1 for side in mask.shape)
 
 
 def unpacked(numbers):
@@ -19,7 +25,7 @@ def test_seeds_are_the_published_ones(fixture_numbers):
     numbers = fixture_numbers("asgnet_seeds")
     most, cells = int(numbers["max_seeds"]), int(numbers["area_per_seed"])
     for mask, wanted in zip(unpacked(numbers), numbers["seeds"], strict=True):
-        got = place_seeds(mask, most, cells)
+        got = place_seeds(mask, cells_of(mask), most, cells)
         assert np.array_equal(np.pad(got, [(0, most - len(got)), (0, 0)]), wanted)
 
 
@@ -33,13 +39,13 @@ def test_number_of_seeds_rounds_halves_to_even(area, count):
     grid[:area] = True
     rows = np.arange(60) * 473 // 60  # where the grid's cells are read
     mask[np.ix_(rows, rows)] = grid.reshape(60, 60)
-    assert on_grid(mask).sum() == area
-    assert len(place_seeds(mask, 5, 100)) == count
+    assert on_grid(mask, (60, 60)).sum() == area
+    assert len(place_seeds(mask, (60, 60), 5, 100)) == count
 
 
 def test_seeds_of_a_full_rectangle_count_its_ring_as_background():
     mask = np.ones((49, 81), bool)  # 7 x 11 cells
-    assert place_seeds(mask, 3, 10).tolist() == [[3, 3], [3, 7], [2, 5]]
+    assert place_seeds(mask, (7, 11), 3, 10).tolist() == [[3, 3], [3, 7], [2, 5]]
 
 
 def _drawn(kind, random):
@@ -63,8 +69,8 @@ def test_seeds_of_a_graph_are_the_same(kind):
     for _ in range(15):
         mask, most = _drawn(kind, random), int(random.integers(1, 7))
         cells = float(random.choice([1, 1.5, 2, 3.7, 10]))
-        wanted = place_seeds(mask, most, cells)
-        seeds, counts = seeds_in_graph(torch.from_numpy(mask)[None], most, cells)
+        wanted = place_seeds(mask, cells_of(mask), most, cells)
+        seeds, counts = seeds_in_graph(torch.from_numpy(mask)[None], cells_of(mask), most, cells)
         assert counts.tolist() == [len(wanted)] and len(seeds[0]) == most
         assert np.array_equal(seeds[0, : len(wanted)].numpy(), wanted) and not seeds[0, len(wanted) :].any()
 
@@ -72,8 +78,8 @@ def test_seeds_of_a_graph_are_the_same(kind):
 def test_seeds_of_a_mask_that_is_not_square():
     mask = np.zeros((49, 97), bool)
     mask[16:40, 40:96] = True
-    seeds = place_seeds(mask, 4, 4)
-    assert len(seeds) == 4 and on_grid(mask)[seeds[:, 0], seeds[:, 1]].all()
+    seeds = place_seeds(mask, (7, 13), 4, 4)
+    assert len(seeds) == 4 and on_grid(mask, (7, 13))[seeds[:, 0], seeds[:, 1]].all()
 
 
 def test_clustering_and_allocation_give_the_published_numbers(fixture_numbers):
@@ -166,9 +172,9 @@ def test_no_gradient_reaches_prototypes():
 @pytest.mark.parametrize("context", ["pyramid", "aspp"])
 def test_reduction_of_parts_is_that_of_the_concatenation(context):
     torch.manual_seed(0)
-    channels = {"stage1": 8, "stage2": 12, "stage3": 20, "vit": 6, "vit_class": 1}
-    head = ASGNet(channels, context, width=16, sizes=(7, 4), tokens="patches+class").eval()
-    size = {"stage1": (13, 13), "vit": (5, 5), "vit_class": (5, 5)}
+    channels = {"stage1": 8, "stage2": 12, "stage3": 20}
+    head = ASGNet(channels, context, width=16, sizes=(7, 4)).eval()
+    size = {"stage1": (13, 13), "stage2": (9, 9)}  # stages of another network: 2 finer than 3
     features = {k: torch.randn(2, channels[k], *size.get(k, (7, 7))) for k in head.levels}
     whole = torch.cat(
         [F.interpolate(features[k], (7, 7), mode="bilinear", align_corners=True) for k in head.reduced], 1
@@ -187,7 +193,20 @@ def test_mean_similarity_does_not_grow_with_the_shots():
     answers = []
     for shots in (1, 5):
         masks = mask.expand(-1, shots, -1, -1)
-        extras = {k: v[None] for k, v in head.prepare(masks[0], 0).items()}
         support = {k: v[:, None].expand(-1, shots, -1, -1, -1) for k, v in query.items()}
-        answers.append(head(query, support, masks, extras).logits)
+        answers.append(head(Encoded(query, support, masks, [0])).logits)
     assert torch.allclose(*answers, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [4, 16])
+def test_a_prototype_stands_for_the_same_area_at_any_stride(stride):
+    """`cells` counts cells of 8 x 8 pixels; maps of another stride get as many prototypes."""
+    torch.manual_seed(0)
+    channels = {"stage1": 8, "stage2": 12, "stage3": 20}
+    head = ASGNet(channels, width=16, sizes=(7,), cells=100).eval()
+    mask = torch.zeros(1, 1, 257, 257, dtype=torch.int64)
+    mask[..., 8:168, 8:168] = 1  # 400 cells of stride 8
+    for side in (33, 256 // stride + 1):
+        reduced = torch.randn(1, 1, 16, side, side)
+        valid = head._cluster(Encoded({}, {"reduced": reduced}, mask, [0]))[1]
+        assert int(valid.sum()) == 4

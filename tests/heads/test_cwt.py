@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fss.heads.cwt import CWT, WeightTransformer, _Rows, fit_classifier
+from fss.heads import Encoded
+from fss.heads.cwt import CWT, WeightTransformer, _Rows, first_weight, fit_classifier
 from fss.ops import class_weights, interpolation_matrix, resize
 from tests.conftest import relative_error
 
@@ -66,9 +67,8 @@ def test_empty_support_is_noted_and_harmless():
     head = CWT({"neck": 8}, steps=3).eval()
     masks = torch.zeros(2, 1, 17, 17, dtype=torch.uint8)
     masks[1, 0, :5] = 1
-    extras = {k: v.expand(2, 2, -1) for k, v in head.prepare(masks[0], seed=1).items()}
     maps = torch.rand(2, 8, 3, 3)
-    out = head({"neck": maps}, {"neck": maps[:, None]}, masks, extras)
+    out = head(Encoded({"neck": maps}, {"neck": maps[:, None]}, masks, [1, 1]))
     assert out.notes["empty_support"].tolist() == [True, False]
     assert out.logits.isfinite().all()
 
@@ -80,17 +80,21 @@ def test_nonsense_options_are_refused(option):
 
 
 def test_first_weight_is_a_function_of_the_seed():
-    head, masks = CWT({"neck": 512}), torch.zeros(1, 9, 9)
-    a, b, c = (head.prepare(masks, seed)["first_weight"] for seed in (1, 1, 2))
+    before = torch.get_rng_state()
+    a, c = first_weight(1, 512), first_weight(2, 512)
+    first_weight.cache_clear()
+    b = first_weight(1, 512)
+    assert torch.equal(torch.get_rng_state(), before)  # nobody else's numbers are used up
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert a.abs().max() <= 512**-0.5 and a.std() == pytest.approx(512**-0.5 / 3**0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("corners", [True, False])
 @pytest.mark.parametrize(("cells", "pixels"), [(13, 97), (7, 49), (5, 38), (1, 9)])
-def test_rows_are_the_resize_and_its_transpose(cells, pixels):
-    x, rows = torch.randn(2, cells, 6), _Rows(cells, pixels, torch.zeros(1))
+def test_rows_are_the_resize_and_its_transpose(cells, pixels, corners):
+    x, rows = torch.randn(2, cells, 6), _Rows(cells, pixels, torch.zeros(1), corners)
     wide = rows.up(x).flatten(1, 2)[:, :pixels]
-    matrix = interpolation_matrix(cells, pixels)
+    matrix = interpolation_matrix(cells, pixels, corners=corners)
     assert torch.allclose(wide, matrix @ x, atol=1e-5)
     y = torch.randn(2, pixels, 6)
     assert torch.allclose(rows.down(rows.cut(y)), matrix.T @ y, atol=1e-5)

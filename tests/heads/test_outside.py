@@ -10,7 +10,7 @@ import yaml
 
 import fss
 from fss.cli import main
-from fss.heads import build_head, find_head, head_options
+from fss.heads import KIND, Encoded, build_head, find_head
 from tests.make import TINY, make_folder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,8 +24,8 @@ class Mine(Head):
         super().__init__(channels)
         self.scale = torch.nn.Parameter(torch.ones(()))
 
-    def forward(self, query, support, support_masks, extras, query_mask=None):
-        x = query["neck"].float().mean(1, keepdim=True) * self.scale
+    def forward(self, e):
+        x = e.query["neck"].float().mean(1, keepdim=True) * self.scale
         return HeadOutput(torch.cat([-x, x], 1))
 """
 
@@ -59,7 +59,7 @@ def test_example_trains_and_tests_by_its_yaml(tmp_path, monkeypatch):
     assert main(["test", *run, f"output={output}", *tiny, "--shots", "2"]) == 0
     model = fss.load_model(folder / "best.pt")
     with torch.no_grad():
-        logits = model(torch.randn(1, 3, 49, 49), torch.randn(1, 1, 3, 49, 49), torch.ones(1, 1, 49, 49))
+        logits = model(torch.rand(1, 3, 49, 49), torch.rand(1, 1, 3, 49, 49), torch.ones(1, 1, 49, 49))
     assert logits.shape == (1, 2, 49, 49)
 
 
@@ -73,7 +73,7 @@ def test_the_page_shows_the_files_as_they_are():
 def test_example_yaml_names_its_own_file():
     head = yaml.safe_load((ROOT / "examples/my_head/my_head.yaml").read_text())["head"]
     options = {k: v for k, v in head.items() if k != "type"}
-    assert head_options(head["type"], options) == options
+    assert KIND.options(head["type"], options) == options
 
 
 def test_a_file_in_the_working_folder_is_found(head_file):
@@ -93,17 +93,17 @@ def test_a_file_in_the_working_folder_is_found(head_file):
         ("import json\njson.loads('{')\n", r"import .*head_\d+\.py, line 2 \(JSONDecodeError"),
         ("class Other: pass\n", r"head_\d+\.py has no class Mine; it has Other"),
         ("class Mine: pass\n", r"Mine in .*head_\d+\.py is no subclass of fss.heads.Head"),
-        (GOOD.replace("def forward", "def forwards"), r"head_\d+\.py has no method forward\(query, support"),
+        (GOOD.replace("def forward", "def forwards"), r"head_\d+\.py\) has no method forward\(self, episodes\)"),
         (
-            GOOD.replace(", extras, query_mask=None", ""),
-            r"head_\d+\.py: forward\(self, query, .*does not fit",
+            GOOD.replace("def forward(self, e)", "def forward(self, query, support, e)"),
+            r"head_\d+\.py\): forward\(self, query, support, e\) does not fit",
         ),
         (
             GOOD.replace("    def forward", "    levels = ()\n    def forward"),
             r"levels must name one feature map",
         ),
         (GOOD + "    encode = 5\n", r"encode must be a method\(self, features"),
-        (GOOD.replace("channels, width", "width"), r"head_\d+\.py: __init__ must take channels"),
+        (GOOD.replace("channels, width", "width"), r"head_\d+\.py\): __init__ must take channels"),
     ],
 )
 def test_a_broken_file_is_named(head_file, text, message):
@@ -150,7 +150,7 @@ def test_a_constructor_that_fails_names_the_file(head_file, text, message):
 
 def test_annotations_that_cannot_be_checked_are_let_through(head_file):
     path = head_file(GOOD.replace("width: int = 3", "width: 'Nowhere' = 3, *more: int, **others"))
-    assert head_options(path, {"width": "much"}) == {"width": "much"}
+    assert KIND.options(path, {"width": "much"}) == {"width": "much"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_wrong_answer_names_the_file(head_file, text, message):
     features = {"neck": torch.randn(1, 4, 5, 5)}
     support = {"neck": torch.randn(1, 1, 4, 5, 5)}
     with pytest.raises(fss.UserError, match=r"head_\d+\.py\).*" + message):
-        head(features, support, torch.ones(1, 1, 9, 9), {})
+        head(Encoded(features, support, torch.ones(1, 1, 9, 9), [0]))
 
 
 def test_a_level_that_the_network_lacks_is_named():

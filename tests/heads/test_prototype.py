@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fss.heads import Encoded
 from fss.heads.prototype import Prototype, prototypes, similarity
 
 
@@ -52,7 +53,8 @@ def test_alignment_alone_teaches_the_embedding():
     seen = []
     for _ in range(30):
         shots = {k: v[:, None] for k, v in head.encode(support).items()}
-        loss = head(head.encode(frozen), shots, masks, {}, masks[:, 0]).losses["alignment"]
+        e = Encoded(head.encode(frozen), shots, masks, [0, 0], query_mask=masks[:, 0])
+        loss = head(e).losses["alignment"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -64,3 +66,21 @@ def test_without_parameters_nothing_learns_and_alignment_is_refused():
     assert not Prototype({"neck": 6}).learns
     with pytest.raises(ValueError, match="align=true has nothing to teach"):
         Prototype({"neck": 6}, align=True)
+
+
+def test_several_levels_are_compared_at_equal_weight():
+    torch.manual_seed(0)
+    head = Prototype({"stage3": 4, "stage4": 6}, level=["stage3", "stage4"])
+    fine, coarse = torch.randn(1, 4, 9, 9), 100 * torch.randn(1, 6, 5, 5)
+    (both,) = head.encode({"stage3": fine, "stage4": coarse}).values()
+    assert both.shape == (1, 10, 9, 9)
+    assert torch.allclose(both[:, :4], F.normalize(fine, dim=1))
+    assert torch.allclose(both[:, 4:, ::2, ::2], F.normalize(coarse, dim=1), atol=1e-6)
+
+
+def test_patches_are_resized_by_their_middles():
+    torch.manual_seed(0)
+    features, masks = torch.randn(1, 1, 3, 4, 6), (torch.rand(1, 1, 32, 48) > 0.6).long()
+    large = F.interpolate(features[0], (32, 48), mode="bilinear", align_corners=False)[0]
+    got = prototypes(features, masks, corners=False)[0, 1]
+    assert torch.allclose(got, large[:, masks[0, 0] == 1].mean(1), atol=1e-5)

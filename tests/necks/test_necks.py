@@ -1,15 +1,14 @@
 """What every neck must keep, at both strides of the backbone: a new neck is tested by being in `NECKS`."""
 
-import inspect
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fss.backbones.fold import fold
-from fss.backbones.resnet import STAGES, ResNet
-from fss.config import NECK_NAMES, NECK_OPTIONS, NeckConfig
+from fss.backbones.base import STAGES
+from fss.backbones.resnet import ResNet
+from fss.errors import UserError
 from fss.model import BaseSegmenter
 from fss.necks import NECKS, make_neck
 from fss.necks.align import OffsetBranch
@@ -19,9 +18,10 @@ from tests.backbones.test_fold import unsettled
 from tests.conftest import relative_error
 
 INPUTS = {"stage1": 8, "stage2": 12, "stage3": 16, "stage4": 24}
+ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 VARIANTS = [
     ("ppm", {}),
-    *((name, {"align": align}) for name in NECK_OPTIONS["align"] for align in (True, False)),
+    *((name, {"align": align}) for name in ALIGNED for align in (True, False)),
     ("fpn", {}),
     ("sfnet", {"auxiliary": True}),
     ("alignseg", {"auxiliary": False}),
@@ -60,16 +60,16 @@ def test_maps_have_the_size_that_was_asked_for_and_follow_their_features(name, o
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
-def test_every_parameter_learns_in_stage_1(name, options):
-    backbone = ResNet(18, deep_stem=False)
+def test_every_parameter_learns_in_base_training(name, options):
+    backbone = ResNet(18, "plain")
     model = BaseSegmenter(backbone, make_neck(name, backbone.channels, {"channels": 16, **options}), 3)
-    every = model.train().logits(torch.randn(2, 3, 33, 33))
+    every = model.train().logits(255 * torch.rand(2, 3, 33, 33))
     assert set(every) == {"base", *model.sides} and all(x.shape[:2] == (2, 3) for x in every.values())
     target = torch.randint(0, 3, (2, 33, 33))
     sum(F.cross_entropy(resize(x, (33, 33)), target) for x in every.values()).backward()
     without = {n for n, p in model.named_parameters() if p.grad is None}
     assert without == set()
-    assert set(model.eval().logits(torch.randn(1, 3, 33, 33))) == {"base"}
+    assert set(model.eval().logits(255 * torch.rand(1, 3, 33, 33))) == {"base"}
 
 
 @pytest.mark.parametrize("channels", [16, 256])  # folding replaces wide convolutions by faster ones
@@ -85,7 +85,7 @@ def test_folded_equals_written_and_bfloat16_stays_near(name, options, channels):
     assert relative_error(copy.map, plain.map) < 1e-5
     assert half.map.dtype == torch.bfloat16 and relative_error(half.map.float(), plain.map) < 0.05
     aligned = bool({"align": True, **options}["align"]) and name not in ("ppm", "fpn")
-    assert bool(plain.offsets) == aligned == NeckConfig(type=name, **options).aligned
+    assert bool(plain.offsets) == aligned
     for title, offset in plain.offsets.items():
         assert offset.shape == (2, 2, *offset.shape[2:]) and offset.abs().max() > 1e-3
         assert half.offsets[title].dtype == torch.float32
@@ -106,8 +106,25 @@ def test_heads_get_the_mean_around_every_second_cell():
     assert torch.allclose(heads[:, :, 0, 0], full[:, :, :2, :2].mean((2, 3)), atol=1e-6)
 
 
-def test_the_schema_knows_which_neck_takes_what():
-    for name, neck in NECKS.items():
-        takes = inspect.signature(neck).parameters
-        assert {k for k in NECK_OPTIONS if k in takes} == {k for k, v in NECK_OPTIONS.items() if name in v}
-    assert tuple(NECKS) == NECK_NAMES
+@pytest.mark.parametrize(("finest", "shrink"), [(4, 2), (8, 1), (14, 1)])
+def test_a_map_is_halved_where_the_finest_stage_is_finer_than_asked(finest, shrink):
+    strides = dict.fromkeys(INPUTS, finest)
+    assert make_neck("fpn", INPUTS, {"channels": 16}, strides).shrink == shrink
+    assert make_neck("fpn", INPUTS, {"channels": 16, "stride": 4}, strides).shrink == 1
+
+
+def test_the_map_before_the_last_relu():
+    neck, x = unsettled(build("ppm", {})), features()
+    with torch.no_grad():
+        for made in (neck, fold(neck, torch.float32)):
+            total = made.before_relu(x)
+            assert (total < 0).any() and torch.equal(total.relu(), made.decode(x).map)
+
+
+def test_unfit_options_name_the_neck_and_what_it_takes():
+    with pytest.raises(UserError, match="neck 'ppm' takes no 'align'; allowed: channels, bins, dropout"):
+        make_neck("ppm", INPUTS, {"align": False})
+    with pytest.raises(UserError, match="neck 'fpn': stride=16: Input should be 4 or 8"):
+        make_neck("fpn", INPUTS, {"stride": 16})
+    with pytest.raises(UserError, match="unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"):
+        make_neck("pmp", INPUTS, {})

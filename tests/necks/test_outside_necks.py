@@ -8,9 +8,7 @@ import torch
 import fss
 from fss.backbones.fold import fold
 from fss.cli import main
-from fss.config import NeckConfig
 from fss.necks import make_neck
-from fss.recipes import load_config
 from tests.backbones.test_fold import unsettled
 from tests.conftest import relative_error
 from tests.make import TINY, make_folder
@@ -46,8 +44,7 @@ def neck_file(tmp_path, monkeypatch):
 
 
 def make(name, **given):
-    """As `fss.model.build_neck` makes it of the configuration."""
-    return make_neck(name, INPUTS, NeckConfig(type=name, **given).model_dump(exclude={"type"}))
+    return make_neck(name, INPUTS, given)
 
 
 def test_example_trains_tests_and_loads_by_its_yaml(tmp_path, monkeypatch, capsys):
@@ -60,7 +57,7 @@ def test_example_trains_tests_and_loads_by_its_yaml(tmp_path, monkeypatch, capsy
     (folder,) = (output / "folder/fold0").glob("cwt*")
     assert "_MyNeck_layers=3_" in folder.name
     model = fss.load_model(folder / "best.pt")
-    assert model.extract(torch.randn(1, 3, 49, 49))["neck"].shape == (1, 16, 7, 7)
+    assert model.extract(255 * torch.rand(1, 3, 49, 49))["neck"].shape == (1, 16, 7, 7)
     assert len(model.neck.convolutions) == 9
     other = ["neck.options.layers=1", "head.steps=5"]
     assert main(["test", *run, *tiny, *other, "--checkpoint", str(folder / "best.pt")]) == 2
@@ -82,7 +79,7 @@ def test_the_page_shows_the_files_as_they_are(kind, name):
 
 
 def test_settings_reach_a_file_in_the_working_folder(neck_file):
-    neck, x = make(neck_file(GOOD), channels=8, options={"gain": 3.0}), torch.randn(1, 24, 4, 4)
+    neck, x = make(neck_file(GOOD), channels=8, gain=3.0), torch.randn(1, 24, 4, 4)
     assert torch.equal(neck({"stage4": x}), 3 * x[:, :8])
 
 
@@ -93,10 +90,10 @@ def test_settings_reach_a_file_in_the_working_folder(neck_file):
         ("class Other: pass\n", {}, r"neck_\d+\.py has no class Mine; it has Other"),
         ("class Mine: pass\n", {}, r"neck_\d+\.py\) is no subclass of fss.necks.Neck"),
         (GOOD.replace("def decode", "def decodes"), {}, "has no method decode"),
-        (GOOD, {"options": {"gian": 2}}, "takes no gian, which neck.options.gian sets; it takes channels, g"),
-        (GOOD, {"gate": "pooled"}, "takes no gate, which neck.gate sets"),
+        (GOOD, {"gian": 2}, "takes no 'gian', did you mean gain.; allowed: channels, gain"),
+        (GOOD, {"gate": "pooled"}, "takes no 'gate'"),
         (GOOD.replace("super().__init__(inputs, channels)", "pass"), {}, "must begin with super"),
-        (GOOD.replace("gain: float = 1.0", "*, gain: float"), {}, "__init__ fails with TypeError.*'gain'"),
+        (GOOD.replace("gain: float = 1.0", "*, gain: float"), {}, "needs gain; set neck.gain=..."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(neck_file, text, given, message):
@@ -108,9 +105,3 @@ def test_a_map_of_other_channels_is_told(neck_file):
     neck = make(neck_file(GOOD), channels=30)
     with pytest.raises(fss.UserError, match=r"must be \(B,30,h,w\), got \(1, 24, 4, 4\)"):
         neck({"stage4": torch.randn(1, 24, 4, 4)})
-
-
-def test_options_are_for_necks_from_outside():
-    with pytest.raises(fss.UserError, match=r"options=.*ppm has none beside those named here"):
-        load_config("shapes", "cwt", ["neck.options.layers=3"])
-    assert load_config("shapes", "cwt").neck.account() == {"type": "ppm", "channels": 256, "dropout": 0.1}
