@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -13,14 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fss.errors import UserError
 from fss.heads import HEADS
-from fss.heads import KIND as HEAD_KIND
 from fss.metrics import interval95
+from fss.parts import import_class
 from fss.report.protocol import FREE
+from fss.report.spelling import network_of, one_spelling
 
 
 @dataclass(frozen=True)
 class Result:
-    """The content of one `result.json`."""
+    """One `result.json`, its content in today's spelling (`fss.report.spelling`)."""
 
     path: Path
     content: dict[str, Any]
@@ -174,6 +175,7 @@ class _Content(_Part):
 def _read(path: Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        content = one_spelling(content) if isinstance(content, dict) else content
         _Content.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
@@ -238,30 +240,31 @@ def _labels(results: Sequence[Result]) -> list[str]:
     options = [_options(r.content) for r in results]
     labels = []
     for result, own in zip(results, options, strict=True):
-        kin = [o for o in options if o["type"] == own["type"]]
-        differ = [k for k in own if len({json.dumps(o.get(k)) for o in kin}) > 1]
+        differ = [k for k in own if len({json.dumps(o.get(k)) for o in _kin(k, own, options)}) > 1]
         tag = result.content["config"].get("tag")
         name = own["type"].rpartition(":")[2]
         labels.append(" ".join([name, *(f"{k}={own[k]}" for k in differ), *([f"({tag})"] if tag else [])]))
     return labels
 
 
-# Of the network under a head, with what a result is that does not say it.
-_NETWORK = {"neck.type": "ppm", "neck.align": True, "neck.stride": 8, "backbone.stride": 8}
-
-
 def _options(content: dict[str, Any]) -> dict[str, Any]:
     """A head's type and options, those that came after the result at their defaults, and its network's."""
-    given = {k: v for k, v in content["head"].items() if k != "type"}
-    if content["head"]["type"] in HEADS:  # nothing is imported for the sake of a table
-        with suppress(UserError):  # an option that is no more
-            given = HEAD_KIND.options(content["head"]["type"], given)
-    network = {}
-    for name, before in _NETWORK.items():
-        section, key = name.split(".")
-        there = content["config"].get(section)
-        network[name] = there.get(key, before) if isinstance(there, dict) else before
-    return {"type": content["head"]["type"], **given, **network}
+    return {**_defaults(content["head"]["type"]), **content["head"], **network_of(content)}
+
+
+def _defaults(head: str) -> dict[str, Any]:
+    """The options of a head of the framework; {} for any other, which is not imported for a table's sake."""
+    if head not in HEADS:
+        return {}
+    parameters = signature(import_class("head", HEADS[head])[0]).parameters
+    return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+
+
+def _kin(key: str, own: dict[str, Any], every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of one head whose `key` may be compared; options of a part, those with that part."""
+    part, dot, _ = key.partition(".")
+    same = {"type", f"{part}.type"} - {key} if dot else {"type"}
+    return [o for o in every if all(o.get(k) == own.get(k) for k in same)]
 
 
 def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: dict[int, Result]) -> Row:

@@ -10,6 +10,7 @@ from fss.cli import main
 from fss.errors import UserError
 from fss.metrics import interval95
 from fss.report.results import Result, compare, make_rows, read_results
+from fss.report.spelling import one_spelling
 from fss.report.tables import comma_separated, markdown
 
 RESULTS = Path(__file__).parent.parent.parent / "docs/results"
@@ -25,7 +26,7 @@ def load(name, **changes):
         for name in parents:
             part = part[name]
         part[last] = value
-    return Result(path, content)
+    return Result(path, one_spelling(content))
 
 
 def folds(head, shots=1, which=range(4)):

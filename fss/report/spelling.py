@@ -1,0 +1,102 @@
+"""Results of every version in one spelling: today's. Nothing else in `fss.report` knows an older one."""
+
+from typing import Any
+
+Content = dict[str, Any]
+# Settings of the network that older results leave out, with what they meant before the setting existed.
+_NETWORK: Content = {
+    "network": "base", "backbone.stride": 8, "neck.align": True, "neck.stride": 8, "neck.gate": "conv",
+}  # fmt: skip
+# Settings that change no network (its training alone), or name files of one machine or fold.
+_APART = ("backbone.weights", "neck.dropout", "neck.auxiliary")
+# Options that heads no longer have, with the value at which the head is the one of today.
+_GONE = {"asgnet": {"tokens": "none"}}
+
+
+def one_spelling(content: Content) -> Content:
+    """A result's content as today's version would have written it; what is damaged is left as it is.
+
+    A network is named as in the configuration: `config` holds "backbone" and "neck", each with a type and
+    options, and "network": "base", "weights", or a file. `checkpoint` holds "backbone", "neck" and "head" in
+    the same form; `shots` holds "train" and "test".
+    """
+    new = dict(content)
+    for key, change in {"config": _config, "checkpoint": _checkpoint, "head": _head}.items():
+        if isinstance(new.get(key), dict):
+            new[key] = change(dict(new[key]))
+    told, protocol = content.get("checkpoint"), content.get("protocol")
+    if "shots" not in new and isinstance(told, dict) and isinstance(protocol, dict) and "learned" in told:
+        trained = told.get("shots") if told["learned"] else None
+        new["shots"] = {"train": trained, "test": protocol.get("shots")}
+    return new
+
+
+def network_of(content: Content) -> Content:
+    """What tells one network under a head from another, as dotted keys; of a content in today's spelling.
+
+    The configuration is believed first; what it leaves open ("auto") is taken from the checkpoint. An
+    external model has one key alone: {"network": "external"}.
+    """
+    config, told = content["config"], content.get("checkpoint") or {}
+    if content.get("frozen_sha256") == "external" or "external" in told or _kind(config) == "external":
+        return {"network": "external"}
+    found = {**_NETWORK, "network": _kind(config)}
+    for part in ("backbone", "neck"):
+        for section in (told.get(part), config.get(part)):
+            given = section if isinstance(section, dict) else {}
+            found |= {f"{part}.{k}": v for k, v in given.items() if v != "auto"}
+    if found["network"] == "weights":
+        found = {k: v for k, v in found.items() if not k.startswith("neck.")}
+    return {k: v for k, v in found.items() if k not in _APART}
+
+
+def _kind(config: Content) -> str:
+    """The network under the head: "base", "weights", "external", or "file" for a file of any name."""
+    named = str(config.get("network") or "base")
+    return named if named in ("base", "weights", "external") else "file"
+
+
+def _config(config: Content) -> Content:
+    backbone, neck = config.get("backbone"), config.get("neck")
+    if isinstance(backbone, dict):
+        base, first = backbone.get("base"), backbone.get("stage1", True)
+        config.setdefault("network", base or ("base" if first else "weights"))
+        config["backbone"] = _backbone(backbone)
+    if isinstance(neck, dict):
+        config["neck"] = _neck(neck)
+    return config
+
+
+def _checkpoint(told: Content) -> Content:
+    loose = {k: told.pop(k) for k in ("layers", "stem", "stride", "vit_size") if k in told}
+    if loose:
+        told["backbone"] = _backbone(loose)
+    if isinstance(told.get("neck"), dict):
+        told["neck"] = _neck(told["neck"])
+    if isinstance(told.get("head"), str):
+        options = told.pop("head_options", {})
+        told["head"] = _head({"type": told["head"], **(options if isinstance(options, dict) else {})})
+    if isinstance(told.get("base"), dict):
+        told["base"] = _checkpoint(dict(told["base"]))
+    return told
+
+
+def _backbone(old: Content) -> Content:
+    """{"layers": 50, "stage1": true, "base": null, "vit": "none", ...} -> {"type": "resnet50", ...}."""
+    new = {k: v for k, v in old.items() if k not in ("layers", "stage1", "base", "vit", "vit_size")}
+    if "layers" in old:
+        new = {"type": f"resnet{old['layers']}", **new}
+    beside = old.get("vit", "vit_b_16" if "vit_size" in old else "none")  # checkpoints tell the size alone
+    return new if beside == "none" else {**new, "vit": "vit_b_16"}
+
+
+def _neck(old: Content) -> Content:
+    """{"type": T, "options": {"x": 1}, ...} -> {"type": T, "x": 1, ...}."""
+    new = {k: v for k, v in old.items() if k != "options"}
+    options = old.get("options")
+    return {**new, **options} if isinstance(options, dict) else new
+
+
+def _head(old: Content) -> Content:
+    gone = _GONE.get(str(old.get("type")), {})
+    return {k: v for k, v in old.items() if k not in gone or v != gone[k]}
