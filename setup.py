@@ -20,6 +20,7 @@ CHECKS = [
     "ruff",
     "setuptools>=70.1",
     "types-PyYAML",
+    "types-tabulate",
     "types-tqdm",
 ]
 
@@ -51,6 +52,7 @@ setup(
     package_data={"": ["*.html", "*.yaml", "py.typed"], "fss.configs": ["*/*.yaml"]},
     python_requires=">=3.10",
     install_requires=[
+        "jinja2>=3.1",
         "torch>=2.6",
         "torchvision>=0.21",
         "numpy>=1.26",
@@ -59,6 +61,7 @@ setup(
         "pydantic>=2.6",
         "pyyaml>=6",
         "shtab>=1.10",
+        "tabulate>=0.9",
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],

@@ -110,7 +110,7 @@ def _sums(episodes: Sequence[Scored]) -> dict[str, tuple[int, int]]:
 
 def _counts(result: Result) -> dict[str, tuple[int, int]]:
     """The same, as the result says it."""
-    counts = result.content["scores"].get("counts", {})
+    counts = result.modern["scores"].get("counts", {})
     return {name: (c["intersection"][1], c["union"][1]) for name, c in counts.items()}
 
 

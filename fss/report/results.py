@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from statistics import mean
@@ -21,15 +22,20 @@ from fss.report.spelling import network_of, one_spelling
 
 @dataclass(frozen=True)
 class Result:
-    """One `result.json`, its content in today's spelling (`fss.report.spelling`)."""
+    """One `result.json`; `content` is what the file holds, in the spelling of its version."""
 
     path: Path
     content: dict[str, Any]
 
+    @cached_property
+    def modern(self) -> dict[str, Any]:
+        """The content in today's spelling, which is what tables and pages read."""
+        return one_spelling(self.content)
+
     @property
     def protocol(self) -> dict[str, Any]:
         """All that must agree before two numbers may be compared."""
-        return dict(self.content["protocol"])
+        return dict(self.modern["protocol"])
 
     @property
     def checkpoint(self) -> str:
@@ -41,7 +47,7 @@ class Result:
     @property
     def runs(self) -> list[float]:
         """mIoU of every run, percent."""
-        return [float(run["miou"]) for run in self.content["scores"]["runs"]]
+        return [float(run["miou"]) for run in self.modern["scores"]["runs"]]
 
 
 @dataclass(frozen=True)
@@ -175,8 +181,7 @@ class _Content(_Part):
 def _read(path: Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content = one_spelling(content) if isinstance(content, dict) else content
-        _Content.model_validate(content)
+        _Content.model_validate(one_spelling(content) if isinstance(content, dict) else content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -198,7 +203,7 @@ def make_rows(results: Sequence[Result]) -> list[Row]:
         raise UserError("results over every class (fold -1) and over folds must not share a table")
     cells: dict[tuple[str, str, int | None, int], dict[int, Result]] = {}
     for result, label in zip(results, labels, strict=True):
-        shots, fold = result.content["shots"], result.protocol["fold"]
+        shots, fold = result.modern["shots"], result.protocol["fold"]
         row = cells.setdefault((label, result.checkpoint, shots["train"], shots["test"]), {})
         if fold in row:
             raise UserError(
@@ -237,11 +242,11 @@ def _difference(key: str, results: Sequence[Result], where: str = "") -> str:
 
 def _labels(results: Sequence[Result]) -> list[str]:
     """Heads by name, with the options and networks in which those of one name differ, and their tags."""
-    options = [_options(r.content) for r in results]
+    options = [_options(r.modern) for r in results]
     labels = []
     for result, own in zip(results, options, strict=True):
         differ = [k for k in own if len({json.dumps(o.get(k)) for o in _kin(k, own, options)}) > 1]
-        tag = result.content["config"].get("tag")
+        tag = result.modern["config"].get("tag")
         name = own["type"].rpartition(":")[2]
         labels.append(" ".join([name, *(f"{k}={own[k]}" for k in differ), *([f"({tag})"] if tag else [])]))
     return labels
@@ -279,8 +284,8 @@ def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: d
         tested=tested,
         folds={f: Number(mean(r.runs), interval95(r.runs)) for f, r in sorted(folds.items())},
         miou=Number(mean(per_run), interval95(per_run)) if whole else None,
-        fb_iou=mean(r.content["scores"]["fb_iou"] for r in folds.values()) if whole else None,
-        networks={f: r.content["frozen_sha256"] for f, r in folds.items()},
+        fb_iou=mean(r.modern["scores"]["fb_iou"] for r in folds.values()) if whole else None,
+        networks={f: r.modern["frozen_sha256"] for f, r in folds.items()},
         results=dict(sorted(folds.items())),
     )
 
@@ -303,6 +308,6 @@ def compare(first: Result, second: Result) -> Comparison:
     if first.protocol["plan_sha256"] != second.protocol["plan_sha256"]:
         raise UserError(f"{first.path} and {second.path} are of different folds or shots; nothing to pair")
     differences = [b - a for a, b in zip(first.runs, second.runs, strict=True)]
-    a, b = (r.content["scores"]["per_class"] for r in (first, second))
+    a, b = (r.modern["scores"]["per_class"] for r in (first, second))
     both = {c: b[c] - a[c] for c in a if c in b}
     return Comparison(Number(mean(differences), interval95(differences)), both)

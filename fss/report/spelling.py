@@ -68,7 +68,7 @@ def _config(config: Content) -> Content:
 
 
 def _checkpoint(told: Content) -> Content:
-    loose = {k: told.pop(k) for k in ("layers", "stem", "stride", "vit_size") if k in told}
+    loose: Content = {k: told.pop(k) for k in ("layers", "stem", "stride", "vit_size") if k in told}
     if loose:
         told["backbone"] = _backbone(loose)
     if isinstance(told.get("neck"), dict):

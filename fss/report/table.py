@@ -8,28 +8,12 @@ from fss.report.protocol import protocol_name
 def console_table(result: dict[str, Any]) -> str:
     """The scores of one test, class by class, with what makes them comparable."""
     scores, protocol = result["scores"], result["protocol"]
-    width = max(12, *(len(name) for name in scores["per_class"]))
-    rule = "-" * (width + 24)
-    interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
-    trained, steps = result["shots"]["train"], result["checkpoint"].get("steps")
-    external = "external" in result["checkpoint"]
-    without = "converted weights" if "converted" in result["checkpoint"] else "weights as they are"
     lines = [
-        f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, "
-        f"tested with {protocol['shots']} shot(s), "
-        + (f"trained with {trained}" if trained else "trained elsewhere" if external else "nothing to train"),
-        rule,
-        *(f"{name:<{width}}  {iou:6.2f}" for name, iou in scores["per_class"].items()),
-        *(f"{name:<{width}}     never seen" for name in scores["unseen_classes"]),
-        rule,
-        f"{'mIoU':<{width}}  {scores['miou']:6.2f}{interval}   "
-        f"(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)",
-        f"{'FB-IoU':<{width}}  {scores['fb_iou']:6.2f}",
-        ("external model" if external else without if steps is None else f"checkpoint of step {steps}")
-        + f", labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}"
-        + ("" if external else f", {result['precision']}"),
+        _title(result),
+        _scores(scores, protocol),
+        _origin(result),
+        f"protocol: {protocol_name(protocol)}",
     ]
-    lines.append(f"protocol: {protocol_name(protocol)}")
     if told := result.get("supports"):
         lines.append(
             f"support masks: made from {told['kind']} by {told['method']}, {told['masks']} of them, mean IoU "
@@ -41,6 +25,39 @@ def console_table(result: dict[str, Any]) -> str:
     if protocol["published_list"] is False:
         lines.append("note: the list of test images is not the published one")
     return "\n".join(lines)
+
+
+def _title(result: dict[str, Any]) -> str:
+    protocol, trained = result["protocol"], result["shots"]["train"]
+    untrained = "trained elsewhere" if "external" in result["checkpoint"] else "nothing to train"
+    return (
+        f"{protocol['data']} fold {protocol['fold']}, {result['head']['type']}, tested with "
+        f"{protocol['shots']} shot(s), " + (f"trained with {trained}" if trained else untrained)
+    )
+
+
+def _scores(scores: dict[str, Any], protocol: dict[str, Any]) -> str:
+    from tabulate import SEPARATING_LINE, tabulate
+
+    interval = "" if scores["interval"] is None else f"+- {scores['interval']:.2f} "
+    about = f"{interval}(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)"
+    lines: list[Any] = [[name, f"{iou:.2f}", ""] for name, iou in scores["per_class"].items()]
+    lines += [[name, "-", "never seen"] for name in scores["unseen_classes"]]
+    lines += [
+        SEPARATING_LINE,
+        ["mIoU", f"{scores['miou']:.2f}", about],
+        ["FB-IoU", f"{scores['fb_iou']:.2f}", ""],
+    ]
+    return tabulate(lines, tablefmt="simple", disable_numparse=True, colalign=("left", "right", "left"))
+
+
+def _origin(result: dict[str, Any]) -> str:
+    told, protocol = result["checkpoint"], result["protocol"]
+    external = "external" in told
+    without = "converted weights" if "converted" in told else "weights as they are"
+    steps = without if told.get("steps") is None else f"checkpoint of step {told['steps']}"
+    labels = f"labels at {protocol['label_size']}, plan {protocol['plan_sha256'][:12]}"
+    return f"external model, {labels}" if external else f"{steps}, {labels}, {result['precision']}"
 
 
 def one_line(result: dict[str, Any]) -> str:

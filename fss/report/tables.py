@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -69,9 +70,10 @@ def published(rows: Sequence[Row], results: Sequence[Result]) -> list[list[str]]
 
 def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
     """A table for a README."""
+    from tabulate import tabulate
+
     every = [*cells(rows), *published(rows, results)]
-    lines = [headings(rows), ["---"] * len(headings(rows)), *every]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = tabulate(every, headings(rows), "github", disable_numparse=True)
     return table + "\n\n" + "\n".join(notes(rows, results)) + "\n"
 
 
@@ -95,9 +97,11 @@ def format_of(path: Path) -> str:
 
 def comparison_text(first: Result, second: Result, difference: Comparison) -> str:
     """A paired comparison, class by class."""
-    width = max(12, *(len(c) for c in difference.per_class))
-    lines = [f"{second.path}", f"less {first.path}", ""]
-    lines += [f"{name:<{width}}  {value:+6.2f}" for name, value in difference.per_class.items()]
+    from tabulate import SEPARATING_LINE, tabulate
+
     d = difference.miou
-    half = "" if d.interval is None else f" +- {d.interval:.2f} (95%, runs in pairs)"
-    return "\n".join([*lines, f"{'mIoU':<{width}}  {d.mean:+6.2f}{half}"])
+    half = "" if d.interval is None else f"+- {d.interval:.2f} (95%, runs in pairs)"
+    lines: list[Any] = [[name, f"{value:+.2f}", ""] for name, value in difference.per_class.items()]
+    lines += [SEPARATING_LINE, ["mIoU", f"{d.mean:+.2f}", half]]
+    table = tabulate(lines, tablefmt="simple", disable_numparse=True, colalign=("left", "right", "left"))
+    return f"{second.path}\nless {first.path}\n\n{table}"

@@ -10,7 +10,6 @@ from fss.cli import main
 from fss.errors import UserError
 from fss.metrics import interval95
 from fss.report.results import Result, compare, make_rows, read_results
-from fss.report.spelling import one_spelling
 from fss.report.tables import comma_separated, markdown
 
 RESULTS = Path(__file__).parent.parent.parent / "docs/results"
@@ -26,7 +25,12 @@ def load(name, **changes):
         for name in parents:
             part = part[name]
         part[last] = value
-    return Result(path, one_spelling(content))
+    return Result(path, content)
+
+
+def plain(table):
+    """A table without the blanks that align its columns."""
+    return "\n".join(" ".join(line.split()) for line in table.splitlines())
 
 
 def folds(head, shots=1, which=range(4)):
@@ -149,8 +153,8 @@ def test_formats_hold_the_same_cells():
 
 def test_published_numbers_stand_beside_with_their_source():
     results = [load(f"fold{f}_cwt_5shot", protocol__data="pascal") for f in range(4)]
-    text = markdown(make_rows(results), results)
-    assert "| RePRI (paper) |  |  | 5-shot | 64.6 | 71.4 | 71.1 | 59.3 | 66.6 |  |" in text
+    text = plain(markdown(make_rows(results), results))
+    assert "| RePRI (paper) | | | 5-shot | 64.6 | 71.4 | 71.1 | 59.3 | 66.6 | |" in text
     assert "1-shot | 59.8" not in text and "published numbers, each on a protocol of its own" in text
     assert "RePRI" not in markdown(make_rows(folds("cwt")), folds("cwt"))
 
@@ -168,13 +172,13 @@ def test_pairs_are_compared_run_by_run():
 def test_command_line_writes_tables_and_compares(tmp_path, capsys):
     files = [str(RESULTS / f"shapes_fold{f}_cwt_1shot.json") for f in range(4)]
     assert main(["report", *files]) == 0
-    assert "| cwt | best | 1-shot | 1-shot |" in capsys.readouterr().out
+    assert "| cwt | best | 1-shot | 1-shot |" in plain(capsys.readouterr().out)
     for name in ("table.md", "table.csv", "table.html"):
         assert main(["report", *files, "--out", str(tmp_path / name)]) == 0
         assert "cwt" in (tmp_path / name).read_text()
     other = str(RESULTS / "shapes_fold0_asgnet_1shot.json")
     assert main(["report", "--compare", files[0], other]) == 0
-    assert "mIoU" in capsys.readouterr().out
+    assert "star_stripes +18.56" in plain(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

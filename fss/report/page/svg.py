@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from xml.etree.ElementTree import Element, tostring
 
-from fss.report.page.markup import Markup, join, tag
+from markupsafe import Markup
+
 from fss.report.training import Stretch
 
 COLOURS = 8  # that the page's style names
@@ -27,13 +29,32 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def bar(value: float, half: float | None, index: int) -> Markup:
     """A percentage as a bar as wide as its cell, with its interval; the number belongs beside it."""
-    marks = [tag("line", class_="grid", x1=f"{x}%", x2=f"{x}%", y1=0, y2=16) for x in (25, 50, 75)]
-    marks.append(tag("rect", width=_percent(value), y=2, height=12, rx=2))
+    marks = [_mark("line", "grid", x1=f"{x}%", x2=f"{x}%", y1=0, y2=16) for x in (25, 50, 75)]
+    marks.append(_mark("rect", width=_percent(value), y=2, height=12, rx=2))
     if half is not None:
         low, high = _percent(value - half), _percent(value + half)
-        marks.append(tag("line", class_="whisker", x1=low, x2=high, y1=8, y2=8))
-        marks += [tag("line", class_="whisker", x1=x, x2=x, y1=4, y2=12) for x in (low, high)]
-    return tag("svg", *marks, class_=f"bar {colour(index)}", width="100%", height=16, aria_hidden="true")
+        marks.append(_mark("line", "whisker", x1=low, x2=high, y1=8, y2=8))
+        marks += [_mark("line", "whisker", x1=x, x2=x, y1=4, y2=12) for x in (low, high)]
+    return _text(_mark("svg", f"bar {colour(index)}", marks, width="100%", height=16, aria_hidden="true"))
+
+
+def _mark(
+    name: str, kind: str = "", inside: str | Iterable[Element] = (), **attributes: str | float
+) -> Element:
+    """An element of class `kind` that holds a text or other elements; `_` in an attribute is written `-`."""
+    made = Element(name, {"class": kind} if kind else {})
+    for key, value in attributes.items():
+        made.set(key.replace("_", "-"), str(value))
+    if isinstance(inside, str):
+        made.text = inside
+    else:
+        made.extend(inside)
+    return made
+
+
+def _text(picture: Element) -> Markup:
+    """A whole picture as text that a page takes as it is: ElementTree has escaped what it holds."""
+    return Markup(tostring(picture, "unicode", short_empty_elements=False))
 
 
 def _percent(value: float) -> str:
@@ -62,29 +83,23 @@ class Frame:
         share = (min(max(value, low), high) - low) / (high - low or 1)
         return round(self.top + self.height * (1 - share), 1)
 
-    def line(self, points: Iterable[tuple[float, float]], name: str = "line") -> Markup:
+    def line(self, points: Iterable[tuple[float, float]], kind: str = "line") -> Element:
         """Points joined."""
-        return tag("polyline", class_=name, points=" ".join(f"{self.x(x)},{self.y(y)}" for x, y in points))
+        return _mark("polyline", kind, points=" ".join(f"{self.x(x)},{self.y(y)}" for x, y in points))
 
-    def rows(self, most: int = 4) -> Markup:
+    def rows(self, most: int = 4) -> list[Element]:
         """Lines across at round values, about `most`, with their numbers."""
-        right = self.left + self.width
-        each = [
-            join(
-                tag("line", class_="grid", x1=self.left, x2=right, y1=self.y(v), y2=self.y(v)),
-                tag("text", f"{v:g}", class_="right", x=self.left - 5, y=self.y(v) + 4),
-            )
-            for v in ticks(*self.ys, most)
-        ]
-        return join(*each)
+        drawn, right = [], self.left + self.width
+        for v in ticks(*self.ys, most):
+            drawn.append(_mark("line", "grid", x1=self.left, x2=right, y1=self.y(v), y2=self.y(v)))
+            drawn.append(_mark("text", "right", f"{v:g}", x=self.left - 5, y=self.y(v) + 4))
+        return drawn
 
-    def columns(self, title: str) -> Markup:
+    def columns(self, title: str) -> list[Element]:
         """Numbers along the lower edge, and what they count."""
         bottom, middle = self.top + self.height, self.left + self.width / 2
-        numbers = [
-            tag("text", f"{v:,g}", class_="middle", x=self.x(v), y=bottom + 14) for v in ticks(*self.xs)
-        ]
-        return join(*numbers, tag("text", title, class_="middle", x=middle, y=bottom + 29))
+        numbers = [_mark("text", "middle", f"{v:,g}", x=self.x(v), y=bottom + 14) for v in ticks(*self.xs)]
+        return [*numbers, _mark("text", "middle", title, x=middle, y=bottom + 29)]
 
 
 def curves(
@@ -100,30 +115,36 @@ def curves(
     width, height = 440, 110
     every = [s.step for s in losses] + [float(s) for s, _ in validations] + [float(s) for s in tested]
     xs = (0.0, max([1.0, *every]))
-    place, drawn = _TOP, []
+    place, drawn = _TOP, list[Element]()
     frame = Frame(_LEFT, place, width - _LEFT - _RIGHT, height, xs, (0, 1))
     if losses:
         # A first loss may be far above the rest: the axis ends where the means do, the band on its edge.
         frame = Frame(_LEFT, place, frame.width, height, xs, _range([s.mean for s in losses]))
         around = [(s.step, s.high) for s in losses] + [(s.step, s.low) for s in reversed(losses)]
         mean = frame.line([(s.step, s.mean) for s in losses])
-        drawn += [_named(frame, "training loss"), frame.rows(), frame.line(around, "band"), mean]
+        drawn += [_named(frame, "training loss"), *frame.rows(), frame.line(around, "band"), mean]
         place += height + _BETWEEN
     if validations:
         frame = Frame(_LEFT, place, frame.width, height, xs, _range([v for _, v in validations]))
-        dots = [tag("circle", cx=frame.x(s), cy=frame.y(v), r=3) for s, v in validations]
+        dots = [_mark("circle", cx=frame.x(s), cy=frame.y(v), r=3) for s, v in validations]
         line = frame.line([(float(s), v) for s, v in validations])
-        drawn += [_named(frame, "validation mIoU, %"), frame.rows(), line, *dots]
+        drawn += [_named(frame, "validation mIoU, %"), *frame.rows(), line, *dots]
         place += height + _BETWEEN
     end = place - _BETWEEN
-    marks = [tag("line", class_="tested", x1=frame.x(s), x2=frame.x(s), y1=_TOP, y2=end) for s in tested]
-    parts = (tag("title", title), *drawn, *marks, frame.columns("step"))
-    box = f"0 0 {width} {end + _BOTTOM}"
-    return tag("svg", *parts, class_=f"plot {colour(index)}", viewBox=box, role="img", aria_label=title)
+    marks = [_mark("line", "tested", x1=frame.x(s), x2=frame.x(s), y1=_TOP, y2=end) for s in tested]
+    parts = [*drawn, *marks, *frame.columns("step")]
+    return _plot(f"plot {colour(index)}", title, parts, width, end + _BOTTOM)
 
 
-def _named(frame: Frame, text: str) -> Markup:
-    return tag("text", text, x=frame.left, y=frame.top - 7, class_="name")
+def _plot(kind: str, title: str, parts: Iterable[Element], width: float, height: float) -> Markup:
+    """A plot of `width` x `height` pixels, which a page scales; `title` is for screen readers."""
+    inside = [_mark("title", inside=title), *parts]
+    box = f"0 0 {width} {height}"
+    return _text(_mark("svg", kind, inside, viewBox=box, role="img", aria_label=title))
+
+
+def _named(frame: Frame, text: str) -> Element:
+    return _mark("text", "name", text, x=frame.left, y=frame.top - 7)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -146,22 +167,19 @@ def scatter(dots: Sequence[Dot], names: tuple[str, str], colours: tuple[int, int
     """Each dot's second number over its first, 0 to 100; above the diagonal in the second one's colour."""
     side, out = 400, (0.0, 100.0)
     frame = Frame(48, 10, side, side, out, out)
-    grid = [
-        tag("line", class_="grid", x1=frame.x(v), x2=frame.x(v), y1=10, y2=10 + side) for v in ticks(*out)
-    ]
+    grid = [_mark("line", "grid", x1=frame.x(v), x2=frame.x(v), y1=10, y2=10 + side) for v in ticks(*out)]
     diagonal = frame.line([(0, 0), (100, 100)], "diagonal")
-    marks = [
-        tag(
-            "circle", tag("title", d.title), cx=frame.x(d.x), cy=frame.y(d.y), r=3.5, class_=_side(d, colours)
-        )
-        for d in dots
-    ]
+    marks = [_dot(frame, dot, colours) for dot in dots]
     turned = f"translate(13 {10 + side / 2}) rotate(-90)"
-    up = tag("text", f"IoU of {_short(names[1])}, %", class_="middle", transform=turned)
+    up = _mark("text", "middle", f"IoU of {_short(names[1])}, %", transform=turned)
     columns = frame.columns(f"IoU of {_short(names[0])}, %")
-    parts = (tag("title", title), frame.rows(5), *grid, diagonal, *marks, columns, up)
-    box = f"0 0 {side + 60} {side + 48}"
-    return tag("svg", *parts, class_="plot scatter", viewBox=box, role="img", aria_label=title)
+    parts = [*frame.rows(5), *grid, diagonal, *marks, *columns, up]
+    return _plot("plot scatter", title, parts, side + 60, side + 48)
+
+
+def _dot(frame: Frame, dot: Dot, colours: tuple[int, int]) -> Element:
+    title = _mark("title", inside=dot.title)
+    return _mark("circle", _side(dot, colours), [title], cx=frame.x(dot.x), cy=frame.y(dot.y), r=3.5)
 
 
 def _short(name: str) -> str:
