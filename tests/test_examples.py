@@ -31,7 +31,7 @@ def test_two_models_into_one_table(example, tmp_path, monkeypatch, capsys):
     assert [s.content["head"]["type"] for s in scores] == ["all foreground", "DeepLabV3"]
     assert json.loads(Path("results/external", files[0]).read_text())["scores"]["episodes_run"] == 6
     assert fss_main(["report", "results/external"]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "| all foreground | external |" in out and "| DeepLabV3 | external |" in out
 
 

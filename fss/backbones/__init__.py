@@ -44,3 +44,19 @@ def make_backbone(name: str, weights: str | None, options: Mapping[str, Any]) ->
 
 def _loader(found: type[Backbone], weights: str) -> Any:
     return lambda *family, **options: found.with_weights(weights, *family, **options)
+
+
+def weights_there() -> list[tuple[str, str]]:
+    """Each name of `BACKBONES`, and where the weights lie that "auto" takes; "" if there are none."""
+    from fss.backbones.efficientnet import installed
+    from fss.backbones.weights import find_weights
+
+    found = []
+    for name in BACKBONES:
+        layers = name.removeprefix("resnet")
+        try:
+            where = find_weights("auto", int(layers), "auto") if layers.isdigit() else installed()
+        except UserError:
+            where = ""
+        found.append((name, str(where)))
+    return found

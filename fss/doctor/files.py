@@ -1,15 +1,12 @@
 """Which data sets and weights are there, and whether results can be written."""
 
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fss.doctor.item import Item, guarded, reason, shown
-
-if TYPE_CHECKING:
-    from fss.config import DataConfig
 
 PREPARE = {
     "pascal": "fss prepare pascal --root {root} --download",
@@ -17,86 +14,61 @@ PREPARE = {
     "fss1000": "fss prepare fss1000 --root {root} --splits DIR",
     "folder": "fss prepare folder --root {root} --from ANNOTATIONS",
 }
-LITTLE = 2 * 2**30  # bytes; a run keeps some checkpoints of 100 to 300 MB
 
 
 def files(output: Path) -> list[Item]:
     """Data sets, backbone weights, and the folder for results."""
-    items = guarded("data", "recipes", _sets)
+    from fss.recipes import recipe_names
+
+    items = [item for name in recipe_names("data") for item in guarded("data", name, _set, name)]
     items += guarded("weights", "initmodel", _weights)
-    return items + guarded("results", "folder", lambda: _output(output))
+    return items + guarded("results", "folder", _output, output)
 
 
-def _sets() -> Iterator[Item]:
-    """One item for each data root that a recipe names."""
-    from fss.errors import UserError
-    from fss.recipes import load_config, recipe_names
+def _set(name: str) -> Iterator[Item]:
+    """The data set of a recipe: whether its folder is there, and its lists."""
+    from fss.recipes import load_config
 
-    roots: dict[Path, list[DataConfig]] = {}
-    for name in recipe_names("data"):
-        try:
-            config = load_config(name, "prototype").data
-            roots.setdefault(config.folder, []).append(config)
-        except UserError as error:
-            yield Item("data", name, "warning", f"its recipe has a mistake: {reason(error)}")
-    for root, sets in roots.items():
-        yield _set(root, sets)
-
-
-def _set(root: Path, sets: list["DataConfig"]) -> Item:
-    name, *others = sorted((s.name for s in sets), key=len)
-    also = f" (also for {', '.join(others)})" if others else ""
-    prepare = PREPARE.get(name, "").format(root=root)
-    if sets[0].layout == "shapes":
-        detail = "drawn" if root.is_dir() else "not drawn yet; the first run does it, within a minute"
-        return Item("data", name, "ok", f"{root}: {detail}")
-    if not root.is_dir():
-        return Item("data", name, "optional", f"{root}: not there{also}", prepare)
-    wanted = {s.list_of(split) for s in sets for split in _splits(s)}
-    lacking = sorted(name for name in wanted if not any((p / name).is_file() for p in (Path(), root)))
-    if lacking:
-        text = f"{root}: there, but no {', '.join(lacking)}"
-        return Item("data", name, "optional", text, prepare)
-    return Item("data", name, "ok", f"{root}: there, with its lists{also}")
-
-
-def _splits(config: "DataConfig") -> tuple[str, ...]:
-    return ("val",) if config.trained_on else ("train", "val")
+    data = load_config(name, "prototype").data
+    root = data.folder
+    if data.layout == "shapes":
+        yield Item("data", name, "ok", f"{root}: drawn by the first run, within a minute")
+        return
+    lists = {data.list_of(split) for split in (("val",) if data.trained_on else ("train", "val"))}
+    lacking = sorted(n for n in lists if not any((place / n).is_file() for place in (Path(), root)))
+    if root.is_dir() and not lacking:
+        yield Item("data", name, "ok", f"{root}: there, with its lists")
+        return
+    text = f"there, but no {', '.join(lacking)}" if root.is_dir() else "not there"
+    yield Item("data", name, "optional", f"{root}: {text}", PREPARE.get(name, "").format(root=root))
 
 
 def _weights() -> Iterator[Item]:
-    from fss.backbones.weights import FOLDER, find_weights
-    from fss.errors import UserError
+    """One item for each backbone whose weights are there, one for those without, one for timm's networks."""
+    from fss.backbones import weights_there
+    from fss.backbones.weights import FOLDER
 
     lacking = []
-    for layers in (18, 34, 50, 101):
-        try:
-            yield Item("weights", f"ResNet-{layers}", "ok", str(find_weights("auto", layers, "auto")))
-        except UserError:
-            lacking.append(str(layers))
+    for name, where in weights_there():
+        if where:
+            installed = Path(where).is_relative_to(sysconfig.get_path("purelib"))
+            yield Item("weights", name, "ok", "comes with the installation" if installed else shown(where))
+        else:
+            lacking.append(name)
     if lacking:
         text = f"none for {', '.join(lacking)} in {FOLDER}/; `shapes` needs none"
         fix = f"backbone.weights=download, or torchvision's resnet50-*.pth into {FOLDER}/"
-        yield Item("weights", "ResNet", "optional", text, fix)
-    vit = sorted(FOLDER.glob("vit_b_16-*.pth"))
-    if vit:
-        yield Item("weights", "ViT-B/16", "ok", str(vit[0]))
-    else:
-        yield Item("weights", "ViT-B/16", "optional", f"none in {FOLDER}/; for backbone.vit=auto alone")
+        yield Item("weights", "others", "optional", text, fix)
+    text = "any of its networks, by name; weights from a file: backbone.weights=FILE"
+    yield Item("weights", "timm", "optional", text, "backbone.type=timm:NAME backbone.weights=download")
 
 
 def _output(folder: Path) -> Iterator[Item]:
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    fix = "output=DIR with a folder that you may write to"
     try:
         with tempfile.TemporaryFile(dir=there):
-            pass
+            free = shutil.disk_usage(there).free / 2**30
+        yield Item("results", "folder", "ok", f"{shown(folder)}: can be written, {free:.1f} GiB free")
     except OSError as error:
-        yield Item("results", "folder", "broken", f"{shown(folder)}: cannot be written: {reason(error)}", fix)
-        return
-    free = shutil.disk_usage(there).free
-    text = f"{shown(folder)}: can be written, {free / 2**30:.1f} GiB free"
-    if free < LITTLE:
-        yield Item("results", "folder", "warning", f"{text}: a run's checkpoints may not fit", fix)
-    else:
-        yield Item("results", "folder", "ok", text)
+        text = f"{shown(folder)}: cannot be written: {reason(error)}"
+        yield Item("results", "folder", "broken", text, "output=DIR with a folder that you may write to")

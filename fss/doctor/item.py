@@ -15,7 +15,7 @@ class Item(NamedTuple):
         section: the heading that it stands under.
         state: "ok"; "optional" (not there, and nothing needs it); "warning" (works, but not well);
             "missing" and "broken" (fss does not work).
-        fix: what to do about it, a command where there is one; "" where nothing need be done.
+        fix: what to do about it, a command if there is one; "" if nothing need be done.
     """
 
     section: str
@@ -25,10 +25,10 @@ class Item(NamedTuple):
     fix: str = ""
 
 
-def guarded(section: str, name: str, check: Callable[[], Iterable[Item]]) -> list[Item]:
-    """The items of a check; one that says why where it could not be made."""
+def guarded(section: str, name: str, check: Callable[..., Iterable[Item]], *arguments: object) -> list[Item]:
+    """The items of a check; if it fails, one item that says why."""
     try:
-        return list(check())
+        return list(check(*arguments))
     except Exception as error:  # a broken installation can fail in any way
         return [Item(section, name, "warning", f"could not be looked at: {reason(error)}")]
 
@@ -40,7 +40,6 @@ def reason(error: BaseException) -> str:
 
 
 def shown(path: Path | str) -> str:
-    """A path as reports may show it: the home folder's name, often a person's, is left out."""
-    home = str(Path.home())
-    text = str(path)
-    return "~" + text.removeprefix(home) if len(home) > 1 and text.startswith(f"{home}/") else text
+    """A path for reports: the home folder, whose name is often a person's, is written `~`."""
+    path = Path(path)
+    return str("~" / path.relative_to(Path.home())) if path.is_relative_to(Path.home()) else str(path)

@@ -11,7 +11,6 @@ import fss
 from fss.doctor.item import Item, guarded, shown
 
 SECTION = "machine"
-NEWEST = (3, 13)  # that is tested
 SHARED = Path("/dev/shm")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of computing per period, and the period
 LEAST_SHARED = 256 * 2**20  # bytes; a loader's worker hands over batches of some MB each
@@ -25,17 +24,12 @@ def machine() -> list[Item]:
 
 def _python() -> Iterator[Item]:
     where = "in a virtual environment" if sys.prefix != sys.base_prefix else "without a virtual environment"
-    detail = f"{platform.python_version()} {where}; {platform.platform()}"
-    if sys.version_info[:2] > NEWEST:
-        text = f"{detail}; newer than any that was tested (3.10 to {'.'.join(map(str, NEWEST))})"
-        yield Item(SECTION, "python", "warning", text)
-    else:
-        yield Item(SECTION, "python", "ok", detail)
+    yield Item(SECTION, "python", "ok", f"{platform.python_version()} {where}; {platform.platform()}")
     yield Item(SECTION, "fss", "ok", f"{fss.__version__} in {shown(Path(fss.__file__).parent)}")
 
 
 def cores() -> int:
-    """How many cores this process may use: those it may run on, less where its container grants fewer."""
+    """How many cores this process may use: those it may run on, less if its container grants fewer."""
     may = getattr(os, "sched_getaffinity", None)  # Linux alone has it
     there = len(may(0)) if may else os.cpu_count() or 1
     try:
@@ -49,15 +43,10 @@ def _threads() -> Iterator[Item]:
     import torch
 
     usable, threads = cores(), torch.get_num_threads()
-    told = os.environ.get("OMP_NUM_THREADS")
     detail = f"{threads} for {usable} usable core{'s' * (usable > 1)}"
-    detail += f" (OMP_NUM_THREADS={told})" if told else ""
     if threads > usable:
         fix = f"export OMP_NUM_THREADS={usable}"
         yield Item(SECTION, "threads", "warning", f"{detail}: they wait for each other", fix)
-    elif 2 * threads < usable:
-        text = f"{detail}: most cores have nothing to do"
-        yield Item(SECTION, "threads", "warning", text, f"export OMP_NUM_THREADS={usable}")
     else:
         yield Item(SECTION, "threads", "ok", detail)
 
@@ -65,29 +54,21 @@ def _threads() -> Iterator[Item]:
 def _devices() -> Iterator[Item]:
     import torch
 
-    if torch.cuda.is_available():
-        for n in range(torch.cuda.device_count()):
-            facts = torch.cuda.get_device_properties(n)
-            text = f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
-            yield Item(SECTION, f"GPU {n}", "ok", text)
-    elif shutil.which("nvidia-smi"):
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        text = f"PyTorch ({built}) sees none, though NVIDIA's tools are installed"
-        fix = "look at `nvidia-smi`: the driver may be older than this PyTorch wants"
-        yield Item(SECTION, "GPU", "warning", text, fix)
-    else:
-        yield Item(SECTION, "GPU", "optional", "none; everything runs on the CPU")
-    yield _bfloat16("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _bfloat16(device: str) -> Item:
-    import torch
-
     from fss.runs.precision import wants_half
 
-    if wants_half("auto", torch.device(device)):
-        return Item(SECTION, "bfloat16", "ok", f"the {device} computes in it; precision=auto uses it")
-    return Item(SECTION, "bfloat16", "optional", f"not on this {device}; precision=auto uses float32")
+    there = torch.cuda.is_available()
+    for n in range(torch.cuda.device_count() if there else 0):
+        facts = torch.cuda.get_device_properties(n)
+        text = f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        yield Item(SECTION, f"GPU {n}", "ok", text)
+    if not there and shutil.which("nvidia-smi"):
+        text = f"PyTorch (CUDA {torch.version.cuda}) sees none, though NVIDIA's tools are installed"
+        fix = "look at `nvidia-smi`: the driver may be older than this PyTorch wants"
+        yield Item(SECTION, "GPU", "warning", text, fix)
+    elif not there:
+        yield Item(SECTION, "GPU", "optional", "none; everything runs on the CPU")
+    half = wants_half("auto", torch.device("cuda" if there else "cpu"))
+    yield Item(SECTION, "precision", "ok", f"auto is {'bfloat16' if half else 'float32'} here")
 
 
 def _shared() -> Iterator[Item]:

@@ -1,106 +1,87 @@
-"""Which packages are there, and whether they can be imported."""
+"""Which packages are there, and whether they can be imported; the installed fss says which it needs."""
 
 import importlib
-import importlib.metadata
-import importlib.util
-import re
 from collections.abc import Iterator
+from importlib import metadata
+from typing import TYPE_CHECKING
 
 from fss.doctor.item import Item, State, guarded, reason
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 SECTION = "packages"
-# Distribution -> the module that it brings, and the versions wanted. setup.py says the same; a test compares.
-# What others stand on comes first, so that the first line that is broken is the cause.
-REQUIRED = {
-    "numpy": ("numpy", ">=1.26"),
-    "pillow": ("PIL", ">=10"),
-    "torch": ("torch", ">=2.6"),
-    "torchvision": ("torchvision", ">=0.21"),
-    "opencv-python-headless": ("cv2", ">=4.8"),
-    "pydantic": ("pydantic", ">=2.6"),
-    "pyyaml": ("yaml", ">=6"),
-    "tensorboard": ("tensorboard", ">=2.14"),
-    "tqdm": ("tqdm", ">=4.65"),
-}
-EXTRAS = {
-    "completion": {"shtab": ("shtab", ">=1.10")},  # comes with fss, but all else works without it
-    "prepare": {"pycocotools": ("pycocotools", ""), "scipy": ("scipy", "")},
-    "demo": {"gradio": ("gradio", ">=6,<7")},
-    "export": {
-        "onnx": ("onnx", ">=1.16"),
-        "onnxruntime": ("onnxruntime", ">=1.18"),
-        "onnxscript": ("onnxscript", ">=0.2"),
-    },
-}
-PURPOSE = {
-    "completion": "completing commands in shells",
-    "prepare": "making masks from official archives",
-    "demo": "trying a model in the browser",
-    "export": "ONNX files",
-}
+# Modules that are not called as the package that brings them.
+MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+# Packages that others stand on, which come first: the first line that is broken is then the cause.
+FIRST = ("numpy", "pillow", "torch")
+TOGETHER = ("torch", "torchvision")  # made for each other: one alone may not fit the other that is there
 
 
 def packages() -> list[Item]:
     """Required packages one by one, imported; then each extra, looked for only."""
-    items = []
-    for name, (module, wanted) in REQUIRED.items():
-        items += guarded(SECTION, name, lambda n=name, m=module, w=wanted: [required(n, m, w)])  # type: ignore[misc]
-    return items + guarded(SECTION, "extras", _extras)
+    return guarded(SECTION, "needed", _needed) + guarded(SECTION, "extras", _extras)
 
 
-def required(name: str, module: str, wanted: str) -> Item:
+def _needed() -> Iterator[Item]:
+    try:
+        asked = [wanted for wanted in requirements() if wanted.marker is None]
+    except metadata.PackageNotFoundError:
+        text = "a checkout that is not installed does not tell what it needs"
+        yield Item(SECTION, "fss", "warning", text, "pip install -e .")
+        return
+    for wanted in sorted(asked, key=lambda r: FIRST.index(r.name) if r.name in FIRST else len(FIRST)):
+        yield from guarded(SECTION, wanted.name, required, wanted)
+
+
+def requirements() -> list["Requirement"]:
+    """What the installed fss asks for, that of extras with a marker.
+
+    Raises:
+        PackageNotFoundError: fss runs from a folder and is not installed.
+    """
+    from packaging.requirements import Requirement
+
+    return [Requirement(text) for text in metadata.requires("fss") or []]
+
+
+def required(wanted: "Requirement") -> list[Item]:
     """One package that fss does not work without."""
-    fix = f"pip install {_asked(name, wanted)}"
+    name = wanted.name
+    module = MODULES.get(name, name.replace("-", "_"))
+    again = "pip install --force-reinstall " + " ".join(TOGETHER if name in TOGETHER else [name])
     try:
         found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            return Item(SECTION, name, "broken", f"cannot be imported: {reason(error)}", _again(name))
-        return Item(SECTION, name, "missing", "not installed", fix)
-    except Exception as error:  # a library that does not load, two packages that do not fit, ...
-        return Item(SECTION, name, "broken", f"cannot be imported: {reason(error)}", _again(name))
-    version = str(getattr(found, "__version__", "") or _installed(name))
-    if not version:
-        return Item(SECTION, name, "ok", "version unknown")
-    if not fits(version, wanted):
-        return Item(SECTION, name, "missing", f"{version} is there, wanted is {wanted}", fix)
-    return Item(SECTION, name, "ok", version)
+    except Exception as error:  # not there, a library that does not load, two packages that do not fit, ...
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            return [Item(SECTION, name, "missing", "not installed", f'pip install "{wanted}"')]
+        return [Item(SECTION, name, "broken", f"cannot be imported: {reason(error)}", again)]
+    version = str(getattr(found, "__version__", "") or _version(name))
+    if version and not _fits(wanted, version):
+        text = f"{version} is there, wanted is {wanted.specifier}"
+        return [Item(SECTION, name, "missing", text, f'pip install "{wanted}"')]
+    return [Item(SECTION, name, "ok", version or "version unknown")]
 
 
 def _extras() -> Iterator[Item]:
-    for extra, parts in EXTRAS.items():
-        found = {name: _installed(name) for name in parts if importlib.util.find_spec(parts[name][0])}
-        lacking = [n for n in parts if n not in found or not fits(found[n], parts[n][1])]
-        there = ", ".join(f"{name} {version}" for name, version in found.items())
+    """One item for each extra that is for users; `dev` is for developers, `all` holds the others."""
+    for extra in sorted({*(metadata.metadata("fss").get_all("Provides-Extra") or ())} - {"all", "dev"}):
+        parts = [r for r in requirements() if r.marker and r.marker.evaluate({"extra": extra})]
+        found = {r.name: _version(r.name) for r in parts}
+        lacking = [f"{r.name}{r.specifier}" for r in parts if not _fits(r, found[r.name])]
+        there = ", ".join(f"{name} {version}" for name, version in found.items() if version)
         state: State = "optional" if lacking else "ok"
-        why = f"; for {PURPOSE[extra]}: {', '.join(lacking)}" if lacking else ""
-        fix = "pip install " + " ".join(_asked(n, parts[n][1]) for n in lacking) if lacking else ""
-        yield Item(SECTION, f"[{extra}]", state, (there or "not installed") + why, fix)
+        text = (there or "not installed") + (f"; wanted: {', '.join(lacking)}" if lacking else "")
+        fix = "pip install " + " ".join(f'"{asked}"' for asked in lacking) if lacking else ""
+        yield Item(SECTION, f"[{extra}]", state, text, fix)
 
 
-def number(version: str) -> tuple[int, ...]:
-    """2.15.0+cpu -> (2, 15, 0), for comparing; () where there is none."""
-    return tuple(int(n) for n in re.findall(r"\d+", version.split("+")[0])[:3])
+def _fits(wanted: "Requirement", version: str) -> bool:
+    return bool(version) and wanted.specifier.contains(version, prereleases=True)
 
 
-def fits(version: str, wanted: str) -> bool:
-    """Whether 2.15.0 is what >=2.6,<3 asks for; those two signs are all that setup.py uses."""
-    least = [number(part) for part in wanted.split(",") if part.startswith(">=")]
-    below = [number(part) for part in wanted.split(",") if part.startswith("<")]
-    return all(number(version) >= n for n in least) and all(number(version) < n for n in below)
-
-
-def _asked(name: str, wanted: str) -> str:
-    return f'"{name}{wanted}"' if wanted else name
-
-
-def _again(name: str) -> str:
-    both = ("torch", "torchvision")  # made for each other: one alone may not fit the other that is there
-    return "pip install --force-reinstall " + " ".join(both if name in both else [name])
-
-
-def _installed(name: str) -> str:
+def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return ""

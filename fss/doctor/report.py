@@ -41,8 +41,8 @@ def next_steps(items: Sequence[Item]) -> Steps:
         ("fss report trial", "its numbers as a table"),
         ("fss train --data shapes", "the same at full length, under ten minutes"),
     ]
-    fit = {(item.section, item.name) for item in items if item.state == "ok"}
-    weights = "" if ("weights", "ResNet-50") in fit else " backbone.weights=download"
+    fit = {item[:2] for item in items if item.state == "ok"}
+    weights = "" if ("weights", "resnet50") in fit else " backbone.weights=download"
     for name in ("pascal", "coco"):
         if ("data", name) in fit:
             steps.append((f"fss train --data {name} --fold 0{weights}", "a published benchmark"))

@@ -46,7 +46,7 @@ def test_last_and_best_are_both_reported(place, tmp_path, capsys):
         main(["report", *(str(p) for p in (place / "out").rglob("test_1shot_2x6_seed2021_*/result.json"))])
         == 0
     )
-    table = capsys.readouterr().out
+    table = " ".join(capsys.readouterr().out.split())
     assert "| cwt | best | 1-shot" in table and "| cwt | last | 1-shot" in table
 
 
