@@ -21,9 +21,9 @@ def load(path):
 @pytest.mark.parametrize("path", [*WRITTEN, *PAGES], ids=lambda p: p.name)
 def test_scripts_and_links_exist(path):
     text = path.read_text(encoding="utf-8")
-    scripts = re.findall(r"\b(?:scripts|tests|fss|configs|docs)/[\w./-]*\w", text)
+    paths = re.findall(r"\b(?:scripts|studies|tests|fss|configs|docs)/[\w./-]*\w", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    named = [name for name in [*scripts, *links] if "NAME" not in name]
+    named = [name for name in [*paths, *links] if "NAME" not in name]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

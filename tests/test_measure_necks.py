@@ -8,7 +8,7 @@ import pytest
 from fss.errors import UserError
 from tests.make import make_folder
 
-SCRIPT = Path(__file__).parent.parent / "scripts/measure_necks.py"
+SCRIPT = Path(__file__).parent.parent / "studies/measure_necks.py"
 QUICK = (
     "data.size=49", "pretrain.crop=49", "neck.channels=16", "data.workers=0", "data.min_pixels=100",
     "test.episodes=4", "precision=fp32", "head.steps=5", "pretrain.batch=4",

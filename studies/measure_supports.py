@@ -1,7 +1,7 @@
 """Every kind of support annotation, made into masks every way, tested on one plan.
 
-    python scripts/measure_supports.py OUT --data shapes --job 0:cwt:CWT.pt --job 0:asgnet:ASG.pt test.runs=3
-    python scripts/measure_supports.py --table OUT [OUT ...]
+    python studies/measure_supports.py OUT --data shapes --job 0:cwt:CWT.pt --job 0:asgnet:ASG.pt test.runs=3
+    python studies/measure_supports.py --table OUT [OUT ...]
 
 A job is FOLD:HEAD:CHECKPOINT (nothing after the second colon where the head learns nothing); further words
 are settings. Tests that are done are passed over, so a stopped measurement goes on. --table prints Markdown

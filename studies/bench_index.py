@@ -1,4 +1,4 @@
-"""How fast a data set's masks are counted: `python scripts/bench_index.py [--masks 12000] [--runs 3]`.
+"""How fast a data set's masks are counted: `python studies/bench_index.py [--masks 12000] [--runs 3]`.
 
 The baseline reads mask after mask and passes over each once per class. Both run in turn on the same files,
 masks of 500 x 375 drawn into a temporary folder. Prints medians, the ratio, and the time of a second start.

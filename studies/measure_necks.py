@@ -1,6 +1,6 @@
-"""Necks measured against each other: `python scripts/measure_necks.py OUT.md [data.root=PHOTOS] [key=value]`
+"""Necks measured against each other: `python studies/measure_necks.py OUT.md [data.root=PHOTOS] [key=value]`
 
-Every neck is trained in stage 1 with several seeds and equally many steps, on `shapes` and, with
+Every neck goes through base training with several seeds and equally many steps, on `shapes` and, with
 `data.root=`, on a set of one's own (the `folder` layout). All start from one backbone, which pyramid pooling
 trained on `shapes` before (`--start 0`: from random weights). What is done is skipped: a run that was stopped
 goes on, and with more seeds or necks only those are added. Where OUT.md has the lines `<!-- measured -->` and
@@ -161,7 +161,7 @@ def milliseconds(plan: Plan, data: str, necks: Sequence[str]) -> dict[str, float
 
 
 def parameters(plan: Plan, data: str, neck: str) -> float:
-    """Of the neck, in millions; auxiliary classifiers, which only stage 1 has, are left out."""
+    """Of the neck, in millions; auxiliary classifiers, which base training alone has, are left out."""
     config = plan.config(data, neck, 0, "backbone.weights=random")
     made = build_neck(config.neck, build_backbone(config.backbone, weights=False))
     return sum(p.numel() for p in made.parameters()) / 1e6
@@ -236,7 +236,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("results/necks"), help="where runs are kept")
     parser.add_argument("--necks", nargs="+", default=list(NECKS)[:5], choices=NECKS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120, help="of stage 1, for each network")
+    parser.add_argument("--steps", type=int, default=120, help="of base training, for each network")
     parser.add_argument("--start", type=int, default=1200, help="steps for the backbone that all start from")
     options = parser.parse_intermixed_args()
     root = [s for s in options.settings if s.startswith("data.root=")]

@@ -24,19 +24,13 @@ class Command(NamedTuple):
         """As a shell splits it, without its comment."""
         return shlex.split(self.text, comments=True)
 
-    @property
-    def bare(self) -> str:
-        """The text without a comment behind it."""
-        return re.sub(r"\s+#\s.*", "", self.text, flags=re.DOTALL).strip()
-
     def __str__(self) -> str:
         return f"{self.place}:{self.line}: {self.text}"
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """README first, then the other Markdown files: the order in which a reader would run what they say."""
-    found = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("[!.]*/README.md")]
-    return sorted({*found}, key=lambda p: (p.name != "README.md" or p.parent != root, p))
+    """The Markdown files for readers: on top, below docs, and each folder's README."""
+    return sorted({*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("[!.]*/README.md")})
 
 
 def in_page(path: Path, root: Path = ROOT) -> Iterator[Command]:

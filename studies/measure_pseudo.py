@@ -1,4 +1,4 @@
-"""What pseudo-masks are worth on `shapes`: `python scripts/measure_pseudo.py TABLE.md`.
+"""What pseudo-masks are worth on `shapes`: `python studies/measure_pseudo.py TABLE.md`.
 
 First the pseudo-masks themselves, against the true masks of the training images: the global network alone,
 by the classification loss; that network as the start (no ImageNet weights are used) of attention transfer,
@@ -128,7 +128,7 @@ class Study:
 
     def _head_lines(self) -> list[str]:
         lines = [
-            "| head | trained on | seeds | novel mIoU, 1 shot | base mIoU of stage 1 |",
+            "| head | trained on | seeds | novel mIoU, 1 shot | base mIoU of base training |",
             "|---|---|---|---|---|",
         ]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}

@@ -1,4 +1,4 @@
-"""Feature clustering timed and compared: `python scripts/bench_cluster.py FOLDER [--steps 5] [--masks]`.
+"""Feature clustering timed and compared: `python studies/bench_cluster.py FOLDER [--steps 5] [--masks]`.
 
 FOLDER holds NAME.jpg with NAME_scribble.png. Seconds of one step with the published settings, as `fss
 cluster` does it and as one would write it down (float32, contiguous, autograd), in turn, medians. With

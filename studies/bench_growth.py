@@ -1,4 +1,4 @@
-"""How a test's cost grows: `python scripts/bench_growth.py docs/growth.png [--runs 3]` (wants matplotlib).
+"""How a test's cost grows: `python studies/bench_growth.py docs/growth.png [--runs 3]` (wants matplotlib).
 
 Seconds of one episode against shots and image size, nothing cached; and of a whole test against its episodes
 and images, each image encoded once, from the measured cost of an image and of an episode.
