@@ -45,7 +45,7 @@ def steps(photo: Path, scribble: Path, count: int) -> tuple[float, float]:
 
 
 def masks(photo: Path, scribble: Path, out: Path, most: int) -> str:
-    """All results of a photo as a line of the table."""
+    """The table's line for one photo."""
     marks, cells, found = read_mask(scribble), [photo.stem], []
     ways = {"published": ["--published", "--steps", str(most)], "default": [], "seed1": ["--seed", "1"]}
     for name, more in ways.items():
@@ -84,7 +84,7 @@ def main() -> None:
         for photo, scribble in pairs:
             print(masks(photo, scribble, options.out, options.published_steps), flush=True)
         return
-    # The plain way is timed under both, since keeping memory is one of the things that ours does.
+    # The plain way is timed with and without kept memory, because keeping it is a part of our way.
     for kept in (False, True):
         if kept:
             keep_freed_memory()

@@ -52,14 +52,14 @@ def one_by_one(samples: list[Sample]) -> np.ndarray:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds."""
+    """Seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Draw, time both in turn, print."""
+    """Draw a set, time both ways in turn, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--masks", type=int, default=12_000)
     parser.add_argument("--runs", type=int, default=3)

@@ -59,7 +59,7 @@ SCORES = {
     "boundary": "within 3 px of boundaries",
     "novel": "novel classes, CWT's inner loop, 1 shot",
 }
-ROUNDS = 40  # of timing
+ROUNDS = 40  # rounds of timing
 
 
 class Run(NamedTuple):
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What was asked for."""
+    """The settings of a measurement, as asked for."""
 
     work: Path
     steps: int
@@ -89,7 +89,7 @@ class Plan(NamedTuple):
         )
 
     def for_steps(self, steps: int, *run: Any) -> Config:
-        """The same, with as many epochs as make `steps` steps."""
+        """The settings with as many epochs as make `steps` steps."""
         config = self.config(*run)
         images = len(open_source(config.data, "train", config.output / "cache").samples)
         per_epoch = max(1, images // min(images, config.pretrain.batch))
@@ -98,7 +98,7 @@ class Plan(NamedTuple):
 
 
 def start_weights(plan: Plan) -> str:
-    """The backbone that all runs start from: a file, made first where it is missing, or "random"."""
+    """The backbone that all runs start from: a file, which is made first if it is missing, or "random"."""
     if plan.start == 0:
         return "random"
     path = plan.work / "start.pt"
@@ -124,7 +124,7 @@ def measure(plan: Plan, run: Run, weights: str) -> dict[str, Any]:
     device = torch.device("cpu")
     half = wants_half(config.precision, device)
     base = checkpoint.read(pretrain(config, device, half) / "best.pt")
-    train(config, device, half)  # nothing, unless settings give the head something to learn
+    train(config, device, half)  # does nothing unless settings give the head something to learn
     _, result = test(config, device, half)
     measured = {
         "settings": settings,
@@ -161,7 +161,7 @@ def milliseconds(plan: Plan, data: str, necks: Sequence[str]) -> dict[str, float
 
 
 def parameters(plan: Plan, data: str, neck: str) -> float:
-    """Of the neck, in millions; auxiliary classifiers, which base training alone has, are left out."""
+    """Parameters of the neck, in millions; auxiliary classifiers, of base training alone, are left out."""
     config = plan.config(data, neck, 0, "backbone.weights=random")
     made = build_neck(config.neck, build_backbone(config.backbone, weights=False))
     return sum(p.numel() for p in made.parameters()) / 1e6
@@ -202,7 +202,7 @@ def table(plan: Plan, found: dict[Run, dict[str, Any]]) -> Iterator[str]:
 
 
 def described(plan: Plan, data: str, some: dict[str, Any]) -> Iterator[str]:
-    """What all rows of a table have in common."""
+    """The line on settings that all rows of a table share."""
     s = some["settings"]
     stem = "random weights" if not plan.start else f"one backbone, {plan.start} steps of ppm on shapes before"
     set_name = data if data == "shapes" else f"{data} ({Path(str(plan.root)).name})"
@@ -219,7 +219,7 @@ def described(plan: Plan, data: str, some: dict[str, Any]) -> Iterator[str]:
 
 
 def put(out: Path, text: str) -> None:
-    """Write `text`, between the marks where the file has them."""
+    """Write `text`, between the marks if the file has them."""
     old = out.read_text(encoding="utf-8") if out.is_file() else ""
     begin, end = "<!-- measured -->\n", "<!-- end -->"
     if begin in old and end in old:

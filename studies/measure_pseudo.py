@@ -3,8 +3,8 @@
 First the pseudo-masks themselves, against the true masks of the training images: the global network alone,
 by the classification loss; that network as the start (no ImageNet weights are used) of attention transfer,
 and of shape transfer too, from the generator's imperfect saliency; and in place of them, classification for
-as long as they cost. Then CWT and ASGNet, both stages trained on true masks and on pseudo-masks, tested on
-novel classes with true masks.
+as long as they cost. Then CWT and ASGNet, with base and episodic training on true masks and on
+pseudo-masks, tested on novel classes with true masks.
 
 Everything is kept below --work: the same command goes on where it was stopped, and the table is written anew
 after each part. Budgets are in steps, so that a busy machine changes no number.
@@ -36,7 +36,7 @@ EPISODES = ["pretrain.seconds=null", "pretrain.epochs=3", "train.seconds=null", 
 
 
 def run(*arguments: str) -> None:
-    """A command of fss; stops where it fails."""
+    """Run a command of fss; stops if it fails."""
     print("fss", *arguments, flush=True)
     if code := fss(arguments):
         raise SystemExit(code)
@@ -75,7 +75,7 @@ class Study:
             yield
 
     def train_heads(self, masks: str, seed: int) -> Iterator[None]:
-        """Both stages of each head on one kind of masks, and their tests; yields after each."""
+        """Base and episodic training of each head on one kind of masks, and tests; yields after each."""
         for head, budget in HEADS.items():
             of = "true" if masks == "true" else str(self.masks(masks, seed))
             run(
@@ -93,7 +93,7 @@ class Study:
             yield
 
     def table(self) -> str:
-        """Markdown of all that is there."""
+        """The Markdown table of all results so far."""
         return "\n".join([*self._quality_lines(), "", *self._head_lines()]) + "\n"
 
     def _quality_lines(self) -> list[str]:
@@ -122,7 +122,7 @@ class Study:
         ]
 
     def _steps(self, folder: Path) -> str:
-        """Of training, as the masks' own account tells; a transfer's start before it."""
+        """Steps of training, as the masks' own account tells; those of a transfer's start come before."""
         parts = [folder] if folder.name in ("alone", "start") else [folder.parent / "start", folder]
         return " + ".join(str(json.loads((p / "pseudo.json").read_text())["steps"]) for p in parts)
 
@@ -151,7 +151,7 @@ def _number(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Run what is missing, in the order of what is wanted most."""
+    """Run the missing parts, the most wanted first."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -74,7 +74,7 @@ def way(result: Result) -> tuple[str, str]:
 
 
 def row(kind: str, method: str, found: list[Result | None], truth: list[Result | None]) -> str:
-    """One way's line."""
+    """The table's line for one way."""
     told = next(r for r in found if r).content.get("supports")
     cells = [kind, method, f"{told['miou_with_truth']:.1f}" if told else ""]
     for result, true in zip(found, truth, strict=True):

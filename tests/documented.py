@@ -1,4 +1,4 @@
-"""Every command that the documentation names: in `sh` blocks, on top of recipes, in a verb's help."""
+"""Finds every command in the documentation: in `sh` blocks, on top of recipes, in a verb's help."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ class Command(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """As a shell splits it, without its comment."""
+        """The words of the command as a shell splits it, without its comment."""
         return shlex.split(self.text, comments=True)
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ def in_help() -> Iterator[Command]:
 
 
 def documented(root: Path = ROOT) -> list[Command]:
-    """All of them: pages, recipes and scripts, help."""
+    """The commands of all pages, recipes and scripts, and of the help."""
     found = [command for path in pages(root) for command in in_page(path, root)]
     files: Iterable[Path] = [*root.glob("configs/**/*.yaml"), *root.glob("examples/**/*.yaml")]
     for path in [*sorted(files), *sorted(root.glob("scripts/*.sh"))]:
@@ -77,7 +77,7 @@ def documented(root: Path = ROOT) -> list[Command]:
 
 
 def spans(path: Path, root: Path = ROOT) -> Iterator[Command]:
-    """What a page says between single backticks, outside of blocks."""
+    """The texts of a page between single backticks, outside of blocks."""
     inside = False
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("```"):

@@ -1,4 +1,4 @@
-"""Results with all that may lie around them, made on the spot."""
+"""Makes results with the files that may lie around them."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def make_result(
 
 
 def _scores(every: list[Scored]) -> dict:
-    """What the test would have written of these episodes."""
+    """The scores that a test would have written for these episodes."""
     counts = {
         name: {
             "intersection": [1, sum(e.intersection for e in every if e.class_name == name)],

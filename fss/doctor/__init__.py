@@ -1,1 +1,1 @@
-"""What `fss doctor` looks at. Imports nothing heavy on its own: PyTorch may be what is broken."""
+"""The checks of `fss doctor`, which import heavy packages inside alone, because these may be broken."""

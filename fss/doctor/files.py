@@ -1,4 +1,4 @@
-"""Which data sets and weights are there, and whether results can be written."""
+"""Checks of data sets, weights, and the folder for results."""
 
 import shutil
 import sysconfig
@@ -17,7 +17,7 @@ PREPARE = {
 
 
 def files(output: Path) -> list[Item]:
-    """Data sets, backbone weights, and the folder for results."""
+    """Items on data sets, backbone weights, and the folder for results."""
     from fss.recipes import recipe_names
 
     items = [item for name in recipe_names("data") for item in guarded("data", name, _set, name)]

@@ -1,4 +1,4 @@
-"""One line of what was found, and checks that cannot fail themselves."""
+"""A finding of one line, and checks that cannot fail themselves."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ FATAL = ("missing", "broken")
 
 
 class Item(NamedTuple):
-    """One thing that was looked at.
+    """The finding on one thing.
 
     Attributes:
         section: the heading that it stands under.
@@ -34,7 +34,7 @@ def guarded(section: str, name: str, check: Callable[..., Iterable[Item]], *argu
 
 
 def reason(error: BaseException) -> str:
-    """Kind and first line of an error."""
+    """The kind and first line of an error."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}".removesuffix(": ")
 

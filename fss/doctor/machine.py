@@ -1,4 +1,4 @@
-"""What this machine computes with."""
+"""Checks of the machine."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ LEAST_SHARED = 256 * 2**20  # bytes; a loader's worker hands over batches of som
 
 
 def machine() -> list[Item]:
-    """Python, cores and threads, devices, number formats."""
+    """Items on Python, threads, devices and shared memory."""
     checks = {"python": _python, "threads": _threads, "GPU": _devices, "shared memory": _shared}
     return [item for name, check in checks.items() for item in guarded(SECTION, name, check)]
 

@@ -1,4 +1,4 @@
-"""Which packages are there, and whether they can be imported; the installed fss says which it needs."""
+"""Checks of packages; the metadata of the installed fss tells which it needs."""
 
 import importlib
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 SECTION = "packages"
-# Modules that are not called as the package that brings them.
+# Modules whose names differ from those of their packages.
 MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
-# Packages that others stand on, which come first: the first line that is broken is then the cause.
+# Packages that others need are checked first, so that the first broken line is the cause.
 FIRST = ("numpy", "pillow", "torch")
-TOGETHER = ("torch", "torchvision")  # made for each other: one alone may not fit the other that is there
+TOGETHER = ("torch", "torchvision")  # are reinstalled together, because their versions must fit
 
 
 def packages() -> list[Item]:
-    """Required packages one by one, imported; then each extra, looked for only."""
+    """Items on required packages, which are imported, and on extras, which are not."""
     return guarded(SECTION, "needed", _needed) + guarded(SECTION, "extras", _extras)
 
 
@@ -35,7 +35,7 @@ def _needed() -> Iterator[Item]:
 
 
 def requirements() -> list["Requirement"]:
-    """What the installed fss asks for, that of extras with a marker.
+    """The requirements of the installed fss; those of extras have a marker.
 
     Raises:
         PackageNotFoundError: fss runs from a folder and is not installed.
@@ -46,13 +46,15 @@ def requirements() -> list["Requirement"]:
 
 
 def required(wanted: "Requirement") -> list[Item]:
-    """One package that fss does not work without."""
+    """The item on one package that fss needs."""
     name = wanted.name
     module = MODULES.get(name, name.replace("-", "_"))
     again = "pip install --force-reinstall " + " ".join(TOGETHER if name in TOGETHER else [name])
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # not there, a library that does not load, two packages that do not fit, ...
+    except (
+        Exception
+    ) as error:  # a missing module, a library that does not load, two packages that do not fit, ...
         if isinstance(error, ModuleNotFoundError) and error.name == module:
             return [Item(SECTION, name, "missing", "not installed", f'pip install "{wanted}"')]
         return [Item(SECTION, name, "broken", f"cannot be imported: {reason(error)}", again)]

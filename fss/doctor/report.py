@@ -1,4 +1,4 @@
-"""What was found, as text for people and as JSON for reports of bugs."""
+"""The findings as text for people and as JSON for reports of bugs, and proposals for what to do next."""
 
 import json
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ Steps = list[tuple[str, str]]
 
 
 def examine(output: Path) -> list[Item]:
-    """Everything that is looked at; `output` is the folder for results."""
+    """The items of all checks; `output` is the folder for results."""
     return [*packages(), *machine(), *files(output)]
 
 
 def fatal(items: Sequence[Item]) -> list[str]:
-    """Names of what fss does not work without."""
+    """Names of things that are missing or broken and that fss needs."""
     return [item.name for item in items if item.state in FATAL]
 
 
 def next_steps(items: Sequence[Item]) -> Steps:
-    """What to do next, as pairs of command and purpose: only what works as things are."""
+    """Pairs of command and purpose that work as things are, or that mend what is broken."""
     broken = [item for item in items if item.state in FATAL]
     if broken:
         fixes = dict.fromkeys(item.fix for item in broken if item.fix)
@@ -53,7 +53,7 @@ def next_steps(items: Sequence[Item]) -> Steps:
 
 
 def as_text(items: Sequence[Item], steps: Steps) -> str:
-    """A line for each item, below its section, and the next steps."""
+    """Text with a line for each item, by section, and the next steps."""
     lines = [f"fss {fss.__version__}"]
     wide = max(len(item.name) for item in items)
     for section, group in groupby(items, key=lambda item: item.section):
@@ -66,7 +66,7 @@ def as_text(items: Sequence[Item], steps: Steps) -> str:
 
 
 def as_json(items: Sequence[Item], steps: Steps) -> str:
-    """The same for a report of a bug."""
+    """JSON with the same content, for a report of a bug."""
     content = {
         "fss": fss.__version__,
         "ok": not fatal(items),

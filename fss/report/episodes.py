@@ -1,4 +1,4 @@
-"""What every episode of a test came to: `episodes.csv` beside `result.json`, written and read."""
+"""Writes and reads `episodes.csv`, the file beside `result.json` that holds the counts of every episode."""
 
 import csv
 import io
@@ -36,12 +36,12 @@ class Scored:
 
     @property
     def iou(self) -> float:
-        """Percent; 0 where there was nothing to find and nothing was found."""
+        """IoU in percent; 0 if both query and prediction are empty."""
         return 100 * self.intersection / max(1, self.union)
 
 
 def episodes_text(episodes: Sequence[Scored]) -> str:
-    """A line an episode, with a column for each support.
+    """The text of `episodes.csv`: one line for each episode, one column for each support.
 
     The columns: run, number, class, query, support_1 to support_K, intersection, union, iou.
     """
@@ -57,7 +57,7 @@ def episodes_text(episodes: Sequence[Scored]) -> str:
 
 
 def read_episodes(path: Path) -> list[Scored]:
-    """What `episodes_text` wrote.
+    """The episodes that `episodes_text` wrote.
 
     Raises:
         UserError: no such file, or a line that is none of ours; names the line.
@@ -74,7 +74,7 @@ def _scored(line: dict[str, Any], path: Path, number: int) -> Scored:
         supports = tuple(v for k, v in line.items() if k is not None and k.startswith("support_"))
         run, place, inter, union = (int(line[k]) for k in ("run", "number", "intersection", "union"))
         texts = (line["class"], line["query"], *supports)
-        if None in line or None in texts:  # too many cells, too few
+        if None in line or None in texts:  # the line has too many cells, or too few
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} line {number} is no episode; test again, or take the file away") from None
@@ -82,7 +82,7 @@ def _scored(line: dict[str, Any], path: Path, number: int) -> Scored:
 
 
 def episodes_of(result: Result) -> tuple[list[Scored], str]:
-    """The episodes beside a result, or none and why: there is no file, or it is of another test.
+    """The episodes beside a result, or none and the reason: there is no file, or it belongs to another test.
 
     Raises:
         UserError: the file cannot be read.
@@ -109,13 +109,13 @@ def _sums(episodes: Sequence[Scored]) -> dict[str, tuple[int, int]]:
 
 
 def _counts(result: Result) -> dict[str, tuple[int, int]]:
-    """The same, as the result says it."""
+    """Intersection and union of each class, as the result tells them."""
     counts = result.modern["scores"].get("counts", {})
     return {name: (c["intersection"][1], c["union"][1]) for name, c in counts.items()}
 
 
 def class_intervals(episodes: Sequence[Scored]) -> dict[str, float]:
-    """Half the 95% interval over runs of each class's IoU, percent; absent where one run alone saw it."""
+    """Half the 95% interval over runs of each class's IoU, percent; none for a class of one run alone."""
     sums: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     for e in episodes:
         sums[e.class_name, e.run][0] += e.intersection

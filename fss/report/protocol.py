@@ -1,23 +1,23 @@
-"""A protocol's name and number: what a reader compares before the scores."""
+"""Names and numbers for protocols; scores may be compared if the numbers are equal."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What may differ inside one table: folds and shots are its columns and parts, and how a checkpoint was
-# chosen is a column. Plans must agree where fold and shots do.
+# Fields that may differ inside one table: folds are its columns, shots its parts, and the choice of the
+# checkpoint is a column. Plans must agree if fold and shots do.
 FREE = ("fold", "shots", "plan_sha256", "selection")
 
 
 def protocol_id(protocol: Mapping[str, Any]) -> str:
-    """Eight digits over all that one table must agree in; equal numbers, comparable scores."""
+    """A number of eight digits for all fields in which the results of one table must agree."""
     fixed = {k: v for k, v in protocol.items() if k not in FREE and v is not None}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def protocol_name(protocol: Mapping[str, Any]) -> str:
-    """The settings that most often make numbers incomparable, in a line, and the number of all of them."""
+    """One line with the settings that most often make scores incomparable, and with the protocol's number."""
     p = protocol
     folds = f"{p['folds']} {p.get('scheme', '')} folds"
     if p.get("fold") == -1:
@@ -46,7 +46,7 @@ _NOVEL = {
 
 
 def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Sequence[int]) -> str:
-    """The protocol in sentences, for a reader who was not there; `folds` and `shots`: those shown."""
+    """The protocol in whole sentences; `folds` and `shots` are those that are shown."""
     p, several = protocol, "s" if len(folds) > 1 else ""
     kept = f"one that fold{several} {listed(folds)} of {p['data']} ({p['folds']} {p.get('scheme', '')} folds)"
     kept += f" keep{'' if several else 's'} out of training"
@@ -80,6 +80,6 @@ def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Seq
 
 
 def listed(values: Sequence[object], last: str = "and") -> str:
-    """`0, 1 and 2`."""
+    """Values as a list in a sentence: `0, 1 and 2`."""
     texts = [str(v) for v in values]
     return f" {last} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))

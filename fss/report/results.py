@@ -1,4 +1,4 @@
-"""Result files made into rows that may stand in one table; what differs in protocol is refused."""
+"""Reads result files and makes rows of one table; results on different protocols are refused."""
 
 import json
 import re
@@ -34,19 +34,19 @@ class Result:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """All that must agree before two numbers may be compared."""
+        """The settings that must agree before two scores may be compared."""
         return dict(self.modern["protocol"])
 
     @property
     def checkpoint(self) -> str:
-        """What was tested: "best", "last", "file", "external" (not of this framework's training), or "" where
-        there is nothing to choose."""
+        """The checkpoint that was tested: "best", "last", "file", "external" (trained elsewhere), or ""
+        if there was nothing to choose from."""
         first = re.split(r"\W", str(self.protocol.get("selection", "")))[0]
         return {"a": "file"}.get(first, first if first in ("best", "last", "external") else "")
 
     @property
     def runs(self) -> list[float]:
-        """mIoU of every run, percent."""
+        """The mIoU of every run, percent."""
         return [float(run["miou"]) for run in self.modern["scores"]["runs"]]
 
 
@@ -67,8 +67,8 @@ class Row:
 
     Attributes:
         label: the head, with the options in which it differs from others of its kind.
-        checkpoint: "best", "last", "file", or "" where nothing is chosen.
-        trained: shots in training; None where nothing learns.
+        checkpoint: as of `Result.checkpoint`.
+        trained: shots in training; None if nothing was trained on episodes.
         tested: shots in testing.
         folds: fold -> mIoU.
         miou, fb_iou: over all folds; None unless every fold is there.
@@ -157,7 +157,7 @@ class _Shots(_Part):
 
 
 class _Content(_Part):
-    """What a table or page reads of a result; the rest is let through."""
+    """The fields that tables and pages read; other fields are not checked."""
 
     protocol: _Protocol
     scores: _Scores
@@ -241,7 +241,7 @@ def _difference(key: str, results: Sequence[Result], where: str = "") -> str:
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
-    """Heads by name, with the options and networks in which those of one name differ, and their tags."""
+    """Names of heads, with their tags and with the options and networks in which heads of one name differ."""
     options = [_options(r.modern) for r in results]
     labels = []
     for result, own in zip(results, options, strict=True):
@@ -253,12 +253,12 @@ def _labels(results: Sequence[Result]) -> list[str]:
 
 
 def _options(content: dict[str, Any]) -> dict[str, Any]:
-    """A head's type and options, those that came after the result at their defaults, and its network's."""
+    """A head's type, its options (newer ones at their defaults), and those of its network."""
     return {**_defaults(content["head"]["type"]), **content["head"], **network_of(content)}
 
 
 def _defaults(head: str) -> dict[str, Any]:
-    """The options of a head of the framework; {} for any other, which is not imported for a table's sake."""
+    """The default options of a head of the framework; {} for any other, which a table does not import."""
     if head not in HEADS:
         return {}
     parameters = signature(import_class("head", HEADS[head])[0]).parameters
@@ -266,7 +266,7 @@ def _defaults(head: str) -> dict[str, Any]:
 
 
 def _kin(key: str, own: dict[str, Any], every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of one head whose `key` may be compared; options of a part, those with that part."""
+    """Results in which `key` means the same: those of one head and, for an option of a part, of that part."""
     part, dot, _ = key.partition(".")
     same = {"type", f"{part}.type"} - {key} if dot else {"type"}
     return [o for o in every if all(o.get(k) == own.get(k) for k in same)]
@@ -292,7 +292,7 @@ def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: d
 
 @dataclass(frozen=True)
 class Comparison:
-    """Second less first on the same episodes, percent points; runs and classes in pairs."""
+    """Differences on the same episodes, second less first, in percent points."""
 
     miou: Number
     per_class: dict[str, float]

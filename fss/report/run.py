@@ -1,4 +1,4 @@
-"""`fss report`: results into a table or a page, or two of them compared in pairs."""
+"""`fss report`: makes a table or a page of results, or compares two of them in pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from fss.writing import write_text
 
 
 def run_report(paths: Sequence[Path], out: Path | None, compared: bool, pictures: int) -> None:
-    """A table of results, a page with at most `pictures` pictures, or the paired difference of two."""
+    """Write a table of results, a page with at most `pictures` pictures, or the paired difference of two."""
     kind = tables.format_of(out) if out else ".md"
     if pictures < 0:
         raise UserError(f"--pictures {pictures}: allowed are 0 and above")
     results = read_results(paths)
     if compared and len(results) != 2:
         raise UserError(f"--compare takes two results, got {len(results)}")
-    difference = compare(results[0], results[1]) if compared else None  # refuses what is no pair
+    difference = compare(results[0], results[1]) if compared else None  # raises if they are no pair
     if kind == tables.PAGE:
         text = report_page(results, pictures)
     elif difference:

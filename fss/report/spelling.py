@@ -1,20 +1,20 @@
-"""Results of every version in one spelling: today's. Nothing else in `fss.report` knows an older one."""
+"""Brings results of every version into today's spelling; nothing else in `fss.report` knows older ones."""
 
 from typing import Any
 
 Content = dict[str, Any]
-# Settings of the network that older results leave out, with what they meant before the setting existed.
+# Settings of the network that older results lack, with the value that every network had before them.
 _NETWORK: Content = {
     "network": "base", "backbone.stride": 8, "neck.align": True, "neck.stride": 8, "neck.gate": "conv",
 }  # fmt: skip
-# Settings that change no network (its training alone), or name files of one machine or fold.
+# Settings that do not tell networks apart, because they concern training alone or name files of one machine.
 _APART = ("backbone.weights", "neck.dropout", "neck.auxiliary")
-# Options that heads no longer have, with the value at which the head is the one of today.
+# Options that heads no longer have, with the value at which today's head does the same.
 _GONE = {"asgnet": {"tokens": "none"}}
 
 
 def one_spelling(content: Content) -> Content:
-    """A result's content as today's version would have written it; what is damaged is left as it is.
+    """A result's content as today's version would have written it; damaged parts are left as they are.
 
     A network is named as in the configuration: `config` holds "backbone" and "neck", each with a type and
     options, and "network": "base", "weights", or a file. `checkpoint` holds "backbone", "neck" and "head" in
@@ -32,10 +32,10 @@ def one_spelling(content: Content) -> Content:
 
 
 def network_of(content: Content) -> Content:
-    """What tells one network under a head from another, as dotted keys; of a content in today's spelling.
+    """The settings that tell networks under a head apart, by dotted keys; takes today's spelling.
 
-    The configuration is believed first; what it leaves open ("auto") is taken from the checkpoint. An
-    external model has one key alone: {"network": "external"}.
+    The configuration decides; the checkpoint tells what it leaves open ("auto"). An external model has one
+    key alone: {"network": "external"}.
     """
     config, told = content["config"], content.get("checkpoint") or {}
     if content.get("frozen_sha256") == "external" or "external" in told or _kind(config) == "external":
@@ -44,7 +44,7 @@ def network_of(content: Content) -> Content:
     for part in ("backbone", "neck"):
         for section in (told.get(part), config.get(part)):
             given = section if isinstance(section, dict) else {}
-            found |= {f"{part}.{k}": v for k, v in given.items() if v != "auto"}
+            found |= {f"{part}.{k}": v for k, v in given.items() if v not in ("auto", None)}
     if found["network"] == "weights":
         found = {k: v for k, v in found.items() if not k.startswith("neck.")}
     return {k: v for k, v in found.items() if k not in _APART}

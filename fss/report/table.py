@@ -1,4 +1,4 @@
-"""Results as text."""
+"""The scores of one test as text for the console."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from fss.report.protocol import protocol_name
 
 
 def console_table(result: dict[str, Any]) -> str:
-    """The scores of one test, class by class, with what makes them comparable."""
+    """The scores of one test, class by class, with the protocol that makes them comparable."""
     scores, protocol = result["scores"], result["protocol"]
     lines = [
         _title(result),
@@ -61,7 +61,7 @@ def _origin(result: dict[str, Any]) -> str:
 
 
 def one_line(result: dict[str, Any]) -> str:
-    """A second test beside one with a table: which checkpoint, and its scores."""
+    """The checkpoint and scores of a test in one line, for a second test of the same training."""
     scores, told = result["scores"], result["checkpoint"]
     interval = "" if scores["interval"] is None else f" +- {scores['interval']:.2f}"
     chosen = result["protocol"]["selection"].partition(" ")[0]

@@ -14,13 +14,13 @@ from fss.report.results import Comparison, Result, Row
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
-    """The table's first line; folds that no row has are left out."""
+    """The table's headings; folds that no row has are left out."""
     folds = [f"fold {f}" if f >= 0 else "all classes" for f in sorted({f for r in rows for f in r.folds})]
     return ["head", "checkpoint", "trained", "tested", *folds, "mean", "FB-IoU"]
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """The table's lines under `headings`."""
+    """The table's cells, line by line, in the order of `headings`."""
     folds = sorted({f for r in rows for f in r.folds})
     shots = lambda k: "" if k is None else f"{k}-shot"  # noqa: E731
     return [
@@ -34,7 +34,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
-    """What a reader must know of the numbers."""
+    """Remarks that a reader of the numbers needs."""
     p = results[0].protocol
     lines = [
         "mIoU in percent; ± is half the 95% interval over runs; equal episodes in every row of a column.",
@@ -54,7 +54,7 @@ def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
 
 
 def published(rows: Sequence[Row], results: Sequence[Result]) -> list[list[str]]:
-    """Lines of papers on the same data with the same shots, from published.yaml."""
+    """Published numbers on the same data with the same shots, from published.yaml."""
     shown = sorted({f for r in rows for f in r.folds})
     text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
     lines = []
@@ -78,18 +78,18 @@ def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
 
 
 def comma_separated(rows: Sequence[Row], results: Sequence[Result]) -> str:
-    """A table for a spreadsheet; notes and published numbers left out."""
+    """A table for a spreadsheet, without notes and published numbers."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([headings(rows), *cells(rows)])
     return out.getvalue()
 
 
 FORMATS = {".md": markdown, ".csv": comma_separated}
-PAGE = ".html"  # page.py's
+PAGE = ".html"  # written by page/page.py
 
 
 def format_of(path: Path) -> str:
-    """The format's suffix that a file's name asks for; `UserError` if it is none of them."""
+    """The suffix of a file's name, which chooses the format; `UserError` if there is no such format."""
     if path.suffix not in (*FORMATS, PAGE):
         raise UserError(f"--out {path}: allowed are names in {', '.join((*FORMATS, PAGE))}")
     return path.suffix

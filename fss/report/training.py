@@ -1,4 +1,4 @@
-"""The log of a training, read back: what a learning curve is drawn from."""
+"""Reads the log of a training, from which learning curves are drawn."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeGuard
 from fss.errors import UserError
 from fss.report.results import Result
 
-_VAST = 1e15  # a number from here on, or one that is none, says nothing in a curve
-_MOST = 60  # points of a curve: more would be noise
+_VAST = 1e15  # larger numbers, and those that are not finite, are left out of curves
+_MOST = 60  # points of a curve, because more would be noise
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Stretch(NamedTuple):
 
 
 def log_of(result: Result) -> Path | None:
-    """The log of the training that a result is of: beside it, or above the test's folder."""
+    """The log of the training behind a result: beside the result, or in the folder above."""
     folder = result.path.resolve().parent
     return next((p for f in (folder, folder.parent) if (p := f / "log.jsonl").is_file()), None)
 
 
 def read_log(path: Path) -> Training:
-    """Losses and validations of a `log.jsonl`; what is not finite or not whole is skipped.
+    """Losses and validations of a `log.jsonl`; lines that are damaged or not finite are skipped.
 
     Raises:
         UserError: the file cannot be read.
@@ -53,7 +53,7 @@ def read_log(path: Path) -> Training:
 
 
 def is_step(value: object) -> TypeGuard[int]:
-    """Whether this is a step's number, and not what a damaged file holds in its place."""
+    """Whether `value` can be the number of a step; damaged files hold other things in its place."""
     return isinstance(value, int) and 0 <= value < 2**53
 
 

@@ -1,4 +1,4 @@
-"""What a page's drawn parts show: bars of classes, learning curves, pairs of episodes, the gallery.
+"""Values for the drawn parts of a page: bars of classes, learning curves, pairs of episodes, the gallery.
 
 Each function returns the values of one section of `page.html`, which alone knows HTML.
 """
@@ -20,13 +20,13 @@ View = dict[str, Any]
 
 @dataclass(frozen=True)
 class Shown:
-    """One result with what lies around it.
+    """One result with the files that lie around it.
 
     Attributes:
-        row: index of the table's row, which gives the colour.
-        title: the row's.
-        episodes: empty where they are not known; `why` then says so.
-        pictures: those that fit the result; `old` others do not.
+        row: index in the table, which gives the colour.
+        title: the name of that row.
+        episodes: empty if they are not known; `why` is the reason.
+        pictures: those that fit the result; `old` counts the others.
     """
 
     row: int
@@ -39,7 +39,7 @@ class Shown:
 
     @property
     def fold(self) -> int:
-        """-1 for every class."""
+        """The fold; -1 for every class."""
         return int(self.result.protocol["fold"])
 
     @property
@@ -54,12 +54,12 @@ class Shown:
 
 
 def fold_name(fold: int) -> str:
-    """As in the table."""
+    """A fold as the table calls it."""
     return f"fold {fold}" if fold >= 0 else "all classes"
 
 
 def named(some: Sequence[Shown], every: Sequence[Shown]) -> str:
-    """Results by title, with their folds where there are several: `cwt (fold 0, fold 1)`."""
+    """Results by title, with their folds if there are several: `cwt (fold 0, fold 1)`."""
     if len(some) == len(every) > 1:
         return "any of these results"
     several = len({s.fold for s in every}) > 1
@@ -70,7 +70,7 @@ def named(some: Sequence[Shown], every: Sequence[Shown]) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """With a plus or a true minus."""
+    """A number with a plus or a true minus."""
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -103,7 +103,7 @@ def _class_line(one: Shown, name: str, half: float | None) -> View:
 
 
 def curves_part(shown: Sequence[Shown]) -> View:
-    """The training behind each result; results of one training share its curve."""
+    """The curve of the training behind each result; results of one training share it."""
     logs: dict[Path, list[Shown]] = {}
     for one in shown:
         if log := log_of(one.result):
@@ -201,7 +201,7 @@ def gallery_part(shown: Sequence[Shown], most: int) -> View:
 
 
 def _about_pictures(shown: Sequence[Shown], every: Sequence[Card], chosen: Sequence[Card]) -> list[str]:
-    """How many pictures of how many are shown, and what they show."""
+    """Remarks on how many pictures are shown, and on what they show."""
     there, taken = (sum(len(c.pictures) for c in part) for part in (every, chosen))
     remarks = []
     if taken:

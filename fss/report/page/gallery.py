@@ -1,4 +1,4 @@
-"""Pictures of episodes for a page: found, matched, chosen, and made small enough to be carried along."""
+"""Finds pictures of episodes for a page, matches them with results, chooses some and makes them small."""
 
 import base64
 import re
@@ -14,13 +14,13 @@ from fss.errors import UserError
 from fss.report.episodes import Scored
 from fss.report.results import Result
 
-_NAME = re.compile(r"run(\d+)_(\d+)_(.*)_iou(\d+\.\d)")  # what EpisodePictures writes
-_WIDTH, _HEIGHT, _QUALITY = 960, 160, 80  # at most, pixels; of JPEG
+_NAME = re.compile(r"run(\d+)_(\d+)_(.*)_iou(\d+\.\d)")  # names that EpisodePictures gives
+_WIDTH, _HEIGHT, _QUALITY = 960, 160, 80  # pixels at most; of the JPEG
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One episode as a head answered it; `iou` in percent, `query` empty where it is not known."""
+    """One episode as a head answered it; `iou` in percent, `query` is empty if it is not known."""
 
     path: Path
     run: int
@@ -40,20 +40,20 @@ class Card:
 
     @property
     def some(self) -> Picture:
-        """Any of them, for what they have in common."""
+        """Any of the pictures, for the facts that all share."""
         return self.pictures[0][1]
 
     @property
     def iou(self) -> float:
-        """The mean over heads, percent."""
+        """The mean IoU over heads, percent."""
         return mean(p.iou for _, p in self.pictures)
 
 
 def find_pictures(result: Result, episodes: Sequence[Scored]) -> tuple[list[Picture], int]:
-    """The pictures beside a result, and how many were left out: those of an earlier test.
+    """The pictures beside a result, and the number of those left out because they belong to an earlier test.
 
     Args:
-        episodes: of the result, where known: they tell the classes' whole names, and which pictures are old.
+        episodes: of the result, if known; they tell the whole names of classes, and which pictures are old.
     """
     known = {(e.run, e.number): e for e in episodes}
     found, old = [], 0
@@ -75,7 +75,7 @@ def cards(sets: Iterable[tuple[int, Result, Sequence[Picture]]]) -> list[Card]:
     """Pictures (index of the row, result, its pictures) put together by episode, worst first."""
     together: dict[tuple[int, int, int, int], list[tuple[int, Picture]]] = {}
     for row, result, pictures in sets:
-        p = result.protocol  # equal fold and shots, equal plan: a table holds nothing else
+        p = result.protocol  # results with equal fold and shots have one plan in a table
         for picture in pictures:
             key = (p["fold"], p["shots"], picture.run, picture.number)
             together.setdefault(key, []).append((row, picture))
@@ -84,7 +84,7 @@ def cards(sets: Iterable[tuple[int, Result, Sequence[Picture]]]) -> list[Card]:
 
 
 def choose(every: Sequence[Card], most: int) -> list[Card]:
-    """Evenly from first to last, at most `most` pictures; at least one card, unless `most` is 0."""
+    """Cards evenly from first to last with at most `most` pictures; one card at least, unless it is 0."""
     if not every or most < 1:
         return []
     count = min(len(every), max(1, most // max(len(c.pictures) for c in every)))

@@ -1,7 +1,7 @@
-"""One page on one or many results, which opens from disk and asks nothing of any network.
+"""Makes one page of one or many results, which opens from disk without any network.
 
-This file and figures.py gather what is shown; `page.html`, a template of Jinja2, says how. Whatever the
-template is given is escaped, but for the plots of svg.py.
+This file and figures.py gather the values; `page.html`, a template of Jinja2, lays them out. The template
+escapes every value but the plots of svg.py.
 """
 
 import json
@@ -27,7 +27,7 @@ from fss.report.protocol import listed, protocol_id, protocol_words
 from fss.report.results import Number, Result, Row, make_rows
 from fss.report.tables import cells, headings, notes, published
 
-_TILES = 4  # rows at most whose score stands in large figures
+_TILES = 4  # scores stand in large figures if there are no more rows
 
 
 def report_page(results: Sequence[Result], pictures: int = 60) -> str:
@@ -49,18 +49,21 @@ def report_page(results: Sequence[Result], pictures: int = 60) -> str:
     if len(results) == 2 and len({r.protocol["plan_sha256"] for r in results}) == 1:
         first, second = sorted(shown, key=lambda s: results.index(s.result))
         pair = pair_part(first, second)
-    page = _template().render(
-        title=_title(results),
-        tiles=[tile for i, row in enumerate(rows) if len(rows) <= _TILES and (tile := _tile(i, row, shown))],
-        results=_results(rows, results, shown),
-        protocol=_protocol(results),
-        pair=pair,
-        classes=classes_part(shown),
-        training=curves_part(shown),
-        episodes=gallery_part(shown, pictures),
-        origins=[(s.row, s.title, _origin(s)) for s in shown],
+    return str(
+        _template().render(
+            title=_title(results),
+            tiles=[
+                tile for i, row in enumerate(rows) if len(rows) <= _TILES and (tile := _tile(i, row, shown))
+            ],
+            results=_results(rows, results, shown),
+            protocol=_protocol(results),
+            pair=pair,
+            classes=classes_part(shown),
+            training=curves_part(shown),
+            episodes=gallery_part(shown, pictures),
+            origins=[(s.row, s.title, _origin(s)) for s in shown],
+        )
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # names of files may hold what UTF-8 has not
 
 
 def _template() -> Any:
@@ -79,7 +82,7 @@ def _shown(row: int, title: str, result: Result) -> Shown:
 
 
 def _titles(rows: Sequence[Row]) -> list[str]:
-    """Rows by name, with checkpoint and shots where those tell them apart."""
+    """Names of rows, with checkpoint and shots if those tell them apart."""
     named = []
     for row in rows:
         kin = [r for r in rows if r.label == row.label]
@@ -102,7 +105,7 @@ def _title(results: Sequence[Result]) -> str:
 
 
 def _tile(index: int, row: Row, shown: Sequence[Shown]) -> View | None:
-    """A row's score: over all folds, or of the only one."""
+    """A row's score in large figures, over all folds or of the only one; None if folds are missing."""
     only = next(iter(row.folds.values())) if len(row.folds) == 1 else None
     number = row.miou or only
     if number is None:
@@ -122,7 +125,7 @@ def _over(row: Row) -> str:
 
 
 def _results(rows: Sequence[Row], results: Sequence[Result], shown: Sequence[Shown]) -> View:
-    """The table without columns that are empty, and what a reader must know of it."""
+    """The table without empty columns, and remarks on it."""
     own, others, heads = cells(rows), published(rows, results), headings(rows)
     kept = [i for i in range(len(heads)) if any(line[i] for line in [*own, *others])]
     return {
@@ -134,7 +137,7 @@ def _results(rows: Sequence[Row], results: Sequence[Result], shown: Sequence[Sho
 
 
 def _remarks(one: Shown) -> list[str]:
-    """What a result says beside its scores: episodes out of the ordinary, classes not seen, supports."""
+    """Remarks of a result: episodes out of the ordinary, classes not seen, supports."""
     scores, told = one.result.modern["scores"], one.result.modern.get("supports")
     said = [
         f"{count} episodes: {note.replace('_', ' ')}"
@@ -152,7 +155,7 @@ def _remarks(one: Shown) -> list[str]:
 
 
 def _protocol(results: Sequence[Result]) -> View:
-    """In words, and field by field."""
+    """The protocol in words, and field by field."""
     folds = sorted({r.protocol["fold"] for r in results})
     shots = sorted({r.protocol["shots"] for r in results})
     keys = list(dict.fromkeys(k for r in results for k in r.protocol))
@@ -164,7 +167,7 @@ def _protocol(results: Sequence[Result]) -> View:
 
 
 def _values(results: Sequence[Result], key: str) -> str:
-    """A field's value or, of the few that may differ, all of them."""
+    """A field's value or, if results may differ in it, all values."""
     return "; ".join(dict.fromkeys(_text(r.protocol.get(key)) for r in results))
 
 
@@ -173,7 +176,7 @@ def _text(value: Any) -> str:
 
 
 def _origin(one: Shown) -> list[str]:
-    """Which checkpoint, network, versions and machine a number comes from; after fold and mIoU."""
+    """Fold and mIoU of a result, then checkpoint, network, versions, machine and file."""
     content = one.result.modern
     told, made = content.get("checkpoint", {}), content.get("environment", {})
     steps = "" if told.get("steps") is None else f"step {told['steps']}"

@@ -1,4 +1,4 @@
-"""Bars, learning curves and scatter plots as SVG. Colours are the page's: classes c0 to c7, grid, text."""
+"""Draws bars, learning curves and scatter plots as SVG, in the colours of the page's style (c0 to c7)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ from markupsafe import Markup
 
 from fss.report.training import Stretch
 
-COLOURS = 8  # that the page's style names
+COLOURS = 8  # number of colours in the page's style
 _LEFT, _RIGHT, _TOP, _BETWEEN, _BOTTOM = 38, 8, 20, 34, 34  # margins around and between plots, pixels
 
 
 def colour(index: int) -> str:
-    """The class that gives a row's marks their colour."""
+    """The CSS class that colours a row's marks."""
     return f"c{index % COLOURS}"
 
 
@@ -28,7 +28,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def bar(value: float, half: float | None, index: int) -> Markup:
-    """A percentage as a bar as wide as its cell, with its interval; the number belongs beside it."""
+    """A bar for a percentage, as wide as its cell at 100, with its interval; the number belongs beside it."""
     marks = [_mark("line", "grid", x1=f"{x}%", x2=f"{x}%", y1=0, y2=16) for x in (25, 50, 75)]
     marks.append(_mark("rect", width=_percent(value), y=2, height=12, rx=2))
     if half is not None:
@@ -53,7 +53,7 @@ def _mark(
 
 
 def _text(picture: Element) -> Markup:
-    """A whole picture as text that a page takes as it is: ElementTree has escaped what it holds."""
+    """A picture as text that a template does not escape again, because ElementTree has."""
     return Markup(tostring(picture, "unicode", short_empty_elements=False))
 
 
@@ -73,18 +73,18 @@ class Frame:
     ys: tuple[float, float]
 
     def x(self, value: float) -> float:
-        """Pixels from the left."""
+        """Place of a value, pixels from the left."""
         low, high = self.xs
         return round(self.left + self.width * (value - low) / (high - low or 1), 1)
 
     def y(self, value: float) -> float:
-        """Pixels from the top; what lies outside is drawn on the edge."""
+        """Place of a value, pixels from the top; values outside the range lie on the edge."""
         low, high = self.ys
         share = (min(max(value, low), high) - low) / (high - low or 1)
         return round(self.top + self.height * (1 - share), 1)
 
     def line(self, points: Iterable[tuple[float, float]], kind: str = "line") -> Element:
-        """Points joined."""
+        """A line through points."""
         return _mark("polyline", kind, points=" ".join(f"{self.x(x)},{self.y(y)}" for x, y in points))
 
     def rows(self, most: int = 4) -> list[Element]:
@@ -118,7 +118,7 @@ def curves(
     place, drawn = _TOP, list[Element]()
     frame = Frame(_LEFT, place, width - _LEFT - _RIGHT, height, xs, (0, 1))
     if losses:
-        # A first loss may be far above the rest: the axis ends where the means do, the band on its edge.
+        # The axis ends with the means, because a first loss may be far above the rest.
         frame = Frame(_LEFT, place, frame.width, height, xs, _range([s.mean for s in losses]))
         around = [(s.step, s.high) for s in losses] + [(s.step, s.low) for s in reversed(losses)]
         mean = frame.line([(s.step, s.mean) for s in losses])
@@ -148,7 +148,7 @@ def _named(frame: Frame, text: str) -> Element:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """From 0, or a tenth below values that stay far from it, to a little above the highest."""
+    """The range of an axis: from 0, or from a tenth below values far from 0, to a tenth above them."""
     low, high = min(values), max(values)
     room = (high - low or 1) * 0.1
     return (0.0 if low - 2 * (high - low) < 0 else low - room), high + room
@@ -156,7 +156,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a scatter plot, both numbers in percent, and what is shown where the mouse rests."""
+    """A point of a scatter plot, both numbers in percent; `title` shows while the mouse rests on it."""
 
     x: float
     y: float
@@ -164,7 +164,7 @@ class Dot:
 
 
 def scatter(dots: Sequence[Dot], names: tuple[str, str], colours: tuple[int, int], title: str) -> Markup:
-    """Each dot's second number over its first, 0 to 100; above the diagonal in the second one's colour."""
+    """A plot of each dot's second number over its first, 0 to 100, in the colour of the higher one."""
     side, out = 400, (0.0, 100.0)
     frame = Frame(48, 10, side, side, out, out)
     grid = [_mark("line", "grid", x1=frame.x(v), x2=frame.x(v), y1=10, y2=10 + side) for v in ticks(*out)]

@@ -143,14 +143,6 @@ def test_a_measured_result_alone(tmp_path):
     assert "5 runs of 200 episodes, seed 2021" in page.part("protocol")
 
 
-def test_names_that_are_no_unicode_do_not_stop_the_page(tmp_path):
-    path = make_result(tmp_path)
-    content = json.loads(path.read_text())
-    content["head"]["type"] = "od\udcffd"
-    path.write_text(json.dumps(content))
-    assert "od?d" in report_page(read_results([path]))
-
-
 def test_command_line(pair, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert main(["report", *map(str, pair), "--out", str(out), "--pictures", "4"]) == 0
