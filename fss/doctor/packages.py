@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 SECTION = "packages"
 # Modules whose names differ from those of their packages.
 MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
-# Packages that others need are checked first, so that the first broken line is the cause.
-FIRST = ("numpy", "pillow", "torch")
 TOGETHER = ("torch", "torchvision")  # are reinstalled together, because their versions must fit
 
 
@@ -24,14 +22,9 @@ def packages() -> list[Item]:
 
 
 def _needed() -> Iterator[Item]:
-    try:
-        asked = [wanted for wanted in requirements() if wanted.marker is None]
-    except metadata.PackageNotFoundError:
-        text = "a checkout that is not installed does not tell what it needs"
-        yield Item(SECTION, "fss", "warning", text, "pip install -e .")
-        return
-    for wanted in sorted(asked, key=lambda r: FIRST.index(r.name) if r.name in FIRST else len(FIRST)):
-        yield from guarded(SECTION, wanted.name, required, wanted)
+    for wanted in requirements():
+        if wanted.marker is None:
+            yield from guarded(SECTION, wanted.name, required, wanted)
 
 
 def requirements() -> list["Requirement"]:

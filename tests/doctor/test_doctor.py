@@ -126,12 +126,12 @@ def test_extras_are_those_of_the_installation(monkeypatch):
     assert demo.detail.startswith("numpy ")
 
 
-def test_a_checkout_that_is_not_installed(monkeypatch):
+def test_a_check_that_fails_is_an_item(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(packages.metadata, "requires", missing)
-    assert next(packages._needed()).fix == "pip install -e ."
+    monkeypatch.setattr(packages.metadata, "requires", missing)  # a checkout that is not installed
+    assert {item.state for item in packages.packages()} == {"warning"}
 
 
 @pytest.mark.parametrize(("quota", "usable"), [("max 100000", 8), ("150000 100000", 2), ("900000 9000", 8)])
