@@ -17,7 +17,7 @@ from fss.heads import HEADS
 from fss.metrics import interval95
 from fss.parts import import_class
 from fss.report.protocol import FREE
-from fss.report.spelling import network_of, one_spelling
+from fss.report.versions import network_of, one_spelling
 
 
 @dataclass(frozen=True)

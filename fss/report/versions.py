@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fss.spelling import modern
+
 Content = dict[str, Any]
 # Settings of the network that older results lack, with the value that every network had before them.
 _NETWORK: Content = {
@@ -57,44 +59,22 @@ def _kind(config: Content) -> str:
 
 
 def _config(config: Content) -> Content:
-    backbone, neck = config.get("backbone"), config.get("neck")
-    if isinstance(backbone, dict):
-        base, first = backbone.get("base"), backbone.get("stage1", True)
-        config.setdefault("network", base or ("base" if first else "weights"))
-        config["backbone"] = _backbone(backbone)
-    if isinstance(neck, dict):
-        config["neck"] = _neck(neck)
-    return config
+    try:
+        return modern(config)
+    except (AttributeError, TypeError, ValueError):  # a damaged file can hold anything
+        return config
 
 
 def _checkpoint(told: Content) -> Content:
-    loose: Content = {k: told.pop(k) for k in ("layers", "stem", "stride", "vit_size") if k in told}
-    if loose:
-        told["backbone"] = _backbone(loose)
-    if isinstance(told.get("neck"), dict):
-        told["neck"] = _neck(told["neck"])
+    loose = {k: told.pop(k) for k in ("layers", "stem", "stride", "vit_size") if k in told}
+    told |= _config({"neck": told["neck"]}) if "neck" in told else {}
+    told |= _config({"backbone": loose}) if loose else {}
     if isinstance(told.get("head"), str):
         options = told.pop("head_options", {})
         told["head"] = _head({"type": told["head"], **(options if isinstance(options, dict) else {})})
     if isinstance(told.get("base"), dict):
         told["base"] = _checkpoint(dict(told["base"]))
     return told
-
-
-def _backbone(old: Content) -> Content:
-    """{"layers": 50, "stage1": true, "base": null, "vit": "none", ...} -> {"type": "resnet50", ...}."""
-    new = {k: v for k, v in old.items() if k not in ("layers", "stage1", "base", "vit", "vit_size")}
-    if "layers" in old:
-        new = {"type": f"resnet{old['layers']}", **new}
-    beside = old.get("vit", "vit_b_16" if "vit_size" in old else "none")  # checkpoints tell the size alone
-    return new if beside == "none" else {**new, "vit": "vit_b_16"}
-
-
-def _neck(old: Content) -> Content:
-    """{"type": T, "options": {"x": 1}, ...} -> {"type": T, "x": 1, ...}."""
-    new = {k: v for k, v in old.items() if k != "options"}
-    options = old.get("options")
-    return {**new, **options} if isinstance(options, dict) else new
 
 
 def _head(old: Content) -> Content:

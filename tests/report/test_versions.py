@@ -7,7 +7,7 @@ import pytest
 
 from fss.errors import UserError
 from fss.report.results import Result, make_rows, read_results
-from fss.report.spelling import network_of, one_spelling
+from fss.report.versions import network_of, one_spelling
 
 MEASURED = sorted((Path(__file__).parent.parent.parent / "docs/results").glob("*.json"))
 EARLY = next(p for p in MEASURED if p.name == "shapes_fold0_random_transformer.json")
@@ -95,7 +95,7 @@ def test_one_network_is_one_row_in_both_spellings():
         (changed(NEW, "backbone", type="timm:vit_tiny"), "backbone.type=timm:vit_tiny"),
         (changed(OLD, "backbone", stride=32), "backbone.stride=32"),
         (changed(OLD, "backbone", stem="plain"), "backbone.stem=plain"),
-        (changed(OLD, "backbone", vit="auto"), "backbone.vit=vit_b_16"),
+        (changed(OLD, "backbone", vit="auto"), "backbone.vit_size=224"),
         (changed(OLD, "backbone", stage1=False), "network=weights"),
         (changed(OLD, "backbone", base="some/base.pt"), "network=file"),
         ({**NEW, "config": {**NEW["config"], "network": "weights"}}, "network=weights"),
