@@ -142,6 +142,6 @@ def test_damaged_sections_are_left_for_the_reader_to_refuse():
         assert one_spelling({"config": junk, "checkpoint": junk, "head": junk}) == {
             "config": junk, "checkpoint": junk, "head": junk
         }  # fmt: skip
-        sections = {"backbone": junk, "neck": junk, "head": junk}
+        sections = {"backbone": {"type": junk}, "neck": {"options": junk}, "head": junk}
         content = one_spelling({"config": sections, "checkpoint": sections})
         assert isinstance(network_of(content), dict)
