@@ -48,15 +48,15 @@ def _loader(found: type[Backbone], weights: str) -> Any:
 
 def weights_there() -> list[tuple[str, str]]:
     """Each name of `BACKBONES`, and where the weights lie that "auto" takes; "" if there are none."""
-    from fss.backbones.efficientnet import installed
+    from fss.backbones.efficientnet import packaged
     from fss.backbones.weights import find_weights
 
     found = []
     for name in BACKBONES:
         layers = name.removeprefix("resnet")
         try:
-            where = find_weights("auto", int(layers), "auto") if layers.isdigit() else installed()
+            where = find_weights("auto", int(layers), "auto") if layers.isdigit() else packaged()
         except UserError:
-            where = ""
-        found.append((name, str(where)))
+            where = None
+        found.append((name, str(where or "")))
     return found
