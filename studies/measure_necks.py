@@ -206,14 +206,14 @@ def described(plan: Plan, data: str, some: dict[str, Any]) -> Iterator[str]:
     s = some["settings"]
     stem = "random weights" if not plan.start else f"one backbone, {plan.start} steps of ppm on shapes before"
     set_name = data if data == "shapes" else f"{data} ({Path(str(plan.root)).name})"
-    strides = "4, 8, 8, 8" if s["backbone"]["stride"] == 8 else "4, 8, 16, 32"
+    strides = "4, 8, 8, 8" if s["backbone"].get("stride", 8) == 8 else "4, 8, 16, 32"
     yield (
-        f"**{set_name}**, fold {s['data']['fold']}: ResNet-{s['backbone']['layers']}, stages of stride "
+        f"**{set_name}**, fold {s['data']['fold']}: {s['backbone']['type']}, stages of stride "
         f"{strides}; {s['neck']['channels']} channels; from {stem}; {some['steps']} steps of "
         f"{s['pretrain']['batch']} crops of {s['pretrain']['crop']} px, tested at {s['data']['size']} px. "
-        f"Novel classes: {some['protocol']}; heads get maps of stride {s['neck']['stride']}. Mean and 95% "
-        f"interval over seeds. Times: {torch.get_num_threads()} thread(s), {platform.machine()}, batch 1, "
-        f"median of {ROUNDS} in turn."
+        f"Novel classes: {some['protocol']}; heads get maps of stride {s['neck'].get('stride', 8)}. Mean "
+        f"and 95% interval over seeds. Times: {torch.get_num_threads()} thread(s), {platform.machine()}, "
+        f"batch 1, median of {ROUNDS} in turn."
     )
     yield ""
 

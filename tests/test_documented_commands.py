@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import shlex
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,18 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fss import cli
+from fss.backbones import BACKBONES
 from fss.cli.common import settings_and_paths
 from fss.config import Config
 from fss.errors import UserError
-from fss.heads import HEADS, head_options
+from fss.heads import HEADS
+from fss.heads import KIND as HEAD_KIND
+from fss.necks import NECKS
+from fss.parts import import_class
 from fss.recipes import load_config
 from tests.documented import ROOT, Command, documented, in_header, in_page, pages, spans
 
+PARTS = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 FOLDERS = ("configs/", "examples/", "scripts/", "studies/", "tests/", "fss/")
 # Programs that are none of ours: known to exist, their arguments are their own affair.
 OTHERS = ("cat", "cd", "cp", "git", "ls", "mkdir", "ssh", "tensorboard", "uname", "which")
@@ -112,7 +118,7 @@ def _configured(options: argparse.Namespace, settings: list[str]) -> list[str]:
     recipes = getattr(options, "config", None) or []
     try:
         made = load_config(data, head, given + settings, recipes if isinstance(recipes, list) else [])
-        head_options(made.head.type, made.head.options)
+        HEAD_KIND.options(made.head.type, made.head.options)
     except UserError as error:
         return [str(error)]
     return []
@@ -129,9 +135,13 @@ def setting_problems(text: str) -> list[str]:
     key, equals, value = text.partition("=")
     section, _, name = key.partition(".")
     model = _section(section)
-    if section == "head" and name != "type":
-        takers = [head for head in HEADS if name in _head_keys(head)]
-        return [] if takers else [f"no head takes {name}"]
+    if section in PARTS and name not in model.model_fields:
+        found = (import_class(section, path)[0] for path in PARTS[section].values())
+        return (
+            []
+            if any(name in signature(part).parameters for part in found)
+            else [f"no {section} takes {name}"]
+        )
     if name not in model.model_fields:
         return [f"{section} has no {name}"]
     if not equals or not value or re.search(r"[A-Z|]|\.\.\.", value):
@@ -145,14 +155,6 @@ def setting_problems(text: str) -> list[str]:
     except ValidationError as error:
         return [f"{text}: {error.errors()[0]['msg']}"]
     return []
-
-
-def _head_keys(head: str) -> list[str]:
-    from inspect import signature
-
-    from fss.heads import find_head
-
-    return list(signature(find_head(head)).parameters)
 
 
 def is_setting(text: str) -> bool:

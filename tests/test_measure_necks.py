@@ -36,7 +36,7 @@ def test_what_is_measured_is_kept_and_tabled(script, tmp_path, monkeypatch):
         script.measure(plan._replace(settings=[*QUICK, "test.episodes=5"]), runs[0], "random")
     lines = list(script.table(plan, found))
     assert lines[0].startswith(
-        "**folder (photos)**, fold 0: ResNet-18, stages of stride 4, 8, 8, 8; 16 channels;"
+        "**folder (photos)**, fold 0: resnet18, stages of stride 4, 8, 8, 8; 16 channels;"
     )
     row = next(line for line in lines if line.startswith("| sfnet |"))
     assert f"| sfnet | {found[runs[0]]['base']:.1f} | {found[runs[0]]['boundary']:.1f} |" in row

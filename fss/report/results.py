@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from inspect import signature
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -15,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fss.errors import UserError
 from fss.heads import HEADS
 from fss.metrics import interval95
-from fss.parts import import_class
 from fss.report.protocol import FREE
-from fss.report.versions import network_of, one_spelling
+from fss.report.versions import defaults_of, network_of, one_spelling
 
 
 @dataclass(frozen=True)
@@ -254,15 +252,7 @@ def _labels(results: Sequence[Result]) -> list[str]:
 
 def _options(content: dict[str, Any]) -> dict[str, Any]:
     """A head's type, its options (newer ones at their defaults), and those of its network."""
-    return {**_defaults(content["head"]["type"]), **content["head"], **network_of(content)}
-
-
-def _defaults(head: str) -> dict[str, Any]:
-    """The default options of a head of the framework; {} for any other, which a table does not import."""
-    if head not in HEADS:
-        return {}
-    parameters = signature(import_class("head", HEADS[head])[0]).parameters
-    return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+    return {**defaults_of(content["head"], HEADS), **content["head"], **network_of(content)}
 
 
 def _kin(key: str, own: dict[str, Any], every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,12 @@
 """Brings results of every version into today's spelling; nothing else in `fss.report` knows older ones."""
 
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
+from fss.backbones import BACKBONES
+from fss.necks import NECKS
+from fss.parts import import_class
 from fss.spelling import modern
 
 Content = dict[str, Any]
@@ -43,13 +48,27 @@ def network_of(content: Content) -> Content:
     if content.get("frozen_sha256") == "external" or "external" in told or _kind(config) == "external":
         return {"network": "external"}
     found = {**_NETWORK, "network": _kind(config)}
-    for part in ("backbone", "neck"):
-        for section in (told.get(part), config.get(part)):
+    for part, table in (("backbone", BACKBONES), ("neck", NECKS)):
+        for section in (defaults_of(config.get(part), table), told.get(part), config.get(part)):
             given = section if isinstance(section, dict) else {}
             found |= {f"{part}.{k}": v for k, v in given.items() if v not in ("auto", None)}
     if found["network"] == "weights":
         found = {k: v for k, v in found.items() if not k.startswith("neck.")}
     return {k: v for k, v in found.items() if k not in _APART}
+
+
+def defaults_of(part: Any, table: Mapping[str, str]) -> Content:
+    """The default options of a backbone, neck or head of `table`; {} for others, which are not imported.
+
+    Args:
+        part: its section, {"type": name, ...}.
+        table: name -> import path, such as `HEADS`.
+    """
+    name = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(name, str) or name not in table:
+        return {}
+    parameters = signature(import_class("part", table[name])[0]).parameters
+    return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
 
 
 def _kind(config: Content) -> str:

@@ -79,6 +79,7 @@ def test_both_spellings_become_one():
     network = {
         "network": "base", "backbone.type": "resnet50", "backbone.stem": "deep", "backbone.stride": 8,
         "neck.type": "ppm", "neck.channels": 256, "neck.align": True, "neck.stride": 8, "neck.gate": "conv",
+        "neck.bins": (1, 2, 3, 6),
     }  # fmt: skip
     assert network_of(old) == network_of(new) == network
 
@@ -108,6 +109,14 @@ def test_other_networks_are_other_rows(other, label):
     for same in (OLD, NEW):
         labels = {row.label for row in make_rows([result(same), result(other)])}
         assert f"cwt {label}" in labels and len(labels) == 2
+
+
+def test_options_that_are_not_said_are_at_their_defaults():
+    said = changed(OLD, "neck", channels=512)
+    silent = {"backbone": {"type": "resnet50", "weights": "random"}, "neck": {"type": "ppm"}}
+    rows = make_rows([result(said), result({"config": {"network": "base", **silent}}, fold=1)])
+    labels = {row.label for row in rows}
+    assert not any("channels" in label or "stride" in label for label in labels)
 
 
 def test_options_are_compared_among_those_of_one_backbone():
