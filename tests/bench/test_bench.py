@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.engine.test_devices import DEVICES
+from tests.testing.test_devices import DEVICES
 
 from fss.bench import plain
 from fss.bench.cases import Setting, build, disc, episode, loading
