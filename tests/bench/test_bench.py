@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from fss.bench import plain
 from fss.bench.cases import Setting, build, disc, episode, loading
 from fss.bench.run import CASES
