@@ -160,8 +160,8 @@ class Everything(Groups):
 
 
 EVERY = (
-    CutAtStage4, CutBlock, CutImage, BaseLogits, Photo, BaseClass, Unlike, Blocks, NeckSum, Groups, AsksNetwork,
-    Everything,
+    CutAtStage4, CutBlock, CutImage, BaseLogits, Photo, BaseClass, Unlike, Blocks, NeckSum, Groups,
+    AsksNetwork, Everything,
 )  # fmt: skip
 
 
