@@ -128,8 +128,8 @@ def test_trees_of_today_stay_as_they_are():
 
 @pytest.mark.parametrize("value", [5, "x", None, [1], {"a": 1}, True, 1.5])
 @pytest.mark.parametrize(
-    "key", ["backbone.type", "backbone.layers", "backbone.stage1", "backbone.base", "backbone.vit", "backbone",
-            "neck.type", "neck.options", "neck.align", "neck", "pseudo.layers", "pseudo"]
+    "key", ["backbone.type", "backbone.layers", "backbone.stage1", "backbone.base", "backbone.vit",
+            "backbone", "neck.type", "neck.options", "neck.align", "neck", "pseudo.layers", "pseudo"]
 )  # fmt: skip
 def test_odd_values_are_told_or_taken_and_never_crash(key, value):
     tree = value

@@ -293,6 +293,20 @@ def test_stage_4_of_supports_comes_from_the_object_alone(sources):
     assert torch.allclose(saw.query["stage4"], query, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_a_mask_that_is_soft_on_the_cells_weights_them():
+    model, net = build(CutAtStage4), segmenter().backbone
+    images, masks = 255 * torch.rand(2, 3, 50, 71), torch.zeros(2, 50, 71, dtype=torch.int64)
+    masks[:, 10:33, 21:50], masks[:, 30:33] = 1, IGNORE
+    stage3 = net(images, ("stage3",))["stage3"]
+    inside = F.interpolate(
+        (masks == 1).float()[:, None], stage3.shape[2:], mode="bilinear", align_corners=True
+    )
+    assert ((inside > 0) & (inside < 1)).any()
+    by_hand = net.layer4(stage3 * inside)
+    assert relative_error(model.extract(images, masks)["stage4"], by_hand) < 1e-5
+
+
 @pytest.mark.parametrize("levels", [("stage3", "stage4"), ("stage4", "stage2")])
 @torch.no_grad()
 def test_what_stands_outside_cannot_change_a_cut_stage_4(levels):
