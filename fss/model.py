@@ -64,25 +64,26 @@ class Frozen(nn.Module):
         """
         if masks is not None and cut == "image":
             images = _outside_is_mean(images, masks, self.backbone.mean)
-        again = masks is not None and cut == "stage4" and "stage4" in levels
+        again = [x for x in levels if _is_cut(x)] if masks is not None and cut == "stage4" else []
         stages = {level for level in levels if level.startswith("stage")}
         if again:
-            stages = (stages - {"stage4"}) | {"stage3"}
+            stages = (stages - set(again)) | {"stage3"}
         on_neck = [level for level in levels if not level.startswith("stage")]
         stages |= set(self.neck.levels) if self.neck is not None and on_neck else set()
         maps = self.backbone(images, stages) if stages else {}
         out = {level: maps[level] for level in levels if level in maps}
         if again:
-            out["stage4"] = self._stage4(maps["stage3"], cast(Tensor, masks))
+            out |= self._stage4(maps["stage3"], cast(Tensor, masks), again)
         if self.neck is not None:
             out |= self._decoded(self.neck, maps, on_neck)
         return {level: out[level] for level in levels}
 
-    def _stage4(self, stage3: Tensor, masks: Tensor) -> Tensor:
-        """Stage 4 of stage 3 times the mask: what stands outside cannot reach the object's cells."""
+    def _stage4(self, stage3: Tensor, masks: Tensor, levels: Sequence[str]) -> Features:
+        """Stage 4, or its blocks, of stage 3 times the mask: what stands outside cannot reach the object's
+        cells."""
         size = (stage3.shape[-2], stage3.shape[-1])
         inside = resize((masks == 1).float()[:, None], size, self.backbone.corners)  # (B,1,h,w)
-        return self.backbone.resume(stage3 * inside.to(stage3.dtype), "stage3", ("stage4",))["stage4"]
+        return self.backbone.resume(stage3 * inside.to(stage3.dtype), "stage3", levels)
 
     def _decoded(self, neck: Neck, maps: Features, levels: Sequence[str]) -> Features:
         """The levels that stand on the neck."""
@@ -95,6 +96,11 @@ class Frozen(nn.Module):
             assert self.classifier is not None
             out["base"] = self.classifier(neck.decode(maps).map)
         return out
+
+
+def _is_cut(level: str) -> bool:
+    """Whether a level is stage 4 or a block of it."""
+    return level.partition(".")[0] == "stage4"
 
 
 def _outside_is_mean(images: Tensor, masks: Tensor, mean: tuple[float, float, float]) -> Tensor:

@@ -47,14 +47,17 @@ def _backbone(old: Mapping[str, Any]) -> dict[str, Any]:
         out["network"] = str(base)
     elif stage1 is not None:
         out["network"] = "base" if stage1 else "weights"
-    if not section.get("type", "resnet").startswith("resnet"):
+    if not str(section.get("type", "resnet")).startswith("resnet"):
         section = {k: v for k, v in section.items() if (k, v) not in (("stem", "auto"), ("stride", 8))}
     return {"backbone": section, **out}
 
 
 def neck(old: Mapping[str, Any]) -> dict[str, Any]:
     """A neck's section: what only other necks took is left out where it stands at its default."""
-    section = {k: v for k, v in old.items() if k != "options"} | dict(old.get("options") or {})
+    options = old.get("options") or {}
+    if not isinstance(options, Mapping):  # refused, as an option that no neck takes
+        return dict(old)
+    section = {k: v for k, v in old.items() if k != "options"} | dict(options)
     kind = section.get("type", "ppm")
     if kind == "sfnet" and section.get("align") is False:
         kind = section["type"] = "fpn"

@@ -1,23 +1,25 @@
 """What every head must keep, run over all of them: a new head is tested by being in `HEADS`."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
-from torchvision.models import VisionTransformer
+from torch import nn
 
+from fss.backbones.base import STAGES, Backbone, check_size
 from fss.backbones.frozen import checksum
 from fss.backbones.resnet import ResNet
-from fss.backbones.vit import VIT_CHANNELS, Tokens
-from fss.config import NECK_OPTIONS
+from fss.episode import Episode
 from fss.errors import UserError
-from fss.heads import HEADS, find_head, head_options
+from fss.heads import HEADS, KIND, find_head
 from fss.model import build_model
 from fss.necks import NECKS, make_neck
 from fss.ops import segmentation_loss
 
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
 SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
+ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 # Beside every head with its defaults: the options that take another way through it.
 VARIANTS = [
     ("cwt", {"transformer": False}),
@@ -25,12 +27,55 @@ VARIANTS = [
     ("asgnet", SMALL),
     ("asgnet", {**SMALL, "context": "aspp"}),
     ("asgnet", {**SMALL, "prototypes": 1, "similarity": "mean"}),
-    ("asgnet", {**SMALL, "tokens": "patches+class"}),
     ("asgnet", {**SMALL, "features": "neck"}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("examples.my_head.my_head:MyHead", {}),
 ]
+
+
+class Patches(Backbone):
+    """A backbone that is no ResNet: cells are the middles of patches, 4 x 4 pixels and up, and sides must be
+    multiples of them; another mean and deviation, other names of layers."""
+
+    corners, multiple, smallest = False, 4, 16
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 12, 16, 24)
+        self.embed = nn.Conv2d(3, widths[0], 4, 4)
+        self.merge = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
+        self.channels = dict(zip(STAGES, widths, strict=True))
+        self.strides = dict(zip(STAGES, (4, 8, 16, 32), strict=True))
+
+    def forward(self, images, levels=("stage4",)):
+        height, width = images.shape[-2:]
+        assert height % self.multiple == width % self.multiple == 0
+        return self._on(self.embed(self.pixels(images)).relu(), 0, levels)
+
+    def resume(self, x, after, levels):
+        first = STAGES.index(after) + 1
+        return self._on(self._next(x, first), first, levels)
+
+    def _on(self, x, first, levels):
+        out = {}
+        for i in range(first, len(STAGES)):
+            x = x if i == first else self._next(x, i)
+            if STAGES[i] in levels:
+                out[STAGES[i]] = x
+        return out
+
+    def _next(self, x, i):
+        """Merge 2 x 2 cells; odd sides are padded, as patch networks do."""
+        pad = (0, x.shape[-1] % 2, 0, x.shape[-2] % 2)
+        return self.merge[i - 1](nn.functional.pad(x, pad)).relu()
+
+
+BACKBONES = {"resnet": lambda: ResNet(18), "patches": Patches}
+# Each backbone's image sizes: a usual one, and one on which masks become soft on the feature cells.
+SIZES = {"resnet": (HEIGHT, WIDTH), "patches": (48, 64)}
+ODD = {"resnet": (50, 71), "patches": (52, 76)}
 
 
 def stands_on_neck(name, options):
@@ -39,102 +84,111 @@ def stands_on_neck(name, options):
     return "level" not in options and "neck" in find_head(name).levels
 
 
-def cases(heads, necks):
+def cases(heads, networks):
     return [
-        pytest.param(name, options, neck, id=f"{name}-{','.join(map(str, options.values()))}-{neck}")
+        pytest.param(
+            name, options, backbone, neck, id=f"{name}-{','.join(map(str, options.values()))}-{where}"
+        )
         for name, options in heads
-        for neck in necks
+        for backbone, neck in networks
+        for where in [neck if backbone == "resnet" else f"{neck}-{backbone}"]
         if neck != "none" or not stands_on_neck(name, options)
     ]
 
 
-CASES = cases([*((name, {}) for name in HEADS), *VARIANTS], ["ppm", "none"])
 # Every head that can stand on the neck, on every other one: for what a neck has a part in.
 STANDING = [("cwt", {"steps": 20}), ("prototype", {}), ("asgnet", {**SMALL, "features": "neck"})]
-ON_NECKS = cases(STANDING, [neck for neck in NECKS if neck != "ppm"])
+CASES = [
+    *cases([*((name, {}) for name in HEADS), *VARIANTS], [("resnet", "ppm"), ("resnet", "none")]),
+    *cases([*STANDING[:2], *VARIANTS], [("patches", "ppm"), ("patches", "none")]),
+]
+OTHERS = [neck for neck in NECKS if neck != "ppm"]
+ON_NECKS = cases(STANDING, [*(("resnet", n) for n in OTHERS), ("patches", "alignseg"), ("patches", "fpn")])
 
 
-def build(name, options, neck, bf16=False, **of_neck):
+def build(name, options, backbone, neck, bf16=False, **of_neck):
     torch.manual_seed(0)
-    backbone = ResNet(18)
-    tokens = tiny_tokens() if "tokens" in options else None
-    made = None if neck == "none" else make_neck(neck, backbone.channels, {"channels": 16, **of_neck})
-    return build_model(name, options, backbone, made, tokens, bf16).eval()
+    net = BACKBONES[backbone]()
+    settings = {"channels": 16, **of_neck}
+    made = None if neck == "none" else make_neck(neck, net.channels, settings, net.strides)
+    return build_model(name, options, net, made, bf16).eval()
 
 
-def tiny_tokens():
-    vit = VisionTransformer(32, 16, num_layers=1, num_heads=4, hidden_dim=VIT_CHANNELS["vit"], mlp_dim=8)
-    return Tokens(vit)
-
-
-def episodes(model, batch=2, shots=1, fill=None):
+def episodes(backbone, batch=2, shots=1, fill=None, size=None):
+    """A batch of episodes of random images, and the seeds of it."""
     torch.manual_seed(1)
-    query, support = torch.randn(batch, 3, HEIGHT, WIDTH), torch.randn(batch, shots, 3, HEIGHT, WIDTH)
-    masks = (torch.rand(batch, shots, HEIGHT, WIDTH) > 0.6).long()
+    height, width = size or SIZES[backbone]
+    images = 255 * torch.rand(batch, shots + 1, 3, height, width)
+    masks = (torch.rand(batch, shots, height, width) > 0.6).long()
     masks[..., :4] = 255
     if fill is not None:
         masks[:] = fill
-    extras = [model.head.prepare(m, seed=i) for i, m in enumerate(masks)]
-    return query, support, masks, {k: torch.stack([e[k] for e in extras]) for k in extras[0]}
+    query = (torch.rand(batch, height, width) > 0.5).long()
+    return Episode(images[:, 0], query, images[:, 1:], masks, torch.ones(batch)), list(range(batch))
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
+def one(episode, i):
+    own = slice(i, i + 1)
+    return Episode(
+        episode.query_image[own], episode.query_mask[own], episode.support_images[own],
+        episode.support_masks[own], episode.class_id[own],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES)
 @pytest.mark.parametrize("shots", [1, 5])
 @pytest.mark.parametrize("fill", [None, 0, 1, 255])
-def test_logits_are_finite_whatever_the_supports_hold(name, options, neck, shots, fill):
-    model = build(name, options, neck)
+def test_logits_are_finite_whatever_the_supports_hold(name, options, backbone, neck, shots, fill):
+    model = build(name, options, backbone, neck)
     with torch.no_grad():
-        out = model.output(*episodes(model, 2, shots, fill))
+        out = model.output(*episodes(backbone, 2, shots, fill))
     assert out.logits.shape[:2] == (2, 2) and out.logits.isfinite().all()
     assert all(note.shape == (2,) for note in out.notes.values())
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES + ON_NECKS)
-def test_a_batch_equals_its_episodes_one_by_one(name, options, neck):
-    model = build(name, options, neck)
-    query, support, masks, extras = episodes(model, 3, 2)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+def test_a_batch_equals_its_episodes_one_by_one(name, options, backbone, neck):
+    model = build(name, options, backbone, neck)
+    episode, seeds = episodes(backbone, 3, 2)
     with torch.no_grad():
-        together = model.output(query, support, masks, extras).logits
+        together = model.output(episode, seeds).logits
         for i in range(3):
-            own = slice(i, i + 1)
-            own_extras = {k: v[own] for k, v in extras.items()}
-            alone = model.output(query[own], support[own], masks[own], own_extras).logits
-            assert torch.allclose(alone, together[own], atol=1e-4)
+            alone = model.output(one(episode, i), seeds[i : i + 1]).logits
+            assert torch.allclose(alone, together[i : i + 1], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES + ON_NECKS)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
 @pytest.mark.parametrize("bf16", [False, True])
-def test_only_the_head_learns_and_nothing_frozen_moves(name, options, neck, bf16):
-    model = build(name, options, neck, bf16).train()
+def test_only_the_head_learns_and_nothing_frozen_moves(name, options, backbone, neck, bf16):
+    model = build(name, options, backbone, neck, bf16).train()
     assert model.head.training and not any(m.training for part in model.frozen for m in part.modules())
-    frozen = checksum(torch.nn.ModuleList(model.frozen))
+    frozen = checksum(nn.ModuleList(model.frozen))
     if not model.head.learns:
         return
-    target = torch.randint(0, 2, (2, HEIGHT, WIDTH))
-    out = model.output(*episodes(model), target)
-    loss = segmentation_loss(out.logits, target, model.head.balanced_loss) + sum(out.losses.values())
+    episode, seeds = episodes(backbone)
+    out = model.output(episode, seeds, training=True)
+    loss = segmentation_loss(out.logits, episode.query_mask, model.head.balanced_loss, model.corners)
+    loss = loss + sum(out.losses.values())
     loss.backward()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
     optimizer.step()
     assert loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.head.parameters())
     assert all(p.grad is None for part in model.frozen for p in part.parameters())
-    assert checksum(torch.nn.ModuleList(model.frozen)) == frozen
+    assert checksum(nn.ModuleList(model.frozen)) == frozen
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES + ON_NECKS)
-def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
-    model = build(name, options, neck)
-    query, support, masks, extras = episodes(model, 2, 3)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+def test_model_segments_at_image_size_and_explains_itself(name, options, backbone, neck):
+    model = build(name, options, backbone, neck)
+    episode, seeds = episodes(backbone, 2, 3)
     with torch.no_grad():
-        assert model(query, support, masks).shape == (2, 2, HEIGHT, WIDTH)
-        features = [model.encode(query), model.encode(support.flatten(0, 1))]
-        theirs = {k: v.unflatten(0, (2, 3)) for k, v in features[1].items() if k not in model.head.query_only}
-        panels = model.head.explain(features[0], theirs, masks, extras)
-        moved = model.explain_neck(query)
+        logits = model(episode.query_image, episode.support_images, episode.support_masks)
+        assert logits.shape == (2, 2, *SIZES[backbone])
+        panels = model.head.explain(model.encoded(episode, seeds))
+        moved = model.explain_neck(episode.query_image)
     assert panels or name not in HEADS
-    aligned = stands_on_neck(name, options) and neck in NECK_OPTIONS["align"]
-    assert bool(moved) == aligned
+    assert bool(moved) == (stands_on_neck(name, options) and neck in ALIGNED)
     for panel in moved:
         assert panel.values.dim() == 4 and panel.values.shape[::3] == (2, 2) and panel.over == "query"
     for panel in panels:
@@ -143,40 +197,63 @@ def test_model_segments_at_image_size_and_explains_itself(name, options, neck):
             assert panel.values.min() >= 0 and panel.values.max() <= 1
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
-def test_sizes_off_the_grid_and_a_query_of_255_alone(name, options, neck):
-    """Where sides are not 8n+1, support masks become soft on the feature cells."""
-    model = build(name, options, neck).train()
-    query, support = torch.randn(2, 3, 50, 71), torch.randn(2, 2, 3, 50, 71)
-    masks = torch.zeros(2, 2, 50, 71, dtype=torch.int64)
-    masks[..., 9:31, 17:50] = 1
-    extras = [model.head.prepare(m, 0) for m in masks]
-    extras = {k: torch.stack([e[k] for e in extras]) for k in extras[0]}
-    target = torch.full((2, 50, 71), 255)
-    out = model.output(query, support, masks, extras, target)
-    loss = segmentation_loss(out.logits, target, model.head.balanced_loss) + sum(out.losses.values())
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES)
+def test_sizes_off_the_grid_and_a_query_of_255_alone(name, options, backbone, neck):
+    """Where cells and pixels do not share their grid, support masks become soft on the feature cells."""
+    model = build(name, options, backbone, neck).train()
+    episode, seeds = episodes(backbone, 2, 2, fill=0, size=ODD[backbone])
+    episode.support_masks[..., 9:31, 17:50] = 1
+    episode.query_mask[:] = 255
+    out = model.output(episode, seeds, training=True)
+    loss = segmentation_loss(out.logits, episode.query_mask, model.head.balanced_loss, model.corners)
+    loss = loss + sum(out.losses.values())
     assert out.logits.isfinite().all() and torch.as_tensor(loss).isfinite()
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
-def test_a_head_is_made_again_from_what_it_says_of_itself(name, options, neck):
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES)
+def test_a_head_is_made_again_from_what_it_says_of_itself(name, options, backbone, neck):
     """Checkpoints keep a head's options as plain values."""
-    kept = head_options(name, options)
-    assert head_options(name, kept) == kept
+    kept = KIND.options(name, options)
+    assert KIND.options(name, kept) == kept
     json.dumps(kept)
 
 
-@pytest.mark.parametrize(("name", "options", "neck"), CASES)
-def test_prepare_is_pure(name, options, neck):
-    model = build(name, options, neck)
-    masks = torch.randint(0, 2, (2, HEIGHT, WIDTH))
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES)
+def test_what_is_random_comes_from_the_seeds_alone(name, options, backbone, neck):
+    model = build(name, options, backbone, neck)
+    episode, _ = episodes(backbone)
+    model.extract(episode.query_image)  # the network is folded, which is none of the head's doing
     before = torch.get_rng_state()
-    a, b = model.head.prepare(masks, 7), model.head.prepare(masks, 7)
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    assert torch.equal(torch.get_rng_state(), before)
+    with torch.no_grad():
+        a, b = (model.output(episode, [7, 8]).logits for _ in range(2))
+    assert torch.equal(a, b) and torch.equal(torch.get_rng_state(), before)
+    with torch.no_grad():
+        swapped = model.output(one(episode, 1), [8]).logits
+    assert torch.allclose(swapped, b[1:], atol=1e-4)  # an episode's own seed, wherever it stands in a batch
 
 
-def test_asgnet_refuses_cells_that_its_seeds_do_not_fit():
-    model = build("asgnet", {**SMALL, "features": "neck"}, "sfnet", stride=4)
-    with pytest.raises(UserError, match=r"stride 8, 7 x 9 cells .* got 13 x 17; set .*neck.stride=8"):
-        model.output(*episodes(model))
+@pytest.mark.parametrize("name", ["cwt", "prototype", "asgnet"])
+def test_a_head_follows_the_corners_of_its_network(name):
+    """Cells that are the middles of patches give other answers than cells whose corners lie on corners."""
+    model = build(name, dict(STANDING)[name], "patches", "fpn")
+    episode, seeds = episodes("patches", 1, 1, fill=0)
+    episode.support_masks[..., 13:35, 10:51] = 1
+    encoded = model.encoded(episode, seeds)
+    assert encoded.corners is False
+    with torch.no_grad():
+        wanted = model.head(encoded).logits
+        encoded.corners = True
+        assert not torch.allclose(model.head(encoded).logits, wanted, atol=1e-6)
+
+
+def test_asgnet_on_a_finer_map_than_published():
+    """Seeds are placed on the map's own grid, whatever its stride."""
+    model = build("asgnet", {**SMALL, "features": "neck"}, "resnet", "sfnet", stride=4)
+    with torch.no_grad():
+        out = model.output(*episodes("resnet"))
+    assert out.logits.isfinite().all() and out.logits.shape[-2:] == (13, 17)
+
+
+def test_a_size_that_a_network_cannot_take_is_refused():
+    with pytest.raises(UserError, match=r"data.size=50: Patches takes multiples of 4 .*nearest: 48, 52"):
+        check_size(Patches(), 50)

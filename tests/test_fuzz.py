@@ -126,11 +126,20 @@ sections = {
     name: getattr(field.annotation, "model_fields", {}) for name, field in Config.model_fields.items()
 }
 keys = [f"{name}.{key}" for name, fields in sections.items() for key in fields]
+OLD = [
+    "backbone.layers",
+    "backbone.stage1",
+    "backbone.base",
+    "neck.options",
+    "neck.options.x",
+    "pseudo.layers",
+]
 
 
 @many
 @given(
-    st.sampled_from([*keys, "head.x", "seed", "a.b.c", "data"]), junk.map(json.dumps) | st.text(max_size=20)
+    st.sampled_from([*keys, *OLD, "head.x", "neck.x", "network", "seed", "a.b.c", "data"]),
+    junk.map(json.dumps) | st.text(max_size=20),
 )
 def test_settings_on_the_command_line(key, value):
     only_user_errors(load_config, "shapes", "cwt", [f"{key}={value}"])

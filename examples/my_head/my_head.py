@@ -15,7 +15,7 @@ class MyHead(Head):
         width: channels of the decoder.
     """
 
-    levels = ("stage3",)  # feature maps wanted: stage1 .. stage4, neck
+    levels = ("stage3",)  # feature maps wanted
 
     def __init__(self, channels: dict[str, int], width: int = 64) -> None:
         super().__init__(channels)
@@ -26,14 +26,15 @@ class MyHead(Head):
         )  # fmt: skip
 
     def encode(self, features):
-        """What needs no partner; evaluation computes it once per image."""
+        """The part that needs no partner; evaluation computes it once per image."""
         return {"mine": self.reduce(features["stage3"].float())}
 
-    def forward(self, query, support, support_masks, extras, query_mask=None):
-        """Query (B,C,h,w), supports (B,K,C,h,w), masks (B,K,H,W) -> logits (B,2,h,w)."""
-        q, s = query["mine"], support["mine"]
-        masks = resize((support_masks == 1).float(), s.shape[-2:])[:, :, None]  # (B,K,1,h,w)
-        prototype = (s * masks).sum((1, 3, 4)) / (masks.sum((1, 3, 4)) + 1e-4)  # (B,C)
+    def forward(self, episodes):
+        """Queries (B,C,h,w), supports (B,K,C,h,w), masks (B,K,H,W) -> logits (B,2,h,w)."""
+        q, s = episodes.query["mine"], episodes.support["mine"]
+        masks = (episodes.support_masks == 1).float()
+        inside = resize(masks, s.shape[-2:], episodes.corners)[:, :, None]  # (B,K,1,h,w)
+        prototype = (s * inside).sum((1, 3, 4)) / (inside.sum((1, 3, 4)) + 1e-4)  # (B,C)
         likeness = F.cosine_similarity(q, prototype[:, :, None, None], dim=1)[:, None]  # (B,1,h,w)
         both = torch.cat([q, prototype[:, :, None, None].expand_as(q), likeness], 1)
         return HeadOutput(self.decide(both))

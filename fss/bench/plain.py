@@ -111,10 +111,12 @@ def _reduced(head: ASGNet, found: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def _cluster(head: ASGNet, x: Tensor, mask: Tensor, training: bool) -> Tensor:
-    """Prototypes (N,C) of one support (C,h,w) with two seeds or more."""
+    """Prototypes (N,C) of one support (C,h,w)."""
     size = (x.shape[-2], x.shape[-1])
     seeds = torch.from_numpy(place_seeds((mask == 1).cpu().numpy(), size, head.prototypes, head.cells))
-    soft = up((mask == 1).float()[None, None], (x.shape[-2], x.shape[-1]))[0, 0]
+    soft = up((mask == 1).float()[None, None], size)[0, 0]
+    if len(seeds) < 2 or not (soft == 1).any():
+        return ((x * soft).sum((1, 2)) / (soft.sum() + 0.0005))[None]
     grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in soft.shape), indexing="ij")).to(x)
     cells = torch.cat([x, grid])[:, soft == 1]  # (C+2,P)
     centres = torch.stack([torch.cat([x, grid])[:, r, c] for r, c in seeds.tolist()], 1)  # (C+2,N)

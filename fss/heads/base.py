@@ -108,8 +108,9 @@ class Head(nn.Module):
             "neck:sum" (the neck's map before its last ReLU) and "base" (the base classifier's logits,
             background first).
         support_cut: what is cut by a support's mask before the network goes on: "nothing"; "stage4": stage 4
-            is computed from stage 3 times the mask, and all else of the whole image; "image": pixels outside
-            the mask become the mean colour. What is cut is encoded once for each image and class.
+            and its blocks are computed from stage 3 times the mask, and all else of the whole image; "image":
+            pixels outside the mask become the mean colour. What is cut is encoded once for each image and
+            class.
         query_only: names, of what `encode` returns, that only queries need; supports go without them.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
         learns_from_support: whether gradients reach `encode_support` through the support; without, training

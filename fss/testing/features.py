@@ -196,7 +196,8 @@ class FeatureStore:
         if key.role == "query":
             features = self.encoder.query(image)
         else:
-            mask = self._support_mask(key.position, key.class_id, picture.labels)
+            cuts = self.encoder.cuts  # else the key is of every class, and the mask is none of its business
+            mask = self._support_mask(key.position, key.class_id, picture.labels) if cuts else picture.labels
             features = self.encoder.support(image, mask[None].to(self.device))
         return {k: v[0].cpu() for k, v in features.items()}
 

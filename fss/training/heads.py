@@ -15,7 +15,8 @@ from fss.data.loading import load_batches
 from fss.data.plan import Draw, Planner
 from fss.data.source import Source, open_source
 from fss.episode import Episode, collate
-from fss.heads import HeadOutput
+from fss.errors import UserError
+from fss.heads import Head, HeadOutput
 from fss.model import FewShotModel, frozen_checksum
 from fss.ops import loss_weight, segmentation_loss
 from fss.pictures.overlay import episode_row
@@ -68,7 +69,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     per_epoch = _steps_per_epoch(config, planner)
     fit = Fit(
         model, config.train, per_epoch, folder, about, facts, _validator(config, model, val, device),
-        device, config.seed, model.head.groups(),
+        device, config.seed, _groups(model.head),
     )  # fmt: skip
     if fit.done:
         return folder
@@ -81,6 +82,23 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     )
     fit.run(batches, step, "episodes", look_first=True)
     return folder
+
+
+def _groups(head: Head) -> list[dict[str, Any]] | None:
+    """The head's own parameter groups, if it has any.
+
+    Raises:
+        UserError: a parameter that learns is in none of them, and would stay as it is without a word.
+    """
+    groups = head.groups()
+    if groups is None:
+        return None
+    groups = [{**group, "params": list(group["params"])} for group in groups]
+    given = {id(p) for group in groups for p in group["params"]}
+    left = [name for name, p in head.named_parameters() if p.requires_grad and id(p) not in given]
+    if left:
+        raise UserError(f"head {type(head).__name__}: groups() leaves out {', '.join(left[:3])}")
+    return groups
 
 
 def _steps_per_epoch(config: Config, planner: Planner) -> int:

@@ -5,23 +5,24 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.engine.test_devices import DEVICES
 
 from fss.bench import plain
 from fss.bench.cases import Setting, build, disc, episode, loading
 from fss.bench.run import CASES
 from fss.cli import main
+from fss.heads.seeds import seeds_of
 from fss.ops import binary_mask, resize
 from tests.backbones.test_fold import unsettled
 from tests.conftest import relative_error
+from tests.testing.test_devices import DEVICES
 
-SIZE = 97
+SIZE, CELLS = 97, (13, 13)
 
 
 @pytest.fixture(params=DEVICES)
 def setting(request, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # float32 is meant here
-    return Setting(SIZE, 50, torch.device(request.param), False)
+    return Setting(SIZE, "resnet50", torch.device(request.param), False)
 
 
 def settled(setting, head):
@@ -42,9 +43,10 @@ def test_logits_equal_the_plain_ones(setting, head, shots):
         model.head.cells = 4  # several superpixels on a small map
     e = episode(setting, model, 2 if head == "asgnet" else 1, shots)
     with torch.no_grad():
-        out = model.output(e.query_image, e.support_images, e.support_masks, e.extras)
+        out = model.output(e, range(len(e.query_image)))
         wanted = plain.cwt(model, e) if head == "cwt" else plain.asgnet(model, e, False)[0]
-    assert head == "cwt" or (e.extras["seed_counts"] > 1).all()
+        counts = [seeds_of(m == 1, CELLS, 5, 4).counts for m in e.support_masks]
+    assert head == "cwt" or (torch.stack(counts) > 1).all()
     assert relative_error(resize(out.logits, (SIZE, SIZE)), wanted) < 1e-4
 
 
@@ -60,7 +62,7 @@ def test_scales_and_gradients_equal_the_plain_ones(setting):
             loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True
         )
 
-    out = model.output(e.query_image, e.support_images, e.support_masks, e.extras)
+    out = model.output(e, range(len(e.query_image)))
     logits, _ = plain.asgnet(model, e, True)
     for ours, theirs in zip(gradients([resize(out.logits, (SIZE, SIZE))]), gradients([logits]), strict=True):
         if theirs is not None and theirs.norm() > 1e-6:
@@ -96,7 +98,7 @@ def test_the_command_prints_a_table_or_a_line(capsys):
     [
         (["--only", "cwt_trane"], "unknown case 'cwt_trane'; allowed: cwt_train_1shot"),
         (["--runs", "0"], "--runs 0"),
-        (["--size", "100"], "--size 100: allowed are 8n+1"),
+        (["--size", "32"], "--size 32: allowed are 33 and more"),
     ],
 )
 def test_mistakes(arguments, message, capsys):

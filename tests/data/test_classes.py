@@ -79,7 +79,8 @@ def test_a_cross_domain_set_is_not_trained_on(capsys):
     assert main(["train", "--data", "coco_to_pascal", "--fold", "2", "backbone.weights=random"]) == 2
     error = capsys.readouterr().err
     assert (
-        "is for testing what was trained on coco; train there: sh scripts/train.sh coco 2 [0] 50 1" in error
+        "is for testing what was trained on coco; train there: sh scripts/train.sh coco 2 [0] resnet50 1"
+        in error
     )
 
 

@@ -68,7 +68,7 @@ def test_nothing_left_is_an_error(root):
 
 def test_the_protocol_says_so_and_folders_are_apart(root, tmp_path):
     quick = [s for s in TINY if not s.startswith("head.")] + [f"data.root={root}", f"output={tmp_path}"]
-    head = ["--head", "prototype", "head.level=neck", "backbone.stage1=true"]
+    head = ["--head", "prototype", "head.level=neck", "network=base"]
     for how in ("background", "ignore"):
         assert main(["train", "--data", "folder", *head, *quick, f"data.novel_in_train={how}"]) == 0
     results = [json.loads(p.read_text()) for p in tmp_path.rglob("result.json")]

@@ -3,8 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from fss.data.transforms import episode_view, fit, fit_mask, fitted_size, flips, normalise, random_view
+from fss.backbones.base import Backbone
+from fss.data.transforms import episode_view, fit, fit_mask, fitted_size, flips, random_view
+from fss.ops import normalise, to_rgb
 from tests.conftest import relative_error
 
 
@@ -25,8 +28,11 @@ def test_order_of_operations_in_the_size():
 
 
 def test_normalise_is_imagenets():
-    white = normalise(np.full((1, 1, 3), 255, np.uint8)).flatten().tolist()
-    assert white == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    white = torch.full((3, 1, 1), 255, dtype=torch.uint8)
+    wanted = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert normalise(white).flatten().tolist() == pytest.approx(wanted)
+    assert Backbone().pixels(white[None]).flatten().tolist() == pytest.approx(wanted)
+    assert to_rgb(normalise(white)).flatten().tolist() == pytest.approx([255] * 3)
 
 
 def test_flips_move_image_and_mask_together():
@@ -45,8 +51,9 @@ def test_random_view_keeps_image_and_mask_aligned_and_pads():
     mask = np.zeros((40, 60), np.uint8)
     image[10:30, 20:50], mask[10:30, 20:50] = 200, 7
     for seed in range(10):
-        view, labels = random_view(image, mask, 81, (0.8, 1.25), 15, np.random.default_rng(seed))
-        assert view.shape == (81, 81, 3) and labels.shape == (81, 81)
+        view, labels, photo = random_view(image, mask, 81, (0.8, 1.25), 15, np.random.default_rng(seed))
+        assert view.shape == (81, 81, 3) and labels.shape == photo.shape == (81, 81)
+        assert np.array_equal(photo, labels != 255)  # the mask itself has no 255
         assert set(np.unique(labels)) <= {0, 7, 255}
         agree = (view[..., 0] > 100) == (labels == 7)
         assert agree[labels != 255].mean() > 0.97  # all but interpolated edges
@@ -60,10 +67,11 @@ def test_episode_view_keeps_image_and_mask_aligned():
     image = np.repeat((mask * 200)[:, :, None], 3, 2)
     seen = set()
     for seed in range(20):
-        i, m = episode_view(image, mask, 113, np.random.default_rng(seed))
+        i, m, photo = episode_view(image, mask, 113, np.random.default_rng(seed))
         again = episode_view(image, mask, 113, np.random.default_rng(seed))
-        assert i.shape == (113, 113, 3) and m.shape == (113, 113)
+        assert i.shape == (113, 113, 3) and m.shape == photo.shape == (113, 113)
         assert np.array_equal(i, again[0]) and np.array_equal(m, again[1])
+        assert np.array_equal(photo, m != 255)
         inside = cv2.erode((m == 1).astype(np.uint8), np.ones((9, 9))) == 1
         outside = cv2.erode((m == 0).astype(np.uint8), np.ones((9, 9))) == 1
         assert inside.any() and (i[inside] > 150).all() and (i[outside] < 50).all()

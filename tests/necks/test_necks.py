@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fss.backbones.fold import fold
 from fss.backbones.base import STAGES
+from fss.backbones.fold import fold
 from fss.backbones.resnet import ResNet
 from fss.errors import UserError
 from fss.model import BaseSegmenter
@@ -121,10 +121,16 @@ def test_the_map_before_the_last_relu():
             assert (total < 0).any() and torch.equal(total.relu(), made.decode(x).map)
 
 
+def test_every_neck_is_tested_here():
+    assert {name for name, _ in VARIANTS} == set(NECKS)
+
+
 def test_unfit_options_name_the_neck_and_what_it_takes():
     with pytest.raises(UserError, match="neck 'ppm' takes no 'align'; allowed: channels, bins, dropout"):
         make_neck("ppm", INPUTS, {"align": False})
     with pytest.raises(UserError, match="neck 'fpn': stride=16: Input should be 4 or 8"):
         make_neck("fpn", INPUTS, {"stride": 16})
-    with pytest.raises(UserError, match="unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"):
+    with pytest.raises(
+        UserError, match=r"unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"
+    ):
         make_neck("pmp", INPUTS, {})

@@ -66,7 +66,7 @@ def test_trains_and_tests(archive, tmp_path, capsys):
     assert "coin" in out and "pidan" in out and "abacus" not in out
 
 
-def test_stage_1_on_more_classes_than_a_label_map_holds(archive, capsys):
+def test_base_training_on_more_classes_than_a_label_map_holds(archive, capsys):
     assert prepare(archive) == 0
     (archive / "classes.txt").write_text("".join(f"class {i}\n" for i in range(1, 300)))
     lines = []
@@ -81,7 +81,7 @@ def test_stage_1_on_more_classes_than_a_label_map_holds(archive, capsys):
         main(["pretrain", "--data", "fss1000", *settings(archive), f"output={archive.parent}/out", *TINY])
         == 2
     )
-    assert "fss1000 has 299 base classes; stage 1 learns 1 to 254" in capsys.readouterr().err
+    assert "fss1000 has 299 base classes; base training learns 1 to 254" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_held_out_classes_in_training_images_change_nothing(archive):
         assert len(source.samples) == 30 and set(np.unique(source.mask(0))) == {0, 1}
 
 
-def test_stage_1_learns_each_folder_as_its_class(archive):
+def test_base_training_learns_each_folder_as_its_class(archive):
     from fss.config import PretrainConfig
     from fss.data.labelled import LabelledSet
 
