@@ -58,7 +58,7 @@ def make_folder(root: Path, classes: int = 4, train: int = 16, val: int = 12) ->
 
 # Settings under which everything runs in a second or two.
 TINY = (
-    "backbone.weights=random", "backbone.layers=18", "neck.channels=16", "data.size=49", "data.workers=0",
+    "backbone.weights=random", "backbone.type=resnet18", "neck.channels=16", "data.size=49", "data.workers=0",
     "data.min_pixels=100", "pretrain.epochs=1", "pretrain.batch=8", "pretrain.validations=1",
     "train.epochs=1", "train.episodes=6", "train.batch=2", "train.validations=1",
     "train.validation_episodes=4", "test.episodes=6", "test.runs=2",

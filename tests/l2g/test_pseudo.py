@@ -302,8 +302,7 @@ def test_folder_names_are_what_they_were_where_nothing_is_set():
     assert pseudo_folder(config).name == "pseudo_resnet50_random"
 
 
-def test_masks_of_an_older_checkpoint_are_the_true_ones(tmp_path):
-    old = {"about": {"stage": "base"}}
-    checkpoint.require(old, {"stage": "base", "train_masks": None}, tmp_path)
+def test_masks_of_an_older_checkpoint_are_the_true_ones():
+    require({"stage": "base"}, {"stage": "base", "train_masks": None}, "old.pt")
     with pytest.raises(UserError, match="train_masks is None, wanted pseudo"):
-        checkpoint.require(old, {"stage": "base", "train_masks": "pseudo"}, tmp_path)
+        require({"stage": "base"}, {"stage": "base", "train_masks": "pseudo"}, "old.pt")

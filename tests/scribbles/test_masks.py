@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.weak.test_clustering import picture
+from tests.scribbles.test_clustering import picture
 
 from fss.episode import IGNORE
 from fss.errors import UserError
