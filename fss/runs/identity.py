@@ -126,13 +126,12 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
     # The stride of the map that heads get is nothing that a base network depends on.
     unlike = {"stride"} if wanted.get("stage") == "base" else set()
     for key, value in wanted.items():
-        mine, theirs = _plain(key, about.get(key, _ABSENT.get(key))), _plain(key, value)
+        own = about.get(key, _ABSENT.get(key))
+        mine, theirs = _plain(key, own), _plain(key, value)
         if isinstance(mine, dict) and isinstance(theirs, dict):
             mine = mine | {k: v for k, v in theirs.items() if v == "auto" or (key == "neck" and k in unlike)}
         if mine != theirs:
-            differ.append(
-                f"{key} is {_shown(about.get(key), mine, theirs)}, wanted {_shown(value, theirs, mine)}"
-            )
+            differ.append(f"{key} is {_shown(own, mine, theirs)}, wanted {_shown(value, theirs, mine)}")
     if differ:
         raise UserError(
             f"{what} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, or name "

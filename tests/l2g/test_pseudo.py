@@ -19,6 +19,7 @@ from fss.l2g import masks as pseudo_masks
 from fss.l2g import train as pseudo
 from fss.recipes import load_config
 from fss.runs import checkpoint
+from fss.runs.identity import require
 from fss.runs.folders import base_folder, pseudo_folder, train_folder
 from tests.make import TINY, make_folder, save_mask
 
@@ -147,7 +148,7 @@ def test_saliency_for_some_and_the_networks_options(written, tmp_path, capsys):
     options = [
         "pseudo.correlation=true",
         "pseudo.frozen_norms=1",
-        "pseudo.local_layers=34",
+        "pseudo.local_backbone=resnet34",
         "pseudo.flip=true",
     ]
     assert run("train", root, tmp_path, "pseudo.saliency=maps", "pseudo.placement=uniform", *options) == 0
