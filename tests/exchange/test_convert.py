@@ -71,7 +71,12 @@ def test_converted_asgnet_says_what_it_is(published, tmp_path):
     said = ["--data", "pascal", "--fold", "2", "--shots", "5"]
     main(["convert", "--kind", "asgnet", str(published("asgnet50_aspp_1shot")), str(out), *said])
     about = checkpoint.read(out)["about"]
-    assert (about["data"], about["fold"], about["shots"], about["backbone"]["type"]) == ("pascal", 2, 5, "resnet50")
+    assert (about["data"], about["fold"], about["shots"], about["backbone"]["type"]) == (
+        "pascal",
+        2,
+        5,
+        "resnet50",
+    )
     assert about["head"]["context"] == "aspp" and len(about["base_classes"]) == 15
     assert checkpoint.read(out)["facts"]["converted"][0]["file"] == "asgnet50_aspp_1shot.pth"
 
@@ -109,7 +114,9 @@ def test_converted_base_gives_the_published_features(base):
     checkpoint.fill(model, content, base)
     model.eval()
     with torch.no_grad():
-        features = model.neck(model.backbone(fss.to_rgb(torch.from_numpy(numbers["image"])), model.neck.levels))
+        features = model.neck(
+            model.backbone(fss.to_rgb(torch.from_numpy(numbers["image"])), model.neck.levels)
+        )
     assert relative_error(features, numbers["features"]) < 1e-4
 
 

@@ -34,7 +34,7 @@ SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3},
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch):
     """A block a stage: tracing takes its time by the operation."""
-    monkeypatch.setattr(resnet.ResNet18, "blocks", (1, 1, 1, 1))
+    monkeypatch.setitem(resnet.BLOCKS, 18, (1, 1, 1, 1))
 
 
 def make(name, neck="ppm", **options):
@@ -195,7 +195,9 @@ def share(masks):
 
 class OutsideTheGraph(Own):
     def forward(self, episodes):
-        x = episodes.query["stage2"].mean(1, keepdim=True) * float((episodes.support_masks == 1).numpy().mean())
+        x = episodes.query["stage2"].mean(1, keepdim=True) * float(
+            (episodes.support_masks == 1).numpy().mean()
+        )
         return HeadOutput(torch.cat([-x, x], 1))
 
 

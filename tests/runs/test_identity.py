@@ -130,9 +130,7 @@ def test_the_account_beside_a_checkpoint_needs_no_torch(tmp_path):
     state = {"facts": {}, "settings": {}, "optimizer": {}, "step": 0, "spent": 0.0, "best": 0.0}
     about = wanted() | {"shots": 1}
     checkpoint.save(tmp_path / "best.pt", about, torch.nn.Linear(1, 1), validated=0, **state)
-    program = (
-        "import json, sys; a = json.load(open('best.json')); assert 'torch' not in sys.modules; print(a['head'])"
-    )
+    program = "import json, sys; a = json.load(open('best.json')); assert 'torch' not in sys.modules; print(a['head'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "best.json").read_text()) == about

@@ -111,7 +111,9 @@ def test_stopped_runs_go_on_to_the_same_result(photo, monkeypatch):
     assert run(*asked) == 0
     assert seen == [7, 8, 9, 10, 11]
     found, whole = files(photo / "out"), files(photo / "whole")
-    assert found["photo_labels.png"] == whole["photo_labels.png"] and not [n for n in found if "unfinished" in n]
+    assert found["photo_labels.png"] == whole["photo_labels.png"] and not [
+        n for n in found if "unfinished" in n
+    ]
 
 
 def test_reference_mode(photo, tmp_path, monkeypatch, capsys):
