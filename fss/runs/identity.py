@@ -96,7 +96,7 @@ def modern(about: Mapping[str, Any]) -> dict[str, Any]:
         out["head"] = {"type": out["head"], **options}
     if isinstance(out.get("neck"), Mapping):
         # 0.1 wrote `options` for necks from outside alone, whose other keys are their own affair today.
-        ours = {} if ":" in str(out["neck"].get("type")) else {"options": {}}
+        ours: dict[str, Any] = {} if ":" in str(out["neck"].get("type")) else {"options": {}}
         out["neck"] = modern_neck({**ours, **out["neck"]})
     out.pop("vit_size", None)
     return out

@@ -126,8 +126,8 @@ class FeatureStore:
     device a batch at a time.
 
     Args:
-        gib: RAM for encodings that are kept, as of `memory.budget`, which is asked when the first one is made:
-            two stores of a run then share what is free.
+        gib: RAM for encodings that are kept, as of `memory.budget`, which is asked when the first one is
+            made: two stores of a run then share what is free.
         supports: where support masks come from; default: the true ones.
     """
 

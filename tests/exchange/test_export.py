@@ -158,8 +158,8 @@ def what_a_base_network_can_be_asked_for(base, best, capsys):
     ("out", "given", "message"),
     [
         ("a.bin", {}, r"a.bin: allowed are names in .onnx and .pt2, or --format"),
-        ("a.pt2", {"size": 50}, "--size 50: allowed are 8n.1 from 33 to 2049, such as 49"),
-        ("a.pt2", {"size": 17}, "--size 17: .*such as 33"),
+        ("a.pt2", {"size": 16}, "--size=16: ResNet18 takes 17 and above; nearest: 17"),
+        ("a.pt2", {"size": 0}, "--size=0: .*nearest: 17"),
         ("a.pt2", {"size": None}, "give one with --size"),
         ("a.pt2", {"shots": 0}, "--shots 0"),
     ],

@@ -93,10 +93,7 @@ def test_a_file_in_the_working_folder_is_found(head_file):
         ("import json\njson.loads('{')\n", r"import .*head_\d+\.py, line 2 \(JSONDecodeError"),
         ("class Other: pass\n", r"head_\d+\.py has no class Mine; it has Other"),
         ("class Mine: pass\n", r"Mine in .*head_\d+\.py is no subclass of fss.heads.Head"),
-        (
-            GOOD.replace("def forward", "def forwards"),
-            r"head_\d+\.py\) has no method forward\(self, episodes\)",
-        ),
+        (GOOD.replace("def forward", "def forwards"), r"head_\d+\.py\) has no method forward\(self, episodes\)"),
         (
             GOOD.replace("def forward(self, e)", "def forward(self, query, support, e)"),
             r"head_\d+\.py\): forward\(self, query, support, e\) does not fit",

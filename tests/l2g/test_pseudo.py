@@ -19,8 +19,8 @@ from fss.l2g import masks as pseudo_masks
 from fss.l2g import train as pseudo
 from fss.recipes import load_config
 from fss.runs import checkpoint
-from fss.runs.identity import require
 from fss.runs.folders import base_folder, pseudo_folder, train_folder
+from fss.runs.identity import require
 from tests.make import TINY, make_folder, save_mask
 
 SMALL = (

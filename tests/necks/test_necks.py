@@ -126,7 +126,5 @@ def test_unfit_options_name_the_neck_and_what_it_takes():
         make_neck("ppm", INPUTS, {"align": False})
     with pytest.raises(UserError, match="neck 'fpn': stride=16: Input should be 4 or 8"):
         make_neck("fpn", INPUTS, {"stride": 16})
-    with pytest.raises(
-        UserError, match="unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"
-    ):
+    with pytest.raises(UserError, match="unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"):
         make_neck("pmp", INPUTS, {})

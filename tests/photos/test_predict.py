@@ -259,7 +259,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
         ("--support support.png mask.png --query none", "no images in none"),
         ("--support support.png mask.png --query query.png --threshold 1", "threshold 1.0; allowed: above 0"),
         ("--support support.png mask.png --query query.png --tile 8", "tile 8; allowed: whole numbers"),
-        ("--support support.png mask.png --query query.png --size 16", "size=16: ResNet18 takes 17 and above"),
+        ("--support support.png mask.png --query query.png --size 16", "size=16: ResNet18 takes 17"),
         ("--support support.png mask.png --query query.png --checkpoint x.pt", "x.pt"),
         ("--support support.png mask.png --query query.png --head asgnet", "learns, so it needs"),
         ("--support support.png mask.png --query query.png --head protype", "did you mean prototype"),

@@ -91,5 +91,5 @@ def test_what_a_head_is_like_is_known_without_memory():
     head = head_on_empty_network(load_config("pascal", "asgnet", ["backbone.weights=nowhere.pth"]))
     assert head.learns and all(p.device.type == "meta" for p in head.parameters())
     assert not learns(load_config("pascal", "prototype"))
-    with pytest.raises(fss.UserError, match="cwt.*it needs neck"):
+    with pytest.raises(fss.UserError, match=r"cwt.*it needs neck"):
         head_on_empty_network(load_config("pascal", "cwt", ["network=weights"]))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.scribbles.test_clustering import picture
 
 from fss.cli import main
 from fss.data.files import read_image, read_mask
 from fss.runs import memory
 from fss.scribbles import cluster as verb
+from tests.scribbles.test_clustering import picture
 
 QUICK = ["--channels", "12", "--steps", "12", "--gpus", "cpu"]
 

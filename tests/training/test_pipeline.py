@@ -1,4 +1,4 @@
-"""The whole way, in small: both stages and the test, on a folder set and on a tree in PASCAL's layout."""
+"""The whole way, in small: both trainings and the test, on a folder set and on a tree in PASCAL's layout."""
 
 import csv
 import gc
@@ -304,7 +304,7 @@ def test_training_from_cached_features(trained):
 
 
 def test_two_processes_train(tmp_path):
-    """Both stages under torchrun with gloo; the global batch, not the process's, decides the steps."""
+    """Both trainings under torchrun with gloo; the global batch, not the process's, decides the steps."""
     root, output = make_folder(tmp_path / "set"), tmp_path / "out"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     args = ["-m", "fss", "train", "--data", "folder", f"data.root={root}", f"output={output}", *TINY]

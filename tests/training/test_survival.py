@@ -61,7 +61,7 @@ def start(arguments):
 
 
 def end_of(output, stages=("base", "cwt")):
-    """Weights and logs of both stages, and the counts of the test."""
+    """Weights and logs of both trainings, and the counts of the test."""
     weights, logs = {}, {}
     for stage in stages:
         (folder,) = Path(output).glob(f"folder/fold0/{stage}*")
