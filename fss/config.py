@@ -137,7 +137,7 @@ class ScheduleConfig(_Section):
     weight_decay: float = Field(1e-4, ge=0, le=1)
     decay: Literal["constant", "cosine", "poly", "step"] = "constant"  # step: a tenth in the second half
     warmup: float = Field(0.0, ge=0, lt=1)  # share of the budget
-    # Spread evenly over the budget, the last at its end; stage 2 begins with one more.
+    # Spread evenly over the budget, the last at its end; training on episodes begins with one more.
     validations: int = Field(1, ge=1)
     accumulate: int = Field(1, ge=1)  # parts that a batch is computed in, one after another, to save memory
     keep: int = Field(2, ge=1)  # last checkpoints: last.pt, last-1.pt, ...
@@ -152,7 +152,7 @@ class ScheduleConfig(_Section):
 
 
 class PretrainConfig(ScheduleConfig):
-    """Stage 1, the base-class segmentation network. Defaults as in the line of work around CWT."""
+    """Base training, of a network for the base classes. Defaults as in the line of work around CWT."""
 
     epochs: float | None = Field(100, ge=0)
     batch: int = Field(12, ge=2)  # pyramid pooling norms a single pixel, which one image alone cannot give
@@ -177,7 +177,7 @@ class PretrainConfig(ScheduleConfig):
 
 
 class TrainConfig(ScheduleConfig):
-    """Stage 2, episodes. Defaults as published for CWT."""
+    """Training on episodes. Defaults as published for CWT."""
 
     epochs: float | None = Field(20, ge=0)
     episodes: int | None = Field(6000, ge=1)  # in one epoch; null: as many as there are query images
@@ -296,7 +296,7 @@ class Config(_Section):
     cache_gib: float | None = Field(None, ge=0)  # RAM for kept features; default: half of what is free
     output: Path = Path("results")
     variant: str = ""  # head options set beside the recipes, for folder names; filled in by itself
-    tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of stage 2's folder: two settings side by side
+    tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of a head's folder: two settings side by side
 
     @property
     def with_neck(self) -> bool:

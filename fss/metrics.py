@@ -1,8 +1,8 @@
 """Intersection and union, added as counts and divided once.
 
 mIoU is the mean over classes of the foreground IoU, each class's counts summed over all its
-episodes; FB-IoU is the mean of background and foreground IoU, each summed over all episodes. Stage 1
-counts every class at once, on whole images and near the boundaries of labels.
+episodes; FB-IoU is the mean of background and foreground IoU, each summed over all episodes. Base
+training counts every class at once, on whole images and near the boundaries of labels.
 """
 
 from dataclasses import dataclass

@@ -68,10 +68,10 @@ def load_config(data: str, head: str, overrides: Sequence[str] = (), extra: Sequ
         files += _with_head(files[-1], head_of=files[0])
     tree: dict[str, Any] = {}
     for path in files:
-        merge(tree, modern(read_yaml(path)), str(path))
+        merge(tree, modern(read_yaml(path), tree.get("network")), str(path))
     recipe = dict(tree["head"]) if isinstance(tree.get("head"), dict) else {}
     for text in overrides:
-        merge(tree, modern(_parse_override(text)), text)
+        merge(tree, modern(_parse_override(text), tree.get("network")), text)
     config = validate(tree)
     changed = {k: v for k, v in config.head.options.items() if recipe.get(k) != v}
     return config.model_copy(update={"variant": ",".join(f"{k}={changed[k]}" for k in sorted(changed))})

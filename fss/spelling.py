@@ -12,15 +12,19 @@ _NECK_OPTIONS = {  # which necks took which options; 0.1 wrote all of them for e
 _DEFAULTS = {"dropout": 0.1, "align": True, "stride": 8, "auxiliary": False, "gate": "conv"}
 
 
-def modern(tree: Mapping[str, Any]) -> dict[str, Any]:
+def modern(tree: Mapping[str, Any], network: Any = None) -> dict[str, Any]:
     """A tree of settings, whole or in part, with every key where it stands today. Other trees stay equal.
 
     `backbone.layers` is part of `backbone.type`; `backbone.stage1` and `backbone.base` are `network`;
     `neck.options` are the neck's own keys; `pseudo.layers` names a backbone.
+
+    Args:
+        network: as set so far. An old `stage1=true` leaves a base checkpoint's file in its place, because
+            0.1 asked for both.
     """
     out = dict(tree)
     if isinstance(out.get("backbone"), Mapping):
-        out |= _backbone(out["backbone"])
+        out |= _backbone(out["backbone"], network)
     if isinstance(out.get("neck"), Mapping):
         out["neck"] = neck(out["neck"])
     if isinstance(out.get("pseudo"), Mapping):
@@ -34,7 +38,7 @@ def backbone_name(layers: Any) -> str:
     return f"resnet{text}" if text.isdigit() else text
 
 
-def _backbone(old: Mapping[str, Any]) -> dict[str, Any]:
+def _backbone(old: Mapping[str, Any], network: Any) -> dict[str, Any]:
     """The sections that take the place of an old `backbone`."""
     section, out = dict(old), {}
     if section.get("vit", "none") == "none":  # anything else stays, and is refused: 0.2 has no second encoder
@@ -45,7 +49,7 @@ def _backbone(old: Mapping[str, Any]) -> dict[str, Any]:
     base, stage1 = section.pop("base", None), section.pop("stage1", None)
     if base is not None:
         out["network"] = str(base)
-    elif stage1 is not None:
+    elif stage1 is not None and not (stage1 and network not in (None, "base", "weights")):
         out["network"] = "base" if stage1 else "weights"
     if not str(section.get("type", "resnet")).startswith("resnet"):
         section = {k: v for k, v in section.items() if (k, v) not in (("stem", "auto"), ("stride", 8))}

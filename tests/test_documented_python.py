@@ -18,7 +18,7 @@ def blocks(page):
 def test_python_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "set")
-    head = ["--head", "prototype", "backbone.stage1=true", "head.level=neck", "head.embed=4"]
+    head = ["--head", "prototype", "network=base", "head.level=neck", "head.embed=4"]
     tiny = [s for s in TINY if not s.startswith("head.")]
     assert main(["train", "--data", "folder", "data.root=set", *head, *tiny]) == 0
     (found,) = Path("results/folder/fold0").glob("prototype*/best.pt")

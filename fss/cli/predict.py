@@ -17,8 +17,8 @@ and several supports may show several classes. A scribble is the same,
 but 255 where nothing is drawn. Boxes are pixels from the top left.
 
 Without --checkpoint the prototype head compares features of the pretrained
-backbone (backbone.weights). A checkpoint of stage 1 takes that head, too; one of
-stage 2 has its own.
+backbone (backbone.weights). A base network takes that head, too; a
+head's checkpoint has its own.
 
 Written per query: NAME_labels.png (pixels are labels), NAME_overlay.jpg, and per
 class NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queries

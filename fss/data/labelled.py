@@ -1,4 +1,4 @@
-"""Image and label map, for the ordinary segmentation network of stage 1."""
+"""Image and label map, for base training's ordinary segmentation network."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

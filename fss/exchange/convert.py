@@ -38,7 +38,7 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
     """Write a checkpoint of ours from published files, and return what it says of itself.
 
     Args:
-        kind: "backbone" (ImageNet ResNet), "cwt-base" (PSPNet of stage 1), "cwt" (that and the classifier
+        kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
             weight transformer, two files) or "asgnet" (the whole model).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.

@@ -301,7 +301,7 @@ def _account(
 def run_export(
     path: Path, out: Path, shots: int, size: int | None, kind: str | None, seed: int, head: HeadConfig | None
 ) -> None:
-    """A checkpoint, or one of stage 1 with a head, into a file that runs without this framework."""
+    """A checkpoint, or a base network with a head, into a file that runs without this framework."""
     if out.resolve() == path.resolve():
         raise UserError(f"{out} is the checkpoint itself; name another file to write")
     model = load_base_with(path, head) if head else load_model(path)

@@ -37,7 +37,7 @@ class ASGNet(Head):
         iterations: of the clustering, in training and in testing.
         dropout: share of channels dropped after the reduction.
         features: what the supports are clustered and the query compared on: "stages" 2 and 3, as
-            published, or the "neck"'s map (`backbone.stage1=true`); of stride 8 either way.
+            published, or the "neck"'s map (`network=base`); of stride 8 either way.
     """
 
     levels = ("stage3", "stage2")

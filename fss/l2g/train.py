@@ -108,7 +108,7 @@ def about_pseudo(config: Config, source: LabelledImages, found: Sequence[dict[st
         "fold": config.data.fold,
         "base_classes": list(source.base_names),
         "backbones": [
-            {"type": name, **config.backbone.options, **settled}
+            {**settled, **{k: v for k, v in config.backbone.options.items() if v != "auto"}, "type": name}
             for name, settled in zip(_names(config), found, strict=True)
         ],
         "level": p.level,

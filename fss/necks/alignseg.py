@@ -40,7 +40,7 @@ class AlignSeg(Neck):
         dropout: share of channels dropped before the classifiers in training.
         align: without, all offsets are zero; everything else is the same.
         stride: of the map that heads get, 8 or 4 pixels; the neck's own is stage 1's, 4.
-        auxiliary: classify what was gathered up to stage 3 as well in stage 1.
+        auxiliary: classify what was gathered up to stage 3 as well in base training.
     """
 
     levels = ("stage1", "stage2", "stage3", "stage4")

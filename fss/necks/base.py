@@ -1,4 +1,4 @@
-"""What a neck is: the contract that stage 1, model and pictures rely on, and all they know of it."""
+"""What a neck is: the contract that base training, model and pictures rely on, and all they know of it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class Decoded(NamedTuple):
     """What a neck makes of a backbone's features.
 
     Attributes:
-        map: (B,C,h,w) at the neck's own resolution, normed and activated; stage 1's classifier stands on it.
+        map: (B,C,h,w) at the neck's own resolution, normed and activated, under the classifier.
         sides: maps (B,C,h',w') of the auxiliary classifiers, by name.
         offsets: (B,2,h,w), x then y, in cells of the map: from where each place was sampled; by title.
     """
@@ -32,7 +32,7 @@ class Neck(nn.Module):
         stride: pixels from one cell of the map that heads get to the next, at least; None for the neck's own.
         shrink: cells of its own map to one of the map that heads get, 1 or 2.
         side_weight: of each auxiliary loss.
-        classifier_bias: whether stage 1's classifier on it has one, as published with it.
+        classifier_bias: whether base training's classifier on it has one, as published with it.
     """
 
     levels: tuple[str, ...] = ("stage4",)
@@ -53,7 +53,7 @@ class Neck(nn.Module):
         self.shrink = 2 if self.stride is not None and self.stride >= 2 * own else 1
 
     def decode(self, features: dict[str, Tensor]) -> Decoded:
-        """{level: (B,C,h,w)} -> everything: what stage 1 learns from."""
+        """{level: (B,C,h,w)} -> everything: what base training learns from."""
         raise NotImplementedError(f"{type(self).__name__} must define decode")
 
     def before_relu(self, features: dict[str, Tensor]) -> Tensor:

@@ -57,7 +57,7 @@ class SFNet(Neck):
         dropout: share of channels dropped at the top in training.
         align: without, the coarser map is resized: the plain feature pyramid, named `fpn`.
         stride: of the map that heads get, 8 or 4 pixels; the neck's own is stage 1's, 4.
-        auxiliary: classify the outputs of stages 1 to 3 as well in stage 1.
+        auxiliary: classify the outputs of stages 1 to 3 as well in base training.
     """
 
     levels = ("stage1", "stage2", "stage3", "stage4")

@@ -33,7 +33,7 @@ class Predictor:
     Each class is segmented against background on its own, as episodes are; `Prediction` fuses them.
 
     Args:
-        checkpoint: of stage 2 (any head), or of stage 1, on which `head` is put. Without one, `head` stands
+        checkpoint: of any head, or a base network, on which `head` is put. Without one, `head` stands
             on the backbone's pretrained weights.
         head: where the checkpoint has none; one with nothing to learn.
         settings: `key=value`, as of the command line, for what a checkpoint does not say: `head.level=...`,

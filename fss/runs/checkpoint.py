@@ -42,9 +42,9 @@ def save(path: Path, about: dict[str, Any], model: nn.Module, keep: int = 1, **s
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, half)
+        write_text(account_of(path), json.dumps(about, indent=1, default=str) + "\n")
         _shift(path, keep)
         half.replace(path)
-        write_text(account_of(path), json.dumps(about, indent=1, default=str) + "\n")
     except (OSError, RuntimeError) as error:
         half.unlink(missing_ok=True)
         raise UserError(f"cannot write {path} ({error}); the one before it, if any, is intact") from None

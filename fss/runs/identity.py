@@ -57,7 +57,7 @@ class Identity(BaseModel):
 
     def account(self, settled: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Plain values for a checkpoint; `settled` are options of the backbone that its weights decided."""
-        said = self.model_dump()
+        said = self.model_dump(mode="json")
         said["backbone"] |= dict(settled or {})
         return said
 
@@ -95,7 +95,9 @@ def modern(about: Mapping[str, Any]) -> dict[str, Any]:
         options = {k: v for k, v in dict(out.pop("head_options", {})).items() if (k, v) != ("tokens", "none")}
         out["head"] = {"type": out["head"], **options}
     if isinstance(out.get("neck"), Mapping):
-        out["neck"] = modern_neck({"options": {}, **out["neck"]})
+        # 0.1 wrote `options` for necks from outside alone, whose other keys are their own affair today.
+        ours: dict[str, Any] = {} if ":" in str(out["neck"].get("type")) else {"options": {}}
+        out["neck"] = modern_neck({**ours, **out["neck"]})
     out.pop("vit_size", None)
     return out
 
@@ -124,13 +126,12 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
     # The stride of the map that heads get is nothing that a base network depends on.
     unlike = {"stride"} if wanted.get("stage") == "base" else set()
     for key, value in wanted.items():
-        mine, theirs = _plain(key, about.get(key, _ABSENT.get(key))), _plain(key, value)
+        own = about.get(key, _ABSENT.get(key))
+        mine, theirs = _plain(key, own), _plain(key, value)
         if isinstance(mine, dict) and isinstance(theirs, dict):
             mine = mine | {k: v for k, v in theirs.items() if v == "auto" or (key == "neck" and k in unlike)}
         if mine != theirs:
-            differ.append(
-                f"{key} is {_shown(about.get(key), mine, theirs)}, wanted {_shown(value, theirs, mine)}"
-            )
+            differ.append(f"{key} is {_shown(own, mine, theirs)}, wanted {_shown(value, theirs, mine)}")
     if differ:
         raise UserError(
             f"{what} is another kind of checkpoint: {'; '.join(differ)}. Ask for what it is, or name "
@@ -142,21 +143,24 @@ _ABSENT = {"novel_in_train": "background"}  # what checkpoints are that do not s
 
 
 def _plain(key: str, value: Any) -> Any:
-    """A value as JSON has it, where [1] and (1,) are one, and 100 and 100.0; a part with all its options."""
+    """A value as JSON has it, where [1] and (1,) are one; a part with all its options."""
     if key in _KINDS and isinstance(value, Mapping) and "type" in value:
         given = {k: v for k, v in value.items() if k != "type"}
         try:
             value = {"type": value["type"], **_KINDS[key].options(value["type"], given)}
         except UserError:  # options that this version does not know are compared as they stand
             value = dict(value)
-    return json.loads(json.dumps(value, default=str), parse_int=float)
+    return json.loads(json.dumps(value, default=str))
 
 
 def _shown(value: Any, mine: Any, other: Any) -> Any:
     """A part in a message: its type, and the options alone in which it differs."""
-    if not isinstance(mine, dict) or not isinstance(other, dict) or "type" not in mine:
+    if not isinstance(mine, dict) or "type" not in mine:
         return value
-    differ = [f"{k}={v}" for k, v in mine.items() if k != "type" and other.get(k) != v]
-    return (
-        f"{mine['type']}{f' with {chr(44).join(differ)}' if differ and mine['type'] == other['type'] else ''}"
-    )
+    if not isinstance(other, dict) or mine["type"] != other.get("type"):
+        return mine["type"]
+    differ = [f"{k}={v}" for k, v in mine.items() if other.get(k, _MISSING) != v]
+    return f"{mine['type']} with {', '.join(differ) or 'no such option'}"
+
+
+_MISSING = object()

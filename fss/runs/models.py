@@ -14,7 +14,6 @@ from fss.backbones.frozen import checksum
 from fss.config import BackboneConfig, Config, NeckConfig, Part
 from fss.data.source import Source
 from fss.errors import UserError
-from fss.heads import KIND as HEAD_KIND
 from fss.heads import Head, build_head
 from fss.model import (
     BaseSegmenter,
@@ -27,7 +26,7 @@ from fss.model import (
 from fss.necks import Neck
 from fss.runs import checkpoint
 from fss.runs.folders import base_folder, fold_folder, train_folder
-from fss.runs.identity import Identity, identify, modern, require
+from fss.runs.identity import Identity, identify, modern, require, whole
 
 
 @dataclass(frozen=True)
@@ -194,8 +193,7 @@ def load_base_with(path: str | Path, head: Part, bf16: bool = False) -> FewShotM
         raise UserError(
             f"head {head.type!r} has to learn before it is of use; name the checkpoint of its training"
         )
-    own = {"type": head.type, **HEAD_KIND.options(head.type, head.options)}
-    model.told = {**about, **content["facts"], "head": own}
+    model.told = {**about, **content["facts"], "head": whole("head", head).model_dump(mode="json")}
     return model
 
 

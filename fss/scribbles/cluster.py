@@ -120,7 +120,8 @@ def _one(job: Job, path: Path) -> None:
     _loop(session, job, path, about, unfinished)
     facts = {"about": about, "steps": session.steps, "image": str(path)}
     _write(job, path, image, marks, session.labels(), facts, start)
-    unfinished.unlink(missing_ok=True)
+    for file in (unfinished, checkpoint.account_of(unfinished)):
+        file.unlink(missing_ok=True)
 
 
 def _marks(job: Job, path: Path, image: np.ndarray) -> np.ndarray | None:

@@ -31,7 +31,6 @@ from fss.runs.precision import wants_half
 from fss.testing.evaluate import Answer, Evaluation, add_up, feature_store
 from fss.testing.evaluate import evaluate as score_ours
 from fss.testing.features import FeatureStore, Ready, Supports
-from fss.testing.memory import budget
 from fss.testing.plans import make_plans
 from fss.testing.supports import make_supports
 from fss.testing.test import measured
@@ -84,7 +83,7 @@ class Protocol:
         """The images themselves as features, kept as features are."""
         c = self.config
         pictures = PictureSet(self.source, c.data.size, originals=c.test.label_size == "original")
-        return FeatureStore(pictures, _Images(), _CPU, budget(c.cache_gib), c.data.workers, supports)
+        return FeatureStore(pictures, _Images(), _CPU, c.cache_gib, c.data.workers, supports)
 
     def _supports(self) -> tuple[Supports | None, dict[str, Any] | None]:
         """Masks made from strokes, where the settings ask for them, as `fss test` makes them."""

@@ -28,7 +28,6 @@ from fss.testing.features import (
     WholeEncoding,
     encode_now,
 )
-from fss.testing.memory import budget
 
 # (run, number in the run, draw, prediction (S,S) at network size, IoU in percent, the head's explanation)
 OnEpisode = Callable[[int, int, Draw, Tensor, float, list[Panel]], None]
@@ -68,7 +67,7 @@ def feature_store(
     encoder = FrozenEncoding(model) if frozen_only else WholeEncoding(model)
     originals = not frozen_only and config.test.label_size == "original"
     pictures = PictureSet(source, config.data.size, originals)
-    return FeatureStore(pictures, encoder, device, budget(config.cache_gib), config.data.workers, supports)
+    return FeatureStore(pictures, encoder, device, config.cache_gib, config.data.workers, supports)
 
 
 @torch.no_grad()

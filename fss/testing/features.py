@@ -14,6 +14,7 @@ from fss.data.plan import Draw
 from fss.heads import Encoded, Features, Head
 from fss.model import FewShotModel
 from fss.ops import binary_mask
+from fss.testing.memory import budget
 
 Supports = Callable[[int, int], Tensor]  # position, class -> mask (S,S) of 0, 1 and 255
 
@@ -125,16 +126,17 @@ class FeatureStore:
     device a batch at a time.
 
     Args:
-        budget: bytes for encodings that are kept.
+        gib: RAM for encodings that are kept, as of `memory.budget`, which is asked when the first one is
+            made: two stores of a run then share what is free.
         supports: where support masks come from; default: the true ones.
     """
 
     def __init__(
-        self, pictures: PictureSet, encoder: Encoder, device: torch.device, budget: float,
+        self, pictures: PictureSet, encoder: Encoder, device: torch.device, gib: float | None,
         workers: int | None, supports: Supports | None = None,
     ) -> None:  # fmt: skip
         self.pictures, self.encoder, self.device = pictures, encoder, device
-        self.budget, self.workers, self.supports = budget, workers, supports
+        self.gib, self.workers, self.supports = gib, workers, supports
         self.features: dict[_Key, Features] = {}
         self.images: dict[int, _Image] = {}
         self.promised: set[_Key] = set()  # will be kept once they arrive
@@ -171,18 +173,21 @@ class FeatureStore:
         for draws in chunks:
             missing = {key for d in draws for key in self._keys(d)} - self.promised
             if self.capacity is None and missing:
-                self.capacity = self._measure(min(missing))
+                self.capacity = self._measure(missing)
             room = max((self.capacity or 0) - len(self.promised), 0)
             self.promised |= set(sorted(missing)[:room])
             waiting.append((draws, missing))
             yield sorted({key.position for key in missing})
 
-    def _measure(self, key: _Key) -> int:
-        """How many encodings fit into the budget, by making one."""
-        picture = self.pictures.load(key.position)
-        image, features = self._image(picture), self._encode(key, picture)
-        tensors = [*features.values(), image.labels, *([] if image.original is None else [image.original])]
-        return int(self.budget // max(sum(t.nbytes for t in tensors), 1))
+    def _measure(self, missing: set[_Key]) -> int:
+        """How many encodings fit into the budget, by making one of each role."""
+        largest = 1
+        for key in {key.role: key for key in sorted(missing, reverse=True)}.values():
+            picture = self.pictures.load(key.position)
+            image, features = self._image(picture), self._encode(key, picture)
+            kept = [*features.values(), image.labels, *([] if image.original is None else [image.original])]
+            largest = max(largest, sum(t.nbytes for t in kept))
+        return int(budget(self.gib) // largest)
 
     @staticmethod
     def _image(picture: Picture) -> _Image:

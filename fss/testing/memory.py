@@ -1,5 +1,6 @@
 """How much memory features may take: a share of what the machine has free."""
 
+import os
 from pathlib import Path
 
 SHARE = 0.5  # of what is free; the rest is for images in work, and for others
@@ -7,8 +8,12 @@ _FALLBACK = 4 * 2**30  # bytes, where the system does not tell
 
 
 def budget(gib: float | None) -> float:
-    """Bytes for features that are kept: `gib`, or a share of the RAM that is free now."""
-    return gib * 2**30 if gib is not None else SHARE * free_ram()
+    """Bytes for features that are kept: `gib`, or a share of the RAM that is free now.
+
+    Processes of one run on one machine share it: torchrun tells how many they are.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return gib * 2**30 if gib is not None else SHARE * free_ram() / processes
 
 
 def free_ram() -> float:
@@ -25,12 +30,32 @@ def _system() -> float:
         return _FALLBACK
 
 
-def _container(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """What cgroup v2 leaves; infinite where it sets no limit."""
+# Files of a group's limit and use, and how its droppable files are called in memory.stat: cgroup v2, then v1.
+_FILES = {"": ("memory.max", "memory.current", "file"),
+          "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")}  # fmt: skip
+
+
+def _container(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """What cgroups leave, this process's own group and those above it; infinite where none sets a limit."""
     try:
-        most, used = (float((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
-        cached = [line.split()[1] for line in (folder / "memory.stat").read_text().splitlines()
-                  if line.startswith("file ")]  # fmt: skip
-        return max(most - used + float(cached[0] if cached else 0), 0.0)
-    except (OSError, ValueError):  # "max" is no number: there is no limit
+        lines = [line.split(":", 2) for line in own.read_text(encoding="ascii").splitlines()]
+        groups = {line[1]: line[2].strip("/") for line in lines if len(line) == 3}
+    except (OSError, ValueError):
+        groups = {}
+    left = [float("inf")]
+    for controller, files in _FILES.items():
+        top = root / controller
+        folder = top / groups.get(controller, "")
+        left += [_left(each, *files) for each in (folder, *folder.parents) if each.is_relative_to(top)]
+    return min(left)
+
+
+def _left(folder: Path, limit: str, usage: str, droppable: str) -> float:
+    """What one group leaves: its limit less what is used, without files that the system could drop."""
+    try:
+        most, used = (float((folder / name).read_text()) for name in (limit, usage))
+        stat = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = next((float(words[1]) for words in stat if words[:1] == [droppable]), 0.0)
+        return max(most - used + cached, 0.0)
+    except (OSError, ValueError, IndexError):  # "max" is no number: there is no limit
         return float("inf")

@@ -67,7 +67,7 @@ def test(
     )  # fmt: skip
     result = {
         **measured(said, out, source),
-        "head": whole("head", config.head).model_dump(),
+        "head": whole("head", config.head).model_dump(mode="json"),
         "checkpoint": trained.told,
         "shots": {"train": trained.shots, "test": config.test.shots},
         **({"supports": supports_told} if supports_told else {}),

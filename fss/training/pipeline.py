@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -133,11 +133,22 @@ def _finished(config: Config) -> Path | None:
         try:
             found = read_results([path])[0].content
             # As settings, not as text: a result older than some setting has it at its default.
-            if found["head"]["type"] == config.head.type and validate(found["config"]) == config:
+            if found["head"]["type"] == config.head.type and _same(validate(found["config"]), config):
                 return path
         except UserError:  # another head's damaged result is no obstacle
             continue
     return None
+
+
+def _same(one: Config, other: Config) -> bool:
+    """Whether two configurations ask for one result: parts with all their options, memory left aside."""
+    return _compared(one) == _compared(other)
+
+
+def _compared(config: Config) -> dict[str, Any]:
+    parts = {name: whole(name, getattr(config, name)) for name in ("backbone", "neck", "head")}
+    settings = config.model_dump(exclude={*parts, "cache_gib"})
+    return {**settings, **parts, "weights": config.backbone.weights}
 
 
 def _say(text: str) -> None:

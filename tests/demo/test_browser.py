@@ -13,7 +13,13 @@ from PIL import Image
 
 from fss.demo.serve import serving
 
-SETTINGS = ("backbone.weights=random", "backbone.layers=18", "data.size=97", "device=cpu", "precision=fp32")
+SETTINGS = (
+    "backbone.weights=random",
+    "backbone.type=resnet18",
+    "data.size=97",
+    "device=cpu",
+    "precision=fp32",
+)
 PATIENCE = 60_000  # ms, of a slow core
 QUERY = np.s_[50:110, 70:150]  # where the thing is in the second photo
 _READ = """async (img) => {

@@ -15,7 +15,13 @@ from fss.photos.prediction import COLOURS, Prediction
 from fss.photos.predictor import Predictor
 
 CPU = torch.device("cpu")
-SETTINGS = ("backbone.weights=random", "backbone.layers=18", "data.size=49", "device=cpu", "precision=fp32")
+SETTINGS = (
+    "backbone.weights=random",
+    "backbone.type=resnet18",
+    "data.size=49",
+    "device=cpu",
+    "precision=fp32",
+)
 
 
 def photo(path, size=(60, 80), box=(10, 40, 20, 60)):

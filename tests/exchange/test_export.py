@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 
 import fss
 from fss.backbones import resnet
-from fss.backbones.resnet import ResNet
+from fss.backbones.resnet import ResNet18
 from fss.cli import main
+from fss.config import Part
 from fss.data.files import read_image
 from fss.data.transforms import fit, fit_mask, to_tensor
 from fss.exchange import export as exports
@@ -20,7 +22,6 @@ from fss.exchange.export import export
 from fss.heads import HEADS, Head, HeadOutput
 from fss.model import FewShotModel, build_model
 from fss.necks import make_neck
-from fss.ops import normalise
 from fss.runs.models import load_base_with
 from tests.make import TINY, make_folder
 
@@ -38,7 +39,7 @@ def shallow(monkeypatch):
 
 def make(name, neck="ppm", **options):
     torch.manual_seed(0)
-    backbone = ResNet(18)
+    backbone = ResNet18()
     decoder = None if neck == "none" else make_neck(neck, backbone.channels, {"channels": 16})
     model = build_model(name, SMALL.get(name, {}) | options, backbone, decoder).eval()
     for module in model.modules():  # statistics that a fold would have to get right
@@ -65,7 +66,7 @@ def held(model, path, shots, seed=0):
     else:
         got = torch.export.load(path).module()(*inputs)
     query, images, masks = inputs
-    return got, model(normalise(query), normalise(images), masks.long(), seed)
+    return got, model(query, images, masks.long(), seed)
 
 
 def _used(model):
@@ -105,7 +106,7 @@ def test_the_verb_exports_what_was_trained_and_the_page_runs_it(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     root, output = make_folder(tmp_path / "set"), tmp_path / "out"
     tiny = [s for s in TINY if not s.startswith("head.")]
-    head = ["--head", "prototype", "backbone.stage1=true", "head.level=neck", "head.embed=4"]
+    head = ["--head", "prototype", "network=base", "head.level=neck", "head.embed=4"]
     assert main(["train", "--data", "folder", *head, f"data.root={root}", f"output={output}", *tiny]) == 0
     best = next(output.glob("folder/fold0/prototype*/best.pt"))
     capsys.readouterr()
@@ -129,7 +130,7 @@ def the_page_runs(root, model):
     page = (Path(__file__).parent.parent.parent / "docs/export.md").read_text(encoding="utf-8")
     there = {}
     exec(compile(page.partition("```python\n")[2].partition("```")[0], "docs/export.md", "exec"), there)
-    images = [normalise(to_tensor(fit(read_image(p).astype(np.float32), SIZE))) for p in (query, support)]
+    images = [to_tensor(fit(read_image(p).astype(np.float32), SIZE)) for p in (query, support)]
     with torch.no_grad():
         wanted = model(
             images[0][None], images[1][None, None], torch.from_numpy(fit_mask(mask, SIZE))[None, None]
@@ -139,17 +140,17 @@ def the_page_runs(root, model):
 
 
 def what_a_base_network_can_be_asked_for(base, best, capsys):
-    on_base = load_base_with(base, "prototype", {"level": "stage3"})
+    on_base = load_base_with(base, Part(type="prototype", level="stage3"))
     assert on_base.head.levels == ("stage3",) and on_base.told["fold"] == 0
     with torch.no_grad():
         assert on_base(
-            torch.randn(1, 3, 49, 49), torch.randn(1, 1, 3, 49, 49), torch.ones(1, 1, 49, 49)
+            torch.zeros(1, 3, 49, 49), torch.zeros(1, 1, 3, 49, 49), torch.ones(1, 1, 49, 49)
         ).shape
     wrong = ["export", str(base), "x.pt2", "--shots", "1", "--head"]
     assert main([*wrong, "asgnet", "head.features=neck"]) == 2 and main([*wrong, "prototype", "a=b"]) == 2
     assert main(["export", str(best), "x.pt2", "--shots", "1", "--head", "prototype"]) == 2
     said = capsys.readouterr().err
-    for part in ("'asgnet' has to learn", "'a=b' is no option of a head", "is no checkpoint of stage 1"):
+    for part in ("'asgnet' has to learn", "'a=b' is no option of a head", "is no base checkpoint"):
         assert part in said
 
 
@@ -157,8 +158,8 @@ def what_a_base_network_can_be_asked_for(base, best, capsys):
     ("out", "given", "message"),
     [
         ("a.bin", {}, r"a.bin: allowed are names in .onnx and .pt2, or --format"),
-        ("a.pt2", {"size": 50}, "--size 50: allowed are 8n.1 from 33 to 2049, such as 49"),
-        ("a.pt2", {"size": 17}, "--size 17: .*such as 33"),
+        ("a.pt2", {"size": 16}, "--size=16: ResNet18 takes 17 and above; nearest: 17"),
+        ("a.pt2", {"size": 0}, "--size=0: .*nearest: 17"),
         ("a.pt2", {"size": None}, "give one with --size"),
         ("a.pt2", {"shots": 0}, "--shots 0"),
     ],
@@ -183,51 +184,56 @@ class Own(Head):
 
     levels = ("stage2",)
 
-    def prepare(self, support_masks, seed):
-        return {"share": (support_masks == 1).float().mean((1, 2))}
-
-    def forward(self, query, support, support_masks, extras, query_mask=None):
-        x = query["stage2"].mean(1, keepdim=True) * extras["share"].mean()
+    def forward(self, episodes):
+        x = episodes.query["stage2"].mean(1, keepdim=True) * share(episodes.support_masks)
         return HeadOutput(torch.cat([-x, x], 1))
 
 
-class Complete(Own):
-    def prepare_in_graph(self, support_masks):
-        return self.prepare(support_masks, 0)
+def share(masks):
+    return (masks == 1).float().mean()
 
 
-class Branching(Complete):
-    def forward(self, query, *rest):
-        if query["stage2"].mean() > 0:
-            return super().forward(query, *rest)
-        return super().forward({"stage2": -query["stage2"]}, *rest)
+class OutsideTheGraph(Own):
+    def forward(self, episodes):
+        x = episodes.query["stage2"].mean(1, keepdim=True) * float(
+            (episodes.support_masks == 1).numpy().mean()
+        )
+        return HeadOutput(torch.cat([-x, x], 1))
 
 
-class Wrong(Complete):
-    def prepare_in_graph(self, support_masks):
-        return {"share": torch.zeros(len(support_masks))}
+class Branching(Own):
+    def forward(self, episodes):
+        if episodes.query["stage2"].mean() > 0:
+            return super().forward(episodes)
+        return super().forward(replace(episodes, query={"stage2": -episodes.query["stage2"]}))
+
+
+class Wrong(Own):
+    def forward(self, episodes):
+        out = super().forward(episodes)
+        return HeadOutput(out.logits * 0) if torch.compiler.is_exporting() else out
 
 
 def own(head):
     torch.manual_seed(0)
-    backbone = ResNet(18)
+    backbone = ResNet18()
     return FewShotModel(backbone, None, head(backbone.channels)).eval()
 
 
-def test_a_head_of_ones_own_says_how_a_graph_prepares(tmp_path):
-    export(own(Complete), tmp_path / "a.pt2", 2, 33)
+def test_a_head_of_ones_own_is_exported(tmp_path):
+    export(own(Own), tmp_path / "a.pt2", 2, 33)
     got, told = (
         torch.export.load(tmp_path / "a.pt2").module(),
         json.loads((tmp_path / "a.pt2.json").read_text()),
     )
     assert got(*exports._episode(5, 2, 33)).shape == (1, 2, 33, 33) and told["checkpoint"] is None
-    assert told["head"] == f"{__name__}:Complete"
+    assert told["head"] == f"{__name__}:Own"
 
 
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (Own, r"Own.prepare depends on the support masks, .*prepare_in_graph\(self, support_masks\)"),
+        (OutsideTheGraph, "OutsideTheGraph cannot be exported to torch with PyTorch "),
         (Branching, "Branching cannot be exported to torch with PyTorch .*data-dependent"),
         (Wrong, r"would not answer as the model does: logits differ by 1.0e\+00 of the largest"),
     ],

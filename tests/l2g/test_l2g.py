@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fss.backbones.resnet import ResNet
+from fss.backbones.resnet import ResNet18
 from fss.l2g.correlation import PixelCorrelation
 from fss.l2g.networks import (
     L2G,
@@ -91,7 +91,7 @@ def test_logits_and_loss_leave_the_background_out():
 
 def network(**options):
     torch.manual_seed(0)
-    backbone = ResNet(18, deep_stem=False)
+    backbone = ResNet18(stem="plain")
     correlation = PixelCorrelation(backbone.channels) if options.pop("correlation", False) else None
     return ResponseNet(backbone, 3, correlation, **options)
 

@@ -20,6 +20,7 @@ from fss.l2g import train as pseudo
 from fss.recipes import load_config
 from fss.runs import checkpoint
 from fss.runs.folders import base_folder, pseudo_folder, train_folder
+from fss.runs.identity import require
 from tests.make import TINY, make_folder, save_mask
 
 SMALL = (
@@ -147,7 +148,7 @@ def test_saliency_for_some_and_the_networks_options(written, tmp_path, capsys):
     options = [
         "pseudo.correlation=true",
         "pseudo.frozen_norms=1",
-        "pseudo.local_layers=34",
+        "pseudo.local_backbone=resnet34",
         "pseudo.flip=true",
     ]
     assert run("train", root, tmp_path, "pseudo.saliency=maps", "pseudo.placement=uniform", *options) == 0
@@ -302,8 +303,7 @@ def test_folder_names_are_what_they_were_where_nothing_is_set():
     assert pseudo_folder(config).name == "pseudo_resnet50_random"
 
 
-def test_masks_of_an_older_checkpoint_are_the_true_ones(tmp_path):
-    old = {"about": {"stage": "base"}}
-    checkpoint.require(old, {"stage": "base", "train_masks": None}, tmp_path)
+def test_masks_of_an_older_checkpoint_are_the_true_ones():
+    require({"stage": "base"}, {"stage": "base", "train_masks": None}, "old.pt")
     with pytest.raises(UserError, match="train_masks is None, wanted pseudo"):
-        checkpoint.require(old, {"stage": "base", "train_masks": "pseudo"}, tmp_path)
+        require({"stage": "base"}, {"stage": "base", "train_masks": "pseudo"}, "old.pt")

@@ -12,7 +12,7 @@ from fss.errors import UserError
 from fss.photos.prediction import Prediction
 from tests.make import TINY, make_folder
 
-NETWORK = ["backbone.layers=18", "backbone.weights=random", "head.level=stage1", "precision=fp32"]
+NETWORK = ["backbone.type=resnet18", "backbone.weights=random", "head.level=stage1", "precision=fp32"]
 SIZE = 65
 
 
@@ -259,7 +259,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
         ("--support support.png mask.png --query none", "no images in none"),
         ("--support support.png mask.png --query query.png --threshold 1", "threshold 1.0; allowed: above 0"),
         ("--support support.png mask.png --query query.png --tile 8", "tile 8; allowed: whole numbers"),
-        ("--support support.png mask.png --query query.png --size 64", "size 64; allowed: 8n"),
+        ("--support support.png mask.png --query query.png --size 16", "size=16: ResNet18 takes 17"),
         ("--support support.png mask.png --query query.png --checkpoint x.pt", "x.pt"),
         ("--support support.png mask.png --query query.png --head asgnet", "learns, so it needs"),
         ("--support support.png mask.png --query query.png --head protype", "did you mean prototype"),
@@ -280,7 +280,7 @@ def test_mistakes_end_with_code_2_and_write_nothing(photos, capsys, words, messa
     put(photos / "small.png", np.ones((10, 10), np.uint8))
     put(photos / "empty.png", np.zeros((60, 80), np.uint8))
     words = words if "--size" in words else f"{words} --size {SIZE}"
-    base = ["backbone.layers=18", "backbone.weights=random"]
+    base = ["backbone.type=resnet18", "backbone.weights=random"]
     level = [] if "asgnet" in words or "protype" in words else ["head.level=stage1"]
     assert main(["predict", *words.split(), "--out", "out", "--gpus", "cpu", *base, *level]) == 2
     assert message in capsys.readouterr().err
@@ -334,7 +334,7 @@ def test_checkpoints_of_both_stages_bring_their_size(photos, monkeypatch):
         assert found.shape == read(mask).shape and set(np.unique(found)) <= {0, 1, 2}
     assert fss.Predictor(cwt).size == fss.Predictor(base).size == 49
     assert main([*words, "--checkpoint", str(base), "--out", "o", "--head", "asgnet"]) == 2
-    assert main([*words, "--checkpoint", str(cwt), "--out", "o", "backbone.layers=101"]) == 2
+    assert main([*words, "--checkpoint", str(cwt), "--out", "o", "backbone.type=resnet101"]) == 2
 
 
 def test_nothing_of_the_users_is_overwritten(photos, capsys):
@@ -374,7 +374,7 @@ def test_a_killed_run_goes_on(photos, monkeypatch):
 
 
 def test_wrong_arguments_in_python():
-    with pytest.raises(UserError, match=r"size 0; allowed: 8n\+1"):
+    with pytest.raises(UserError, match="size=0: ResNet18 takes 17 and above; nearest: 17"):
         fss.Predictor(settings=NETWORK, size=0)
     with pytest.raises(UserError, match="support_by='magic'; allowed"):
         fss.Predictor(settings=NETWORK, size=SIZE, support_by="magic")

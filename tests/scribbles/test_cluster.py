@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.weak.test_clustering import picture
 
 from fss.cli import main
 from fss.data.files import read_image, read_mask
 from fss.runs import memory
 from fss.scribbles import cluster as verb
+from tests.scribbles.test_clustering import picture
 
 QUICK = ["--channels", "12", "--steps", "12", "--gpus", "cpu"]
 
@@ -105,13 +105,15 @@ def test_stopped_runs_go_on_to_the_same_result(photo, monkeypatch):
 
     monkeypatch.setattr(verb.Session, "step", stopped)
     assert run(*asked) == 130
-    assert sorted(files(photo / "out")) == ["photo_unfinished.pt"]
+    assert sorted(files(photo / "out")) == ["photo_unfinished.json", "photo_unfinished.pt"]
     seen = []
     monkeypatch.setattr(verb.Session, "step", lambda s: seen.append(s.steps) or step(s))
     assert run(*asked) == 0
     assert seen == [7, 8, 9, 10, 11]
     found, whole = files(photo / "out"), files(photo / "whole")
-    assert found["photo_labels.png"] == whole["photo_labels.png"] and "photo_unfinished.pt" not in found
+    assert found["photo_labels.png"] == whole["photo_labels.png"] and not [
+        n for n in found if "unfinished" in n
+    ]
 
 
 def test_reference_mode(photo, tmp_path, monkeypatch, capsys):

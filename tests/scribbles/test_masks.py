@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from tests.weak.test_clustering import picture
 
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.scribbles.clustering import Clustering
 from fss.scribbles.masks import MaskMaker
 from fss.scribbles.strokes import KINDS, simulate
+from tests.scribbles.test_clustering import picture
 
 QUICK = Clustering(channels=12, steps=40)
 

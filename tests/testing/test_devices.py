@@ -1,4 +1,4 @@
-"""The whole way on every device that this machine has: train both stages, resume, test."""
+"""The whole way on every device that this machine has: base training, training on episodes, resume, test."""
 
 import json
 
@@ -16,11 +16,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("device", DEVICES)
 def test_trains_and_tests(tmp_path, device, head, precision):
     tiny = [s for s in TINY if not s.startswith(("device=", "precision=", "head."))]
-    own = (
-        ["head.steps=10"]
-        if head == "cwt"
-        else ["head.sizes=[7,4,2,1]", "head.cells=4", "backbone.stage1=true"]
-    )
+    own = ["head.steps=10"] if head == "cwt" else ["head.sizes=[7,4,2,1]", "head.cells=4", "network=base"]
     where = [f"data.root={make_folder(tmp_path / 'set')}", f"output={tmp_path / 'out'}"]
     more = [*tiny, *own, f"device={device}", f"precision={precision}", "train.augment=none"]
     arguments = ["--data", "folder", "--head", head, *where, *more]

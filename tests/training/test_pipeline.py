@@ -1,4 +1,4 @@
-"""The whole way, in small: both stages and the test, on a folder set and on a tree in PASCAL's layout."""
+"""The whole way, in small: both trainings and the test, on a folder set and on a tree in PASCAL's layout."""
 
 import csv
 import gc
@@ -167,7 +167,7 @@ def test_original_label_size_is_another_protocol(trained):
     assert union[0] > 12 * 1000  # 48 x 64 pixels an episode, where the canvas has 32 x 48
 
 
-def test_plain_inner_loop_needs_no_stage_2(trained):
+def test_plain_inner_loop_needs_no_training(trained):
     assert run("test", *trained, "head.transformer=false") == 0
     got = result(trained[1], "cwt,*transformer=False*")
     assert got["head"]["transformer"] is False and got["shots"]["train"] is None
@@ -177,9 +177,9 @@ def test_plain_inner_loop_needs_no_stage_2(trained):
     ("settings", "message"),
     [
         (["data.fold=1"], "no checkpoint"),
-        (["head.heads=2", "--checkpoint", "BEST"], "head_options is .*wanted"),
+        (["head.heads=2", "--checkpoint", "BEST"], "head is cwt with heads=4, wanted cwt with heads=2"),
         (["data.fold=1", "--checkpoint", "BEST"], "fold is 0, wanted 1"),
-        (["backbone.layers=34", "--checkpoint", "BEST"], "layers is 18, wanted 34"),
+        (["backbone.type=resnet34", "--checkpoint", "BEST"], "backbone is resnet18, wanted resnet34"),
         (["data.size=57", "--checkpoint", "BEST"], "size is 49, wanted 57"),
         (["--checkpoint", "BASE"], "stage is base, wanted few-shot"),
         (["--checkpoint", "nowhere.pt"], "no file nowhere.pt"),
@@ -304,7 +304,7 @@ def test_training_from_cached_features(trained):
 
 
 def test_two_processes_train(tmp_path):
-    """Both stages under torchrun with gloo; the global batch, not the process's, decides the steps."""
+    """Both trainings under torchrun with gloo; the global batch, not the process's, decides the steps."""
     root, output = make_folder(tmp_path / "set"), tmp_path / "out"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     args = ["-m", "fss", "train", "--data", "folder", f"data.root={root}", f"output={output}", *TINY]

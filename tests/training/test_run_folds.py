@@ -23,9 +23,18 @@ def test_every_fold_is_trained_tested_and_tabled_once(tmp_path, capsys):
     (table,) = (tmp_path / "out/folder").glob("prototype_*_1shot_test.md")
     heads = [cell.strip() for cell in table.read_text().splitlines()[0].strip("|").split("|")]
     assert heads == ["head", "checkpoint", "trained", "tested", "fold 0", "fold 1", "mean", "FB-IoU"]
-    for path in (tmp_path / "out").rglob("result.json"):  # as before there were several necks
+    for path in (tmp_path / "out").rglob("result.json"):  # in the words of 0.1
         old = json.loads(path.read_text())
-        old["config"]["neck"] = {k: old["config"]["neck"][k] for k in ("type", "channels", "dropout")}
+        old["config"]["backbone"] = {
+            "layers": 18, "stem": "auto", "stride": 8, "weights": "random", "stage1": False, "base": None,
+            "vit": "none", "vit_size": 224,
+        }  # fmt: skip
+        old["config"]["neck"] = {
+            "type": "ppm", "channels": 16, "dropout": 0.1, "align": True, "stride": 8, "auxiliary": False,
+            "gate": "conv", "options": {},
+        }  # fmt: skip
+        old["config"] |= {"cache_gib": 4.0, "pseudo": {"layers": None, "local_layers": None}}
+        del old["config"]["network"]
         path.write_text(json.dumps(old))
     results = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     assert len(results) == 2 and main(run) == 0

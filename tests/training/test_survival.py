@@ -15,6 +15,7 @@ import torch
 
 from fss.errors import UserError
 from fss.runs import checkpoint
+from fss.runs.identity import require
 from tests.make import TINY, make_folder
 
 KILLS = int(
@@ -60,7 +61,7 @@ def start(arguments):
 
 
 def end_of(output, stages=("base", "cwt")):
-    """Weights and logs of both stages, and the counts of the test."""
+    """Weights and logs of both trainings, and the counts of the test."""
     weights, logs = {}, {}
     for stage in stages:
         (folder,) = Path(output).glob(f"folder/fold0/{stage}*")
@@ -137,7 +138,7 @@ def curve(output, stage="cwt"):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A set and a network of stage 1, which norms over its own share and so is made once."""
+    """A set and a base network, whose training norms over its own share and so is made once."""
     place = tmp_path_factory.mktemp("base")
     assert run(command(make_folder(place / "set"), place / "out", *SHORT)).returncode == 0
     (trained,) = place.glob("out/folder/fold0/base*/best.pt")
@@ -149,7 +150,7 @@ def base(tmp_path_factory):
 def test_shares_of_a_batch_add_up_to_the_batch(base, tmp_path, balanced):
     """One process, two accumulated parts, two processes, two agents as two nodes: the same losses."""
     settings = [*SHORT, *WITHOUT_DROPOUT, f"head.balanced={balanced}".lower(), "train.batch=4"]
-    settings.append(f"backbone.base={base / 'base.pt'}")
+    settings.append(f"network={base / 'base.pt'}")
     for name, more, processes in (("one", [], 1), ("parts", ["train.accumulate=2"], 1), ("two", [], 2)):
         done = run(command(base / "set", tmp_path / name, *settings, *more, processes=processes))
         assert done.returncode == 0, done.stderr
@@ -194,7 +195,12 @@ def write(path, value, keep=1):
 def test_the_last_ones_are_kept(tmp_path):
     for value in range(5):
         write(tmp_path / "last.pt", value, keep=3)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last-1.pt", "last-2.pt", "last.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "last-1.pt",
+        "last-2.pt",
+        "last.json",
+        "last.pt",
+    ]
     values = [checkpoint.read(tmp_path / f"last{n}.pt")["model"]["weight"][0, 0] for n in ("", "-1", "-2")]
     assert values == [4, 3, 2]
 
@@ -213,10 +219,10 @@ def test_a_single_wrong_bit_is_found(tmp_path):
 def test_lists_and_tuples_of_options_are_the_same(tmp_path):
     write(tmp_path / "last.pt", 0)
     content = checkpoint.read(tmp_path / "last.pt")
-    content["about"]["head_options"] = {"sizes": [7, 4]}
-    checkpoint.require(content, {"head_options": {"sizes": (7, 4)}}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match="head_options is"):
-        checkpoint.require(content, {"head_options": {"sizes": (7, 3)}}, tmp_path / "last.pt")
+    about = content["about"] | {"head": {"type": "asgnet", "sizes": [7, 4]}}
+    require(about, {"head": {"type": "asgnet", "sizes": (7, 4)}}, "last.pt")
+    with pytest.raises(UserError, match=r"head is asgnet with sizes=\[7, 4\], wanted .* sizes=\[7, 3\]"):
+        require(about, {"head": {"type": "asgnet", "sizes": (7, 3)}}, "last.pt")
 
 
 class Evil:
@@ -251,7 +257,7 @@ def test_a_full_disk_in_the_middle_of_a_write(tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert checkpoint.read(tmp_path / "last.pt")["model"]["weight"][0, 0] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.json", "last.pt"]
 
 
 def test_an_image_that_vanishes_in_mid_run_is_named(tmp_path):
