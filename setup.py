@@ -63,6 +63,7 @@ setup(
         "shtab>=1.10",
         "tabulate>=0.9",
         "tensorboard>=2.14",
+        "timm>=1.0.20",  # the first with DINOv3
         "tqdm>=4.65",
     ],
     extras_require={

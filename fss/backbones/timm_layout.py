@@ -122,7 +122,7 @@ class _Meta:
     def run(self, h: int, w: int) -> list[Tensor] | None:
         """The maps of an image; None where the network does not take its size."""
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.device("meta"):  # masks that it makes on the way are to be shapes too
                 return self.network.forward_intermediates(
                     torch.empty(1, 3, h, w, device="meta"), stop_early=True, intermediates_only=True
                 )

@@ -29,13 +29,17 @@ def create(name: str, **given: Any) -> Any:
     import timm
 
     _check_name(name)
+    network: Any = None
     for size in _ANY_SIZE:
         try:
-            network: Any = timm.create_model(name, num_classes=0, **size, **given)
-            break
+            network = timm.create_model(name, num_classes=0, **size, **given)
         except TypeError as error:
             if not size or next(iter(size)) not in str(error):
                 raise
+            continue
+        # Older versions swallow an argument that they do not know.
+        if not getattr(getattr(network, "patch_embed", None), "strict_img_size", False):
+            break
     if "dinov2" in name and getattr(network, "reg_token", 0) is None and network.cls_token is not None:
         network._pos_embed = MethodType(_dinov2_positions, network)
     return network

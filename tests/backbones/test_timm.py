@@ -66,7 +66,7 @@ NETWORKS = [
     ("convnext_atto", False, 32, 32, (64, 96), "stage3.5", 65),
     ("swin_tiny_patch4_window7_224", False, 32, 32, (64, 96), "stage3.5", 225),
     ("vit_tiny_patch16_224", False, 16, 16, (64, 48), "stage2.0", 225),
-    ("hrnet_w18_small", True, 32, 32, (64, 96), None, 65),
+    ("tresnet_m", True, 32, 32, (64, 96), "stage1.0", 65),
 ]  # fmt: skip
 
 
