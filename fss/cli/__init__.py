@@ -12,7 +12,7 @@ from fss.parts import nearest
 
 _PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, export, completion)
 VERBS = {name: verb for part in _PARTS for name, verb in part.VERBS.items()}
-# What `fss --help` shows, in this order. Verbs that are named nowhere stand in the last group.
+# Groups of `fss --help`, in this order. Verbs that are named nowhere stand in the last group.
 GROUPS = {
     "start here": ("doctor", "predict", "demo"),
     "data": ("prepare", "check-data", "plan"),

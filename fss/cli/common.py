@@ -1,4 +1,4 @@
-"""What the verbs' command lines share: options, paths beside settings, GPUs."""
+"""Parts that the verbs' command lines share: options, paths beside settings, GPUs."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ Options = argparse._ArgumentGroup
 
 
 class Verb(NamedTuple):
-    """What a verb does in a line, its options, what runs it, and how it is used."""
+    """A verb: its work in a line, its options, its function, and examples."""
 
     help: str
     options: Callable[[argparse.ArgumentParser], object]

@@ -56,7 +56,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _tell(action: Any, words: list[str], values: dict[str, list[str]]) -> None:
-    """What may follow an option, or stand for a positional argument, as shtab wants to be told."""
+    """Words that may follow an option or stand for a positional argument, in shtab's form."""
     import shtab
 
     for option in action.option_strings:
@@ -69,7 +69,7 @@ def _tell(action: Any, words: list[str], values: dict[str, list[str]]) -> None:
 
 
 def _values() -> dict[str, list[str]]:
-    """What may follow options of any verb, and stand for positional arguments of one ("VERB DEST")."""
+    """Words that may follow options of any verb, or stand for positional arguments of one ("VERB DEST")."""
     from fss.backbones import BACKBONES
     from fss.recipes import recipe_names
 

@@ -70,7 +70,7 @@ def _supports(options: argparse.Namespace) -> "Iterator[Support]":
 
 
 def _numbers(given: list[list[str]]) -> Iterator[tuple[Path, list[str], str | None]]:
-    """Photo, words of numbers, and the class after them, if any."""
+    """A photo, words of numbers, and the class after them, if any."""
     for image, *words in given:
         name = words.pop() if words and "," not in words[-1] else None
         if not words:

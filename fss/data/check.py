@@ -1,4 +1,4 @@
-"""Is a data set fit for few-shot segmentation? All that is wrong with it, not the first thing alone."""
+"""A check of a data set for few-shot segmentation: all of its errors, not the first one alone."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from fss.errors import UserError
 
 @dataclass
 class SplitCheck:
-    """What one split holds.
+    """The content of one split.
 
     Attributes:
         samples: those that the list names and that exist.
@@ -43,7 +43,7 @@ class SplitCheck:
 
 @dataclass
 class SetCheck:
-    """All splits, the classes' names, the folds that test each label, and what is wrong between splits."""
+    """All splits, the classes' names, the folds that test each label, and errors between splits."""
 
     classes: tuple[str, ...]
     splits: dict[str, SplitCheck]
@@ -52,7 +52,7 @@ class SetCheck:
 
     @property
     def all_problems(self) -> list[str]:
-        """One line each, the splits' own first."""
+        """The errors, a line each, the splits' own first."""
         own = [p for split in self.splits.values() for p in split.problems]
         return list(dict.fromkeys([*own, *self.problems]))  # a missing folder is one problem, not a hundred
 

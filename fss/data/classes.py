@@ -1,4 +1,4 @@
-"""Which classes a configuration trains on and which it tests, by number and by name."""
+"""Classes that a configuration trains on and tests, by number and by name."""
 
 from typing import NamedTuple
 
@@ -88,6 +88,6 @@ def _common_name(name: str) -> str:
 def _listed(config: DataConfig, split: str, names: tuple[str, ...]) -> list[int]:
     """Labels that occur in a list of images of one class each."""
     path = find_list(config.list_of(split), config.folder, LIST_HINT.format(split=split))
-    none: list[str] = []  # problems are told by who reads images
+    none: list[str] = []  # readers of images report problems
     samples = read_list(path, config.folder, config.mask_dir, names, none, need_masks=False)
     return sorted({s.label for s in samples if s.label})

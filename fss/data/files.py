@@ -11,7 +11,7 @@ from PIL import Image
 
 from fss.errors import UserError
 
-# As stored: a mask has no EXIF tag, so turning the image alone would part the two.
+# Images are read as stored: a mask has no EXIF tag, so turning the image alone would part the two.
 _COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 

@@ -1,4 +1,4 @@
-"""Which classes a fold holds out. Label values run 1..N; 0 is background."""
+"""Classes that a fold holds out. Label values run 1..N; 0 is background."""
 
 
 def novel_classes(num_classes: int, fold: int, folds: int, scheme: str) -> list[int]:

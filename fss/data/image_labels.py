@@ -1,4 +1,4 @@
-"""Which classes each training image shows: all that weak supervision is told."""
+"""Classes that each training image shows: the only labels of weak supervision."""
 
 import difflib
 import hashlib

@@ -39,7 +39,7 @@ class LabelledSet(Loadable):
 
     @staticmethod
     def _table(numbers: dict[int, int]) -> np.ndarray:
-        """What becomes of each value of a mask."""
+        """The label that takes the place of each value of a mask."""
         table = np.zeros(256, np.uint8)
         table[list(numbers)] = list(numbers.values())
         table[IGNORE] = IGNORE

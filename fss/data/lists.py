@@ -40,7 +40,7 @@ class Sample(NamedTuple):
         return self.root / self.files[1]
 
     def value(self, class_id: int) -> int:
-        """What stands for a class in the mask."""
+        """The value that stands for a class in the mask."""
         return class_id if self.label is None else 1
 
 

@@ -45,7 +45,7 @@ class _Collate:
 
 
 def _leave_quietly(worker: int) -> None:
-    """A loader process whose reader has gone has nobody to tell: the main process says what happened."""
+    """Silence a loader process whose reader has gone: the main process reports the error."""
     shown = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -91,7 +91,7 @@ def loaders_watched() -> Iterator[None]:
     """Turn the death of a loader process, which PyTorch raises wherever the main process is, into words."""
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two while it handed over a tensor
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two: in handing over a tensor
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise UserError(

@@ -15,7 +15,7 @@ from fss.episode import IGNORE
 from fss.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MOST_LABELS = 64  # in a mask; more are shades of an edge, or a photo
+MOST_LABELS = 64  # labels of a mask at most; more are shades of an edge, or a photo
 SHADE = 96  # a label from here on, beside much white, is no label but a grey
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits
 _LOSSY = ("GIF", "JPEG", "MPO", "WEBP")  # formats that may store other values than were drawn
@@ -51,7 +51,7 @@ def read_drawing(path: Path, photo: Path | None = None) -> np.ndarray:
     with _opened(path, "mask") as picture:
         labels = _labels(picture, path)
     turn = _orientation(photo) if photo else 1
-    if turn >= 5:  # a quarter turn: only then do sizes tell which of the two was drawn on
+    if turn >= 5:  # only after a quarter turn do sizes tell which of the two was drawn on
         with _opened(photo, "image") as picture:  # type: ignore[arg-type]
             stored = picture.height, picture.width
         if labels.shape == stored and stored[0] != stored[1]:
@@ -60,7 +60,7 @@ def read_drawing(path: Path, photo: Path | None = None) -> np.ndarray:
 
 
 def object_labels(mask: np.ndarray, where: str) -> np.ndarray:
-    """What a mask (H,W) means: 0 background, labels from 1 on, 255 ignored.
+    """The meaning of a mask (H,W): 0 background, labels from 1 on, 255 ignored.
 
     A mask of 0 and 255 alone is black and white, and its white the object (1).
 
@@ -117,11 +117,11 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
 
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[Image.Image]:
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for it
         raise UserError(f"{what} {path} is no file")
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # large is not wrong
+            warnings.simplefilter("ignore")  # a large photo is no error
             picture.load()
             yield picture
     except FileNotFoundError:
@@ -191,7 +191,7 @@ def _labels(picture: Image.Image, path: Path) -> np.ndarray:
 
 
 def _palette_labels(picture: Image.Image) -> np.ndarray:
-    """Indices; but programs that save black and white with a palette may number the two either way."""
+    """Palette indices; programs that save black and white with a palette may number the two either way."""
     indices = np.array(picture)
     colours = np.array(picture.getpalette("RGB")).reshape(-1, 3)
     used = np.unique(indices)

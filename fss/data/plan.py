@@ -1,4 +1,4 @@
-"""Which images make which episode: settled before anything is loaded.
+"""Plans of episodes, settled before anything is loaded.
 
 Episode i of run r is a function of (seed, r, i) and the index alone, so worker count, process count,
 batch size and head cannot change it.
@@ -77,7 +77,7 @@ class Planner:
         if not self.shuffle:
             return self.queries[i % len(self.queries)]
         lap, place = divmod(i, len(self.queries))
-        # Salted by a fourth number, so that the order shares no stream with an episode's own draw.
+        # A fourth number salts the seed, so that the order shares no stream with an episode's own draw.
         order = np.random.default_rng([self.seed, run, lap, 1]).permutation(len(self.queries))
         return self.queries[order[place]]
 

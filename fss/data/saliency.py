@@ -84,7 +84,7 @@ def draw_saliency(root: Path, seed: int = 0) -> None:
             Image.fromarray(_map(read_mask(path), random)).save(part / path.name)
         try:
             part.rename(root / "Saliency")
-        except OSError:  # another process was faster
+        except OSError:  # another process wrote it first
             if not (root / "Saliency").is_dir():
                 raise
 

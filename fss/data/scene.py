@@ -22,7 +22,7 @@ HUE_PAIRS = ((0, 55), (215, 165), (120, 300), (30, 265))  # degrees
 TEXTURES = ("stripes", "checks", "dots", "zigzag", "rings")
 FOLD_SIZE = 5
 MIN_SIZE = 96  # px; below it the thinnest silhouettes cannot show MIN_PIXELS
-MIN_PIXELS, MIN_SHARE = 300, 0.4  # what must stay visible of an object
+MIN_PIXELS, MIN_SHARE = 300, 0.4  # share of an object that must stay visible
 Range = tuple[float, float]
 
 

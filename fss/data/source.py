@@ -59,7 +59,7 @@ class Source:
         return self.base.index(class_id) if class_id in self.base else -1
 
     def value(self, class_id: int) -> int:
-        """What stands for a class in the masks."""
+        """The value that stands for a class in the masks."""
         return self.samples[0].value(class_id)
 
     @property
@@ -134,7 +134,7 @@ def read_split(
 
 
 def masks_folder(config: DataConfig) -> Path:
-    """Where masks that stand in for the true ones lie: `train_masks`, by default beside those."""
+    """The folder of masks that stand in for the true ones: `train_masks`, by default beside those."""
     if config.train_masks in ("true", "pseudo"):
         return config.folder / "SegmentationPseudo" / f"fold{config.fold}"
     return Path(config.train_masks)

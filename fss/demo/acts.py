@@ -1,4 +1,4 @@
-"""What the page's buttons do: from what is on the page to what changes on it.
+"""The acts of the page's buttons: from the page's values to those that change.
 
 Gradio is an extra, so it comes in as an argument and is imported by nobody but `serve`. Values and their
 order are those of `Page`'s wiring.
@@ -54,7 +54,7 @@ class Acts:
         def handler(event: Any, *values: Any) -> Any:
             return method(*values, event.index)
 
-        handler.__annotations__["event"] = self.gr.SelectData  # which is how gradio knows what to pass
+        handler.__annotations__["event"] = self.gr.SelectData  # gradio reads it to know what to pass
         return handler
 
     @contextmanager
@@ -80,11 +80,11 @@ class Acts:
             self.gr.Warning(self._text(error), duration=None, title="Left out")
 
     def models_there(self) -> list[tuple[str, str]]:
-        """As of `choices`."""
+        """A choice, as of `choices`."""
         return choices(self.output, self.given)
 
     def models(self) -> Any:
-        """What is there by now, when the page is opened again."""
+        """The state of the desk, for a page that is opened again."""
         found = self.models_there()
         return self.gr.update(choices=found, value=found[0][1])
 
@@ -129,7 +129,7 @@ class Acts:
 
     def choose_support(self, desk: Desk, value: Any, number: int) -> list[Any]:
         if desk.current is not None:
-            desk.current.drawn = _layers(value)  # not lost, if not yet used
+            desk.current.drawn = _layers(value)  # unused marks are not lost
         desk.at = number
         return self._editing(desk)
 
@@ -178,7 +178,7 @@ class Acts:
         return self.gr.update(value=thumbs, visible=len(thumbs) > 1, selected_index=desk.shown)
 
     def look(self, desk: Desk, threshold: float, view: work.View) -> list[Any]:
-        no_files = self.gr.update(value=None, visible=False)  # they would be of another threshold
+        no_files = self.gr.update(value=None, visible=False)  # files of before would be of another threshold
         if not desk.found:
             return [None, "", no_files]
         found = desk.found[desk.shown]
@@ -196,7 +196,7 @@ class Acts:
 
 
 def _canvas(photo: work.Photo) -> dict[str, Any]:
-    """What the editor shows."""
+    """The editor's value."""
     return {"background": photo.small, "layers": photo.drawn, "composite": None}
 
 

@@ -1,4 +1,4 @@
-"""What one visitor of the page has before them: photos, marks, and what was found. No layout."""
+"""The desk of one visitor of the page: photos, marks and results. No layout."""
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from fss.photos.annotations import Support, read_support
 from fss.photos.prediction import COLOURS, Prediction, overlay
 
 View = Literal["overlay", "mask", "probability"]
-SEED = 2021  # of masks made from strokes, as `Predictor`'s
+SEED = 2021  # the seed of masks made from strokes, as `Predictor`'s
 
 
 @dataclass(eq=False)
@@ -177,13 +177,13 @@ def segment(
 
 
 def small(prediction: Prediction) -> Prediction:
-    """The same, no side longer than the browser shows."""
+    """The result with no side longer than the browser shows."""
     odds = np.stack([shrunk(o, LONGEST) for o in prediction.odds])
     return Prediction(shrunk(prediction.image), prediction.classes, odds)
 
 
 def picture(found: Found, view: View, threshold: float) -> np.ndarray:
-    """What is looked at, (h,w,3) uint8: fused anew from the odds, which is quick."""
+    """The picture of a result, (h,w,3) uint8: fused anew from the odds, which is quick."""
     if view == "overlay":
         return found.small.overlay(threshold)
     if view == "mask":
@@ -194,7 +194,7 @@ def picture(found: Found, view: View, threshold: float) -> np.ndarray:
 
 
 def shares(found: Found, threshold: float) -> list[tuple[str, tuple[int, int, int], float]]:
-    """Of every class its name, colour and part of the photo, percent."""
+    """Name, colour and part of the photo (percent) of every class."""
     counts = np.bincount(found.small.labels(threshold).ravel(), minlength=len(found.small.classes) + 1)
     part = 100 * counts / counts.sum()
     return [

@@ -1,4 +1,4 @@
-"""What was painted in the browser, as a `Support`. The browser has a smaller copy of the photo."""
+"""Paint from the browser, made into a `Support`. The browser has a smaller copy of the photo."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from fss.photos.annotations import Support
 
 Way = Literal["paint", "scribble", "box", "file"]
 LONGEST = 900  # pixels of a side in the browser
-RED, BLUE = "#ff3b30", "#0a84ff"  # of the brush: the object, the background
+RED, BLUE = "#ff3b30", "#0a84ff"  # colours of the brush: the object, the background
 
 
 def shrunk(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:
@@ -26,7 +26,7 @@ def shrunk(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:
 
 
 def strokes(layers: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """What the brush left, at the photo's size.
+    """The brush's marks, at the photo's size.
 
     Args:
         layers: (h,w,4) uint8 of the editor, lowest first; all of one size.
@@ -39,7 +39,7 @@ def strokes(layers: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     for layer in layers:
         red, blue = layer[..., 0].astype(np.int16), layer[..., 2].astype(np.int16)
         for value, colour in ((0, blue > red), (1, red >= blue)):
-            cover = np.where(colour, layer[..., 3], 0).astype(np.uint8)  # enlarged smoothly: no stairs
+            cover = np.where(colour, layer[..., 3], 0).astype(np.uint8)  # smooth enlargement leaves no stairs
             marks[cv2.resize(cover, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) > 127] = value
     return marks
 

@@ -1,4 +1,4 @@
-"""How the page looks: colours, sizes, fonts of the system. Nothing is fetched from elsewhere."""
+"""The look of the page: colours, sizes, fonts of the system. Nothing is fetched from elsewhere."""
 
 from types import ModuleType
 from typing import Any

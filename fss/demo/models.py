@@ -7,7 +7,7 @@ from fss.errors import UserError
 from fss.photos.annotations import Support
 from fss.photos.predictor import Predictor
 
-NONE = ""  # no checkpoint: prototypes on a pretrained backbone
+NONE = ""  # the choice without a checkpoint: prototypes on a pretrained backbone
 KEPT = 2  # models in memory
 
 
@@ -19,14 +19,14 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def choices(output: Path, given: Path | None) -> list[tuple[str, str]]:
-    """What to choose from: (words, path), the given checkpoint first, then what is found, then none."""
+    """The choices (words, path): the given checkpoint first, then what is found, then none."""
     found = checkpoints(output)
     every = [given, *(p for p in found if p.resolve() != given.resolve())] if given else found
     return [*((_words(p, output), str(p)) for p in every), ("Prototypes, pretrained backbone", NONE)]
 
 
 def _words(path: Path, output: Path) -> str:
-    """Shorter than a path, where it lies among the results."""
+    """The words for a checkpoint, shorter than its path if it lies among the results."""
     path, output = path.resolve(), output.resolve()
     inside = path.is_relative_to(output)
     return " · ".join(path.relative_to(output).with_suffix("").parts) if inside else str(path)

@@ -1,4 +1,4 @@
-"""The page's layout: three steps side by side. What its buttons do is in `acts`."""
+"""The page's layout: three steps side by side. `acts` has its buttons' acts."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -11,7 +11,7 @@ from fss.demo.look import TO_RESULT
 
 WAYS = [("Paint it", "paint"), ("Scribble", "scribble"), ("Box", "box"), ("Mask file", "file")]
 VIEWS = [("Overlay", "overlay"), ("Mask", "mask"), ("Probability", "probability")]
-_QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # of events: no API, no animation
+_QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # options of events: no API, no animation
 _ON = {**_QUIET, "show_progress": "minimal"}
 _QUICK = {**_QUIET, "trigger_mode": "always_last"}
 TILES = [("Whole photo at once", 0), ("Tiles of 1024 px", 1024), ("Tiles of 512 px", 512)]

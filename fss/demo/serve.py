@@ -25,7 +25,7 @@ from fss.photos.predictor import Predictor
 from fss.recipes import load_config
 from fss.runs import distributed
 
-HOST = "127.0.0.1"  # never another: the page asks nobody for a password
+HOST = "127.0.0.1"  # the one address, because the page asks nobody for a password
 _QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -52,7 +52,7 @@ def run_demo(
 
 
 def _say_without_weights(output: Path, settings: Sequence[str]) -> None:
-    """What would otherwise be told only when photos are marked and searched."""
+    """Errors that would otherwise be told only when photos are marked and searched."""
     backbone = load_config("folder", "prototype", settings).backbone
     try:
         build_backbone(backbone)
@@ -73,11 +73,11 @@ def serving(checkpoint: Path | None, output: Path, port: int, settings: Sequence
     """
     port = free_port(port)
     device = distributed.start(next((s[7:] for s in settings if s.startswith("device=")), "auto"))
-    # What a network is made of is for the one without a checkpoint: others have their own.
+    # Settings of the network are for the choice without a checkpoint: checkpoints have their own.
     own = [s for s in settings if not s.startswith(("head.", "neck.", "backbone."))]
     models = Models(lambda path: Predictor(path, settings=own if path else settings))
     if checkpoint:
-        models.load(str(checkpoint))  # what is wrong with it should not wait for the first photo
+        models.load(str(checkpoint))  # its errors are told now, and not at the first photo
     folder = Path(tempfile.mkdtemp(prefix="fss-demo-"))
     try:
         with _environment({**_QUIET, "GRADIO_TEMP_DIR": str(folder), **_no_proxy()}):
@@ -99,13 +99,13 @@ def _launch(gr: ModuleType, blocks: Any, port: int) -> str:
             enable_monitoring=False, theme=theme(gr), css=CSS, allowed_paths=[],
             app_kwargs={"middleware": [_own_names_only(), _own_pages_only()]}, max_file_size="500mb",
         )  # fmt: skip
-    except OSError as error:  # somebody was quicker
+    except OSError as error:  # another program took the port meanwhile
         raise UserError(f"port {port} cannot be opened ({error}); name another with --port N") from None
     return str(url)
 
 
 def _own_names_only() -> Any:
-    """Refuse requests under another name: a foreign page whose name was pointed at this machine."""
+    """Refuse requests under another host name: a foreign page whose name was pointed at this machine."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -139,7 +139,7 @@ def free_port(port: int) -> int:
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}; allowed: 1 to 65535, or 0 for any that is free")
     with socket.socket() as probe:
-        if os.name == "posix":  # elsewhere this would share the port with who has it
+        if os.name == "posix":  # other systems would share the port with its owner
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -191,11 +191,11 @@ def _has_screen() -> bool:
 
 
 def _wait() -> None:
-    """Until Ctrl-C or SIGTERM."""
+    """Wait until Ctrl-C or SIGTERM."""
     ended = threading.Event()
     before = {s: signal.signal(s, lambda *_: ended.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while not ended.wait(1):  # in steps: Windows delivers no signal while waiting
+        while not ended.wait(1):  # the wait is in steps, because Windows delivers no signal while waiting
             pass
     finally:
         for number, handler in before.items():

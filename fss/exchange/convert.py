@@ -22,7 +22,7 @@ from fss.runs.identity import Identity
 
 State = Mapping[str, Tensor]
 Converted = tuple[nn.Module, dict[str, Any], State]  # an empty model, its account, parameters in its names
-# First part of a published name -> ours; what no row knows keeps its name and is refused.
+# First part of a published name -> ours; a name without a row stays as it is and is refused.
 _BACKBONE = {f"layer{i}": f"backbone.layer{i}" for i in range(5)}
 _BASE = {**_BACKBONE, "ppm": "neck", "bottleneck": "neck.bottleneck"}
 _CWT = {**_BASE, **{n: f"head.transformer.{n}" for n in ("w_qkvs", "fc", "layer_norm")}}
@@ -169,7 +169,7 @@ def _renamed(state: State, table: Mapping[str, str]) -> dict[str, Tensor]:
 def run_convert(
     kind: str, inputs: Sequence[Path], out: Path, data: str, settings: Sequence[str], extra: Sequence[str]
 ) -> None:
-    """Published weights into a checkpoint, and how to use it."""
+    """Convert published weights into a checkpoint, and print how to use it."""
     if kind not in KINDS:
         raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
     config = load_config(data, "asgnet" if kind == "asgnet" else "cwt", settings, extra)

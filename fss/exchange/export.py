@@ -2,7 +2,7 @@
 
 The graph holds the frozen network as it is stored (nothing folded, nothing rearranged for a CPU), the
 normalisation, and the head. Episodes (B = 1), shots and
-size are fixed. It is run against the model before it is written.
+size are fixed. The file is run against the model before it is written.
 """
 
 import copy
@@ -33,7 +33,7 @@ from fss.runs.folders import environment
 from fss.runs.models import load_base_with, load_model
 from fss.writing import write_bytes, write_text
 
-# Of the largest logit, and of all pixels. Rounding gives 1e-6 and 1; a wrong operator is far outside.
+# Shares of the largest logit, and of all pixels. Rounding gives 1e-6 and 1; a wrong operator is far outside.
 TOLERANCE, EQUAL = 1e-3, 0.999
 FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -61,7 +61,7 @@ class Check:
 
 
 class Graph(nn.Module):
-    """What is exported: images of 0..255 in, logits at image size out, B = 1.
+    """The module that is exported: images of 0..255 in, logits at image size out, B = 1.
 
     Args:
         seed: of the episode; what the head draws from it is a constant of the graph.
@@ -123,7 +123,7 @@ def export(
 
 
 def account_of(out: Path) -> Path:
-    """Where it is written what an exported file takes and is: NAME.onnx.json."""
+    """The path of an exported file's account, NAME.onnx.json."""
     return out.with_name(f"{out.name}.json")
 
 
@@ -180,7 +180,7 @@ def _trace(graph: Graph, example: Inputs, kind: str) -> bytes:
             program = torch.export.export(graph, example, strict=False)
             if kind == "torch":
                 content = io.BytesIO()
-                # Without in-place operations and autocast's contexts: a loop inside could not be saved.
+                # A loop with in-place operations or autocast's contexts could not be saved.
                 torch.export.save(program.run_decompositions({}), content)
                 return content.getvalue()
             made = torch.onnx.export(
@@ -201,7 +201,7 @@ def _trace(graph: Graph, example: Inputs, kind: str) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn and log of their progress, and of what is no concern of ours: not for a while."""
+    """Silence the exporters, which warn and log of their progress and of no concern of ours."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -213,7 +213,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _runner(content: bytes, kind: str) -> Run:
-    """What runs a file's content, read back as a user would."""
+    """A function that runs a file's content, read back as a user would."""
     if kind == "torch":
         with _quiet():
             program = torch.export.load(io.BytesIO(content)).module()
@@ -301,7 +301,7 @@ def _account(
 def run_export(
     path: Path, out: Path, shots: int, size: int | None, kind: str | None, seed: int, head: HeadConfig | None
 ) -> None:
-    """A checkpoint, or a base network with a head, into a file that runs without this framework."""
+    """Write a checkpoint, or a base network with a head, as a file that runs without this framework."""
     if out.resolve() == path.resolve():
         raise UserError(f"{out} is the checkpoint itself; name another file to write")
     model = load_base_with(path, head) if head else load_model(path)

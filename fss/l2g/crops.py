@@ -1,4 +1,4 @@
-"""Where the local network's crops lie in an image (L2G, section 3.2)."""
+"""Places of the local network's crops in an image (L2G, section 3.2)."""
 
 import numpy as np
 import torch

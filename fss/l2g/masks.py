@@ -33,7 +33,7 @@ MADE_BY = "pseudo.json"
 
 
 class Written(NamedTuple):
-    """What came of writing: folder, images, how many were there already, and quality's rows (maybe none)."""
+    """The outcome of writing: folder, images, how many were there before, and rows of quality if any."""
 
     folder: Path
     images: int
@@ -84,7 +84,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _trained(config: Config, source: LabelledImages) -> tuple[ResponseNet, dict[str, Any]]:
-    """The global network as training left it, and what there is to tell of it."""
+    """The trained global network, and its account."""
     path = pseudo_folder(config) / "last.pt"
     if not path.is_file():
         raise UserError(f"no networks {path}; run `fss pseudo-label train` with the same settings first")
@@ -136,13 +136,13 @@ def _both(out: Path, name: str) -> bool:
 
 
 class _Done:
-    """Which images are written, and their counts: a line of JSON each, in a file of each process."""
+    """The written images and their counts: a line of JSON each, in a file of each process."""
 
     def __init__(self, out: Path) -> None:
         self.counts = _read_done(out)
-        distributed.barrier()  # all have read before anyone writes
+        distributed.barrier()  # all processes have read before one writes
         self.path = out / f"done-{distributed.rank()}.jsonl"
-        if self.path.is_file():  # a line that was cut short goes
+        if self.path.is_file():  # a line that was cut short is dropped
             write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in _whole_lines(self.path)))
 
     def add(self, name: str, counts: Counts | None) -> None:

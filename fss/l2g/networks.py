@@ -1,7 +1,7 @@
 """L2G: local-to-global knowledge transfer (Jiang et al., CVPR 2022, arXiv 2204.03206).
 
-From which classes an image shows to where they are. A local network classifies crops; what it responds to in
-them, cut out by saliency maps, is what a global network is taught to respond to in the whole image. Letters:
+Labels of an image become places of its classes. A local network classifies crops; its responses, cut out by
+saliency maps, are taught to a global network, which sees the whole image. Letters:
 C classes without background; response maps have C + 1 channels, background last.
 """
 
@@ -40,7 +40,7 @@ class ResponseNet(nn.Module):
             norm.requires_grad_(False)
 
     def _fixed(self) -> list[nn.Module]:
-        """Norms that stay as they are; looked up anew, since several GPUs have synced ones put in."""
+        """Norms that stay as they are; looked up anew, because several GPUs put synced ones in."""
         parts = self.backbone.parts()[: self.frozen_norms] if self.frozen_norms else []
         kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
         return [m for part in parts for m in part.modules() if isinstance(m, kinds)]
@@ -95,7 +95,7 @@ def classification_loss(response: Tensor, labels: Tensor) -> Tensor:
 
 
 def attention(response: Tensor, labels: Tensor) -> Tensor:
-    """What the local network attends to: in each pixel the value of one channel, 0 in all others.
+    """The local network's attention: in each pixel the value of one channel, 0 in all others.
 
     Negatives count as 0, each channel is divided by its maximum, classes that the image does not show are
     left out (the background always stays), and at each pixel only the largest channel keeps its value.
@@ -117,7 +117,7 @@ def attention(response: Tensor, labels: Tensor) -> Tensor:
 def transfer_target(
     response: Tensor, labels: Tensor, saliency: Tensor | None = None, known: Tensor | None = None
 ) -> Tensor:
-    """What the global network is taught: the local attention, in the shape that saliency gives it.
+    """The global network's target: the local attention, in the shape that saliency gives it.
 
     Where a class is attended to (more than 0.001), the target is the saliency there; where the background is,
     what saliency leaves; elsewhere 0. Crops without a saliency map keep their attention.

@@ -1,4 +1,4 @@
-"""What `fss pseudo-label` does, start to end."""
+"""The work of `fss pseudo-label` from start to end."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def run_pseudo_label(what: str, config: Config, device: torch.device) -> None:
 
 
 def written_text(written: Written, config: Config) -> str:
-    """What was written, how good it is where that can be told, and what to do with it."""
+    """Print the written masks, their quality if true masks are there, and the next command."""
     lines = [f"{written.images} pseudo-masks, {written.kept} of them there before -> {written.folder}"]
     if config.pseudo.pictures:
         lines.append(f"pictures of responses: {written.folder / 'responses'}")

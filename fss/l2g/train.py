@@ -1,4 +1,4 @@
-"""L2G's two networks learn from image-level labels; what they respond to becomes pseudo-masks."""
+"""L2G's two networks learn from image-level labels; their responses become pseudo-masks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +100,7 @@ def open_weak(config: Config) -> LabelledImages:
 
 
 def about_pseudo(config: Config, source: LabelledImages, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the networks' checkpoint must say of itself to be the one that is wanted."""
+    """The account that a checkpoint of the networks must give to be the wanted one."""
     p = config.pseudo
     return {
         "stage": "pseudo",
@@ -125,7 +125,7 @@ def _names(config: Config) -> tuple[str, ...]:
 
 
 def settled(model: L2G) -> list[dict[str, Any]]:
-    """What the weights decided of each network's backbone."""
+    """The options of each network's backbone that its weights decided."""
     return [net.backbone.settled() for net in (model.network, model.local) if net is not None]
 
 
@@ -176,7 +176,7 @@ def _start_from(path: Path, model: L2G, source: LabelledImages) -> None:
 def _told(
     config: Config, source: LabelledImages, saliency: list[Path | None] | None, fit: Fit, folder: Path
 ) -> str:  # fmt: skip
-    """What is about to be trained, in two lines."""
+    """Two lines on the training that begins."""
     lines = [
         f"pseudo-labels: {len(source.base)} base classes, {len(source.samples)} images with image-level "
         f"labels ({int((~source.present.any(1)).sum())} show none of them), {fit.budget} -> {folder}"

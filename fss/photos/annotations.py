@@ -1,4 +1,4 @@
-"""What people annotate on support photos, read and made into masks of each class."""
+"""Annotations of support photos, read and made into masks of each class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from fss.scribbles.masks import MaskMaker, Method
 from fss.scribbles.strokes import points_marks
 
 Kind = Literal["mask", "scribble", "box", "points"]
-LONGEST = 1024  # pixels of a side; strokes and boxes become masks on a smaller copy of larger photos
+LONGEST = 1024  # pixels of a side; larger photos are made smaller before strokes and boxes become masks
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Support:
 
     @property
     def title(self) -> str:
-        """In messages."""
+        """The support's name in messages."""
         return "an image" if isinstance(self.image, np.ndarray) else str(self.image)
 
 
@@ -99,7 +99,7 @@ def as_photo(image: Path | str | np.ndarray) -> np.ndarray:
 
 
 def _marks(support: Support, size: tuple[int, ...]) -> np.ndarray:
-    """What was drawn, (H,W) uint8."""
+    """The marks that were drawn, (H,W) uint8."""
     marks = support.marks
     if support.kind == "box":
         return _boxes(marks, size, support.title)
@@ -120,7 +120,7 @@ def _marks(support: Support, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _boxes(boxes: Sequence[Any], size: tuple[int, ...], title: str) -> np.ndarray:
-    """As `MaskMaker` wants boxes: 0 outside, 255 inside."""
+    """Marks of boxes as `MaskMaker` wants them: 0 outside, 255 inside."""
     boxes = _each(boxes, title)
     every = [boxes] if len(boxes) and np.isscalar(boxes[0]) else boxes
     marks = np.zeros(size, np.uint8)
@@ -144,7 +144,7 @@ def _each(marks: Any, title: str) -> list[Any]:
 
 
 def _whole(values: Any, count: int, what: str, title: str) -> list[int]:
-    """So many whole numbers."""
+    """`count` whole numbers."""
     try:
         numbers = [int(v) for v in values]
         right = len(numbers) == count and all(a == b for a, b in zip(numbers, values, strict=True))

@@ -22,7 +22,7 @@ from fss.writing import write_text
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for.
+    """The task of one `fss predict`.
 
     Attributes:
         queries: photos, and folders of them.
@@ -42,7 +42,7 @@ class Job:
     settings: Sequence[str] = field(default_factory=tuple)
 
     def account(self) -> dict[str, Any]:
-        """All that decides a result, apart from the query."""
+        """The settings that decide a result, apart from the query."""
         return {
             "checkpoint": _digest(self.checkpoint) if self.checkpoint else None,
             "head": self.head, "threshold": self.threshold, "tile": self.tile,
@@ -122,10 +122,10 @@ def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> N
     found = predictor(path, job.tile, progress)
     bar.close()
     old = _account_of(job, path).get("files", [])
-    # Said before it is done, so that what a killed run leaves behind is known to be a result.
+    # The account is written first, so that files of a killed run are known to be results.
     _tell(job, path, {"image": str(path), "files": old})
     files = found.save(job.out, path.stem, job.threshold)
-    for name in set(old) - {f.name for f in files}:  # of classes that are none any more
+    for name in set(old) - {f.name for f in files}:  # files of classes that are none any more
         (job.out / Path(name).name).unlink(missing_ok=True)
     shares = _shares(found, job.threshold)
     seconds = round(time.monotonic() - start, 1)
@@ -165,7 +165,7 @@ def _tell(job: Job, path: Path, told: dict[str, Any]) -> None:
 
 
 def _account_of(job: Job, path: Path) -> dict[str, Any]:
-    """What an earlier run wrote of a query of this name, finished or not."""
+    """The files that an earlier run wrote of a query of this name, finished or not."""
     try:
         told = json.loads(_told(job, path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -174,7 +174,7 @@ def _account_of(job: Job, path: Path) -> dict[str, Any]:
 
 
 def _said(job: Job, path: Path) -> dict[str, Any]:
-    """What a run that ended wrote of this query; nothing where a file is gone or the map is another."""
+    """The files that a finished run wrote of this query; none where a file is gone or the map is another."""
     told = _account_of(job, path)
     names = [str(name) for name in told.get("files", [])]
     there = bool(names) and all((job.out / name).is_file() for name in names)

@@ -21,7 +21,7 @@ COLOURS[0], COLOURS[1] = (0, 0, 0), (0, 90, 255)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of a photo. Sizes are the photo's own, H x W.
+    """A network's answer to a photo. Sizes are the photo's own, H x W.
 
     Attributes:
         image: (H,W,3) RGB uint8.
@@ -40,7 +40,7 @@ class Prediction:
         return values_of(self.classes)
 
     def probability(self, number: int = 0) -> np.ndarray:
-        """Of one class, (H,W) float32 from 0 to 1."""
+        """The probability of one class, (H,W) float32 from 0 to 1."""
         return 1 / (1 + np.exp(-self._odds(number)))
 
     def labels(self, threshold: float = 0.5) -> np.ndarray:
@@ -85,7 +85,7 @@ class Prediction:
         return paths
 
     def _odds(self, number: int) -> np.ndarray:
-        """(H,W) of one class."""
+        """The log-odds (H,W) of one class."""
         height, width = self.image.shape[:2]
         return enlarge(self.odds[number], (height, width))
 
@@ -116,7 +116,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: list[str]) -> np.nda
 
 
 def _with_names(picture: np.ndarray, classes: list[str]) -> np.ndarray:
-    """Colours and names from the top left down, as many as fit."""
+    """Write colours and names from the top left down, as many as fit."""
     page = Image.fromarray(picture)
     draw = ImageDraw.Draw(page)
     tall = max(round(min(picture.shape[:2]) / 24), 10)

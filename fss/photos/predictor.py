@@ -24,7 +24,7 @@ from fss.runs.models import load_base_with, load_model
 from fss.runs.precision import wants_half
 from fss.scribbles.masks import Method
 
-OVERLAP = 0.25  # of a tile, on each side that has a neighbour
+OVERLAP = 0.25  # overlap of a tile, on each side that has a neighbour
 
 
 class Predictor:
@@ -98,7 +98,7 @@ class Predictor:
 
     @staticmethod
     def _class(features: list[Features], masks: Tensor) -> tuple[Features, Tensor]:
-        """What the head takes of a class: {level: (1,K,C,h,w)} and masks (1,K,S,S)."""
+        """The supports of a class as the head takes them: {level: (1,K,C,h,w)} and masks (1,K,S,S)."""
         support = {level: torch.stack([f[level][0] for f in features])[None] for level in features[0]}
         return support, masks[None]
 
@@ -182,7 +182,7 @@ def _load(
             model = load_model(path, bf16=half)
         return model, model.told.get("size")
     config = load_config("folder", head, settings)
-    torch.manual_seed(config.seed)  # of weights that are random on purpose
+    torch.manual_seed(config.seed)  # the seed of weights that are random on purpose
     try:
         backbone = build_backbone(config.backbone)
     except UserError as error:
@@ -209,7 +209,7 @@ def check_tile(tile: int | None) -> None:
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin along a side: evenly, the last one ending with it."""
+    """The first pixels of tiles along a side: evenly spaced, the last one ending with it."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - tile) / (tile * (1 - OVERLAP)))) + 1
@@ -235,7 +235,7 @@ def _kept(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Names must stay apart as parts of file names, too."""
+    """Raise `UserError` if two names would be one as parts of file names."""
     seen: dict[str, str] = {}
     if len(names) > 254:
         raise UserError(f"{len(names)} classes; at most 254 fit a map of 8 bits")

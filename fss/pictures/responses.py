@@ -1,4 +1,4 @@
-"""Pictures of what a network responds to, class by class, beside the pseudo-mask that comes of it."""
+"""Pictures of a network's responses, class by class, beside their pseudo-mask."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`fss check-data`: what is wrong with a data set, and a sheet of images for each class."""
+"""`fss check-data`: the errors of a data set, and a sheet of images for each class."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from fss.pictures.overlay import class_sheet, file_name
 
 
 def run_check(config: Config) -> None:
-    """Everything that is wrong with a data set; a class's images on a sheet each."""
+    """Print all errors of a data set, and draw a sheet of each class's images."""
     found = check_set(config.data, config.test.shots)
     print(check_text(found, config.data))
     folder = config.output / config.data.name / "check"

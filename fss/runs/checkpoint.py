@@ -68,7 +68,7 @@ def _shift(path: Path, keep: int) -> None:
 
 
 def before(path: Path, number: int) -> Path:
-    """The checkpoint that stood at `path` so many saves ago."""
+    """The path of the checkpoint that was written `number` saves ago."""
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
@@ -93,7 +93,7 @@ def _check_sums(path: Path) -> None:
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
-        return  # no such file, or no checkpoint at all: told by who reads it
+        return  # a missing file, or none of ours: `read_torch` says so
     if damaged:
         raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong. {_spare(path)}")
 
@@ -111,8 +111,8 @@ def best_score(content: dict[str, Any]) -> float | None:
 
 
 def stored(model: nn.Module) -> nn.Module:
-    """The part of a model that goes into its files: all of it, unless it says otherwise
-    (`FewShotModel.stored`)."""
+    """The part of a model that goes into its files: the whole, if the model does not
+    name another (`FewShotModel.stored`)."""
     return getattr(model, "stored", model)
 
 

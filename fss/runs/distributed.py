@@ -104,7 +104,7 @@ def global_batch(batch: int, accumulate: int = 1) -> int:
 
 
 def my_shares(batch: Sequence[T], accumulate: int = 1) -> list[Sequence[T]]:
-    """What this process takes of a global batch: one share for each accumulated part."""
+    """This process's shares of a global batch: one share for each accumulated part."""
     shares = world() * accumulate
     return [batch[part * world() + rank() :: shares] for part in range(accumulate)]
 

@@ -22,12 +22,12 @@ def fold_folder(config: Config) -> Path:
 
 
 def base_folder(config: Config) -> Path:
-    """Where base training lies: one per data, fold, backbone and neck, shared by all heads."""
+    """The folder of a base network: one per data, fold, backbone and neck, shared by all heads."""
     return fold_folder(config) / f"base_{_base(config)}"
 
 
 def pseudo_folder(config: Config) -> Path:
-    """Where the networks that write pseudo-masks lie."""
+    """The folder of the networks that write pseudo-masks."""
     p, weights = config.pseudo, _weights(config.backbone.weights)
     first = p.backbone or config.backbone.type
     parts = [_part(first)]
@@ -42,7 +42,7 @@ def pseudo_folder(config: Config) -> Path:
 
 
 def train_folder(config: Config, shots: int | None = None) -> Path:
-    """Where a head's training lies: one per head, its options, network and training shots."""
+    """The folder of a head's training: one per head, its options, network and training shots."""
     tag = f"_{config.tag}" if config.tag else ""
     variant = _plain(_head(config))
     name = f"{variant}_{_network(config)}_{shots or config.train.shots}shot{tag}"
@@ -50,7 +50,7 @@ def train_folder(config: Config, shots: int | None = None) -> Path:
 
 
 def test_folder(config: Config, home: Path, kind: str) -> Path:
-    """Where a test lies: one per protocol and kind of checkpoint, in the folder of what is tested."""
+    """The folder of a test: one per protocol and kind of checkpoint, in the folder of what is tested."""
     t = config.test
     size = "" if t.label_size == "network" else f"_{t.label_size}"
     plan = f"plan_{t.plan.stem}" if t.plan else f"{t.runs}x{t.episodes}_seed{t.seed}"

@@ -1,4 +1,4 @@
-"""Who a checkpoint is: what must agree before it is taken for the one that is wanted."""
+"""The identity of a checkpoint: all that must agree before it is taken for the wanted one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ def modern(about: Mapping[str, Any]) -> dict[str, Any]:
             "stem": out.pop("stem", "deep"),
             **stride,
         }
-    if isinstance(out.get("layers"), list):  # of the networks that write pseudo-masks
+    if isinstance(out.get("layers"), list):  # an account of the networks that write pseudo-masks
         stems = out.pop("stems", ())
         out["backbones"] = [
             {"type": backbone_name(n), "stem": s} for n, s in zip(out.pop("layers"), stems, strict=False)
@@ -123,7 +123,7 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
         UserError: names each differing field, its value and the wanted one.
     """
     about, differ = modern(about), []
-    # The stride of the map that heads get is nothing that a base network depends on.
+    # A base network does not depend on the stride of the map that heads get.
     unlike = {"stride"} if wanted.get("stage") == "base" else set()
     for key, value in wanted.items():
         own = about.get(key, _ABSENT.get(key))
@@ -139,7 +139,7 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
         )
 
 
-_ABSENT = {"novel_in_train": "background"}  # what checkpoints are that do not say it
+_ABSENT = {"novel_in_train": "background"}  # values of fields that older checkpoints lack
 
 
 def _plain(key: str, value: Any) -> Any:

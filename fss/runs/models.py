@@ -31,7 +31,7 @@ from fss.runs.identity import Identity, identify, modern, require, whole
 
 @dataclass(frozen=True)
 class Network:
-    """The parts of a frozen network, and what there is to tell of it."""
+    """The parts of a frozen network, and its account."""
 
     backbone: Backbone
     neck: Neck | None
@@ -41,7 +41,7 @@ class Network:
     def model(self, head: Part, half: bool) -> FewShotModel:
         """A head on this network."""
         model = build_model(head.type, head.options, self.backbone, self.neck, half, self.classifier)
-        # Random weights are nowhere else to be had.
+        # Random weights stand in no file, so the checkpoint keeps them.
         model.keeps_network = self.neck is not None or self.told["weights"] == "random"
         return model
 
@@ -52,7 +52,7 @@ def load_network(config: Config, source: Source) -> Network:
     Raises:
         UserError: base checkpoint or weights are missing or unfit, or the network cannot take `data.size`.
     """
-    torch.manual_seed(config.seed)  # random weights are a setting too: the same each time and in each process
+    torch.manual_seed(config.seed)  # random weights are the same each time and in each process
     if config.with_neck:
         base, told = load_base(config, source)
         return Network(base.backbone, base.neck, base.classifier, told)
@@ -63,7 +63,7 @@ def load_network(config: Config, source: Source) -> Network:
 
 
 def weights_told(config: BackboneConfig, backbone: Backbone) -> dict[str, Any]:
-    """What is told of a backbone: its part with all that its weights decided, and where they came from."""
+    """A backbone's account: its part with all that its weights decided, and where they came from."""
     part = {"type": config.type, **config.options, **backbone.settled()}
     return {"backbone": part, "weights": config.weights}
 
@@ -143,7 +143,7 @@ def load_trained(config: Config, source: Source, half: bool, path: Path | None =
     found = path or find_trained(config)
     content = checkpoint.read(found)
     wanted = Identity.of_few_shot(config, source.base_names).account()
-    if config.data.fold == -1:  # every class is novel: a network trained on anything else will do
+    if config.data.fold == -1:  # every class is novel, so the network may be trained on any set
         wanted = {k: v for k, v in wanted.items() if k not in ("data", "fold", "base_classes")}
     require(content["about"], wanted, str(found))
     model = _filled(content, found, half)
@@ -271,7 +271,7 @@ def find_trained(config: Config) -> Path:
 
 
 def learns(config: Config) -> bool:
-    """Whether the head has anything to learn, found by making it on an empty network."""
+    """Whether the head has anything to learn; it is made on an empty network to find out."""
     return head_on_empty_network(config).learns
 
 

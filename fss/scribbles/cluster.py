@@ -32,7 +32,7 @@ _SAVE_EVERY = 60  # seconds
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for.
+    """The task of one `fss cluster`.
 
     Attributes:
         source: an image, or a folder of them.
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def about(self) -> dict[str, Any]:
-        """All that decides a result, apart from the files."""
+        """The settings that decide a result, apart from the files."""
         return {
             "stage": "clustering", "seed": self.seed, "half": self.half, "device": self.device.type,
             "points": [list(p) for p in self.points], **asdict(self.settings),
@@ -87,7 +87,7 @@ def run_cluster(job: Job) -> None:
 
 
 def _checked(job: Job) -> list[Path]:
-    """The images, after all that can be wrong before any work."""
+    """The images, after every check that can be made before any work."""
     images = photos_of([job.source])
     if job.out.exists() and not job.out.is_dir():
         raise UserError(f"{job.out} is a file; name a folder for the results")
@@ -125,7 +125,7 @@ def _one(job: Job, path: Path) -> None:
 
 
 def _marks(job: Job, path: Path, image: np.ndarray) -> np.ndarray | None:
-    """What the user drew, (H,W), or None."""
+    """The user's marks, (H,W), or None."""
     if job.scribble is None and not job.points:
         return None
     if job.scribble:
@@ -142,7 +142,7 @@ def _marks(job: Job, path: Path, image: np.ndarray) -> np.ndarray | None:
 
 
 def _loop(session: Session, job: Job, path: Path, about: dict[str, Any], unfinished: Path) -> None:
-    """Steps to the end, with a bar, pictures to watch, and a checkpoint every minute."""
+    """Step to the end, with a bar, pictures to watch, and a checkpoint every minute."""
     saved, over = time.monotonic(), session.steps >= job.settings.steps
     most = job.settings.steps
     with tqdm(total=most, initial=session.steps, desc=path.stem, unit="step", leave=False) as bar:
@@ -178,7 +178,7 @@ def _resume(session: Session, path: Path, about: dict[str, Any]) -> None:
 
 
 def _clear(job: Job, path: Path) -> None:
-    """Remove what an earlier result of other settings left under this name: classes may be others now."""
+    """Remove files of an earlier result under this name, because its classes may be others."""
     told = job.out / f"{path.stem}_cluster.json"
     if told.is_file():
         for pattern in ("_mask*.png", "_step*.jpg"):
@@ -191,7 +191,7 @@ def _write(
     job: Job, path: Path, image: np.ndarray, marks: np.ndarray | None, labels: np.ndarray,
     facts: dict[str, Any], start: float,
 ) -> None:  # fmt: skip
-    """Label map, picture, a mask per class, and last the account of it all."""
+    """Write the label map, a picture, a mask per class, and the account last."""
     name = str(job.out / path.stem)
     write_bytes(Path(f"{name}_labels.png"), png_bytes(labels, palette().tobytes()))
     given = [] if marks is None else np.setdiff1d(marks, IGNORE).tolist()

@@ -55,7 +55,7 @@ class Clustering:
 
     @property
     def weights(self) -> Weights:
-        """Of the three losses."""
+        """Weights of the three losses."""
         return Weights(self.similarity, self.continuity, self.scribble)
 
 
@@ -83,7 +83,7 @@ class Network(nn.Module):
         self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(norms)
         self.layers = list(zip(convs, norms, strict=True))
         generator = torch.Generator().manual_seed(seed)
-        for conv in convs:  # uniform, as PyTorch starts convolutions, from a generator of our own
+        for conv in convs:  # weights are uniform, as PyTorch starts convolutions, from a generator of our own
             bound = conv.weight[0].numel() ** -0.5
             for parameter in conv.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
@@ -147,7 +147,7 @@ class Clusterer:
 
 
 class Stop:
-    """When to stop: few labels left (published), or labels that have settled (ours)."""
+    """The rule to stop: few labels left (published), or labels that have settled (ours)."""
 
     def __init__(self, settings: Clustering, marks: int) -> None:
         self.settings = settings

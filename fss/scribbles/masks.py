@@ -1,4 +1,4 @@
-"""From an image and what somebody marked on it to a mask of the object."""
+"""A mask of an object, from an image and marks on it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +12,7 @@ from fss.scribbles.clustering import Clustering, check_scribble, cluster
 from fss.scribbles.strokes import Kind
 
 Method = Literal["clustering", "grabcut", "drawn"]
-ROUNDS = 5  # of GrabCut
+ROUNDS = 5  # iterations of GrabCut
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class MaskMaker:
             found = _grabcut(image, marks, box)
         else:
             labels = cluster(image, marks, self.settings, seed, device, half)
-            found = labels != 0 if box else labels == 1  # in a box: all that has not become background
+            found = labels != 0 if box else labels == 1  # all of a box that has not become background
         found = np.where(marks == IGNORE, found, marks).astype(np.uint8)
         return found if (found == 1).any() else drawn.copy()
 
@@ -75,7 +75,7 @@ def _grabcut(image: np.ndarray, marks: np.ndarray, box: bool) -> np.ndarray:
         unmarked = away[1] < away[0]
     state = np.where(unmarked, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     state[marks == 0], state[marks == 1] = cv2.GC_BGD, cv2.GC_FGD
-    cv2.setRNGSeed(0)  # of its k-means
+    cv2.setRNGSeed(0)  # the seed of its k-means
     models = np.zeros((1, 65)), np.zeros((1, 65))
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     cv2.grabCut(bgr, state, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]

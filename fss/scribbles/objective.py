@@ -16,7 +16,7 @@ _STRIP = 2**18  # numbers in a strip: 1 MiB in float32
 
 
 class Weights(NamedTuple):
-    """What each loss counts for in the sum."""
+    """The weight of each loss in the sum."""
 
     similarity: float = 1.0
     continuity: float = 1.0
@@ -106,7 +106,7 @@ def _differences(x: Tensor, gradient: Tensor, sums: Tensor, down: float, across:
 
 
 def _pixel_weights(marks: Tensor, weights: Weights) -> Tensor:
-    """What a pixel's cross-entropy counts for in the sum, (H,W): each kind's weight over its pixels."""
+    """The weight of a pixel's cross-entropy in the sum, (H,W): each kind's weight over its pixels."""
     free = marks == IGNORE
     number = free.sum().clamp(min=1), (~free).sum().clamp(min=1)
     return torch.where(free, weights.similarity / number[0], weights.scribble / number[1]).float()

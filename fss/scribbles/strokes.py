@@ -1,6 +1,6 @@
 """Strokes, boxes and points as a person would put them on an image: simulated from a mask, or given.
 
-The simulation's rule, in full: docs/scribbles.md. Marks are (H,W) uint8: 0 background, 1 the object, 255 not
+docs/scribbles.md has the rule of simulation. Marks are (H,W) uint8: 0 background, 1 the object, 255 not
 marked.
 """
 
@@ -17,10 +17,10 @@ from fss.errors import UserError
 Kind = Literal["scribble", "box", "points"]
 KINDS: tuple[Kind, ...] = ("scribble", "box", "points")
 
-WIDTH = 0.01  # of a stroke and of a point, in the image's longer sides
+WIDTH = 0.01  # widths of a stroke and of a point, in the image's longer sides
 SMALL = 0.05  # parts of an object below this share of its pixels are passed over
-PARTS = 5  # that are marked, largest first
-BENDS = 5  # of a stroke
+PARTS = 5  # parts that are marked, largest first
+BENDS = 5  # points of a stroke
 
 
 def simulate(mask: np.ndarray, kind: Kind, random: np.random.Generator) -> np.ndarray:
@@ -74,7 +74,7 @@ def _quarters(background: np.ndarray) -> list[np.ndarray]:
 
 
 def thickness(shape: tuple[int, ...]) -> int:
-    """Of strokes, pixels."""
+    """The width of strokes, pixels."""
     return max(round(WIDTH * max(shape)), 1)
 
 
@@ -94,7 +94,7 @@ def _stroke(region: np.ndarray, random: np.random.Generator) -> np.ndarray:
             bends.append(_deep(depth[y[here], x[here]], np.stack([x[here], y[here]], 1), random))
     line = np.zeros(region.shape, np.uint8)
     cv2.polylines(line, [np.array(bends, np.int32)], False, (1,), thickness(region.shape))
-    for bx, by in bends:  # which are inside, whatever else of the stroke is not: it is never empty
+    for bx, by in bends:  # these points are inside the region, so that a stroke is never empty
         line[by, bx] = 1
     return line == 1
 

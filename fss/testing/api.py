@@ -1,6 +1,6 @@
 """Scoring from Python: a protocol, its episodes, and the score of whatever answers them.
 
-What a model of anyone's is handed, and what it must return, is the docstring of `evaluate`.
+The docstring of `evaluate` says what a model of anyone's gets and must return.
 """
 
 import json
@@ -123,7 +123,7 @@ class _Images:
 
 @dataclass(frozen=True)
 class Score:
-    """What came out; percent. `content` is what `save` writes, and what `fss report` reads."""
+    """The scores, in percent. `content` is what `save` writes, and what `fss report` reads."""
 
     content: dict[str, Any]
 
@@ -229,7 +229,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _About:
-    """What a result says of the model that was scored; fields as of `result.json`."""
+    """A result's account of the model that was scored; fields as of `result.json`."""
 
     head: dict[str, Any]
     kind: str = "external"

@@ -34,7 +34,7 @@ OnEpisode = Callable[[int, int, Draw, Tensor, float, list[Panel]], None]
 
 
 class Answer(NamedTuple):
-    """What is made of a batch of B episodes; fields as of `fss.heads.HeadOutput`."""
+    """The answer to a batch of B episodes; fields as of `fss.heads.HeadOutput`."""
 
     logits: Tensor  # (B,2,h,w), on any device
     notes: dict[str, Tensor]
@@ -147,7 +147,7 @@ def add_up(
 
 
 def _neck_panels(model: FewShotModel, store: FeatureStore, ready: Ready) -> list[Panel]:
-    """What the neck has to show of the queries, which are read once more for it."""
+    """The neck's panels of the queries, which are read once more for them."""
     pictures = [store.pictures.load(d.query) for d in ready.draws]
     return model.explain_neck(torch.stack([p.image for p in pictures]).to(store.device))
 

@@ -20,7 +20,7 @@ Supports = Callable[[int, int], Tensor]  # position, class -> mask (S,S) of 0, 1
 
 
 class Encoder(Protocol):
-    """What makes features of one image. It must not change while a store is in use.
+    """Maker of the features of one image. It must not change while a store is in use.
 
     Attributes:
         alike: whether a support is encoded as a query is, so that one encoding serves both.
@@ -111,7 +111,7 @@ class _Key(NamedTuple):
 
 @dataclass
 class _Image:
-    """What is kept of an image beside its features."""
+    """The kept parts of an image beside its features."""
 
     labels: Tensor
     photo: tuple[int, int]  # h, w of the canvas that it fills

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-SHARE = 0.5  # of what is free; the rest is for images in work, and for others
-_FALLBACK = 4 * 2**30  # bytes, where the system does not tell
+SHARE = 0.5  # share of what is free; the rest is for images in work, and for other programs
+_FALLBACK = 4 * 2**30  # bytes that are taken for free if the system does not tell
 
 
 def budget(gib: float | None) -> float:

@@ -31,7 +31,7 @@ from fss.scribbles.masks import MaskMaker
 from fss.scribbles.strokes import simulate
 from fss.writing import write_bytes
 
-RULE = 1  # of simulation and making; another number where masks would come out otherwise
+RULE = 1  # version of simulation and making; raised if masks would come out otherwise
 
 
 class Pair(NamedTuple):
@@ -79,13 +79,13 @@ class SupportMasks(Loadable):
         path = self._path(key)
         try:
             return read_mask(path)
-        except UserError:  # not there, or damaged: made anew
+        except UserError:  # a missing or damaged file is made anew
             mask = self._make(key)
             write_bytes(path, cv2.imencode(".png", mask)[1].tobytes())
             return mask
 
     def marks(self, key: Pair) -> np.ndarray | None:
-        """What was drawn, (h,w) as of `simulate`; None where resizing left nothing of the class."""
+        """The marks, (h,w) as of `simulate`; None where resizing left nothing of the class."""
         truth = self._truth(key)
         if not (truth == 1).any():
             return None
@@ -127,13 +127,13 @@ class SupportMasks(Loadable):
 
 
 def describe(maker: MaskMaker, seed: int) -> dict[str, Any]:
-    """What decides a mask apart from its image: part of a protocol."""
+    """The settings that decide a mask, apart from its image: part of a protocol."""
     settings = asdict(maker.settings) if maker.method == "clustering" else {}
     return {"kind": maker.kind, "method": maker.method, "rule": RULE, "seed": seed, **settings}
 
 
 def maker_of(config: Config) -> MaskMaker | None:
-    """What makes the masks of supports; None where the true ones are used."""
+    """The maker of supports' masks; None where the true ones are used."""
     t = config.test
     return None if t.support == "mask" else MaskMaker(t.support, t.support_by)
 
@@ -165,7 +165,7 @@ def make_supports(
     # A GPU cannot be shared with forked processes, nor does it need them.
     workers = 0 if device.type == "cuda" else config.data.workers
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as loader processes have: sums depend on how many add them up
+    torch.set_num_threads(1)  # threads as in loader processes, because sums depend on how many add them up
     try:
         for (found,) in load_batches(masks, [[pair] for pair in mine], list, workers):
             ious += [] if found is None else [found]

@@ -142,7 +142,7 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "list_sha256": source.checksum,
         "published_list": source.published,
         "plan_sha256": plan_hash(plans, source),
-        # Absent with true masks, so that results older than this field are of the same protocol.
+        # `support` is absent with true masks, so that results older than this field are of the same protocol.
         **({"support": describe(maker, t.seed)} if maker else {}),
     }
 
@@ -173,7 +173,7 @@ def scores(out: Evaluation, source: Source) -> dict[str, Any]:
 
 
 def scored(out: Evaluation, plans: list[list[Draw]], source: Source) -> list[Scored]:
-    """What each episode came to, with the names of its class and images."""
+    """Each episode's counts, with the names of its class and images."""
     names, every = source.index.names, []
     for run, number, inter, union in out.episodes:
         draw = plans[run][number]

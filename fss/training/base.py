@@ -30,7 +30,7 @@ from fss.training.fit import Fit, Losses
 
 
 def _training(config: Config, source: Source) -> dict[str, Any]:
-    """What must be the same to go on with base training, beside its identity."""
+    """The settings that must be the same to go on with base training, beside its identity."""
     return {
         "seed": config.seed,
         "weights": config.backbone.weights,
@@ -40,7 +40,7 @@ def _training(config: Config, source: Source) -> dict[str, Any]:
 
 
 def about_masks(config: Config, source: Source) -> dict[str, Any]:
-    """Which masks training reads, where those are not the true ones."""
+    """The checksum of the masks that training reads, if those are not the true ones."""
     return {} if config.data.masks_name is None else {"train_masks_sha256": source.counts_checksum}
 
 
@@ -111,7 +111,7 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     def validate(writer: SummaryWriter | None, step: int) -> float:
         scores = base_scores(model, val, config, device, half)
         known = not math.isnan(scores.boundary)
-        fit.facts["base_boundary_miou"] = scores.boundary if known else None  # of what is saved next
+        fit.facts["base_boundary_miou"] = scores.boundary if known else None  # the next checkpoint carries it
         if writer and known:
             writer.add_scalar("validation/boundary_miou", scores.boundary, step)
         return scores.miou

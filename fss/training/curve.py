@@ -28,7 +28,7 @@ class Curve:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def add_step(self, step: int, losses: dict[str, float], lr: float) -> None:
-        """Losses and learning rate of one step."""
+        """Add losses and learning rate of one step."""
         self._line({"step": step, "lr": lr, **losses})
         if step % 10 == 1 or step < 50:
             for name, value in losses.items():
@@ -36,7 +36,7 @@ class Curve:
             self.writer.add_scalar("lr", lr, step)
 
     def add_validation(self, step: int, score: float, measure: str = "mIoU") -> None:
-        """Percent of a validation."""
+        """Add the score of a validation, percent."""
         self._line({"step": step, "validation": score})
         self.writer.add_scalar(f"validation/{measure.lower()}", score, step)
 
@@ -45,11 +45,11 @@ class Curve:
         self.lines += 1
 
     def flush(self) -> None:
-        """Put on disk what was added: before a checkpoint that counts on it."""
+        """Put the added lines on disk, before a checkpoint that counts on them."""
         self.file.flush()
         self.writer.flush()
 
     def close(self) -> None:
-        """End."""
+        """Close both files."""
         self.file.close()
         self.writer.close()

@@ -25,7 +25,7 @@ Validate = Callable[[SummaryWriter | None, int], float]
 
 
 class Losses(NamedTuple):
-    """What a step returns.
+    """The result of a step.
 
     Attributes:
         each: scalars, means over the batch, which are summed.
@@ -183,7 +183,7 @@ class Fit:
         return {k: float(v) / max(weight, 1e-12) for k, v in sums.items()}
 
     def _scale_gradients(self, factor: float) -> None:
-        """From sums, averaged over processes, to the mean over everything."""
+        """The mean over everything, from sums that are averaged over processes."""
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
@@ -205,18 +205,18 @@ class Fit:
         )
 
     def _validate(self, progress: float) -> None:
-        # A step can jump over several marks; one look serves them all.
+        # A step can pass several marks; one validation serves them all.
         self.validated = int(progress * self.config.validations + 1e-9)
         self.model.eval()
         score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
         self.model.train()
-        better = not self.best >= score  # not a number counts as worst
+        better = not self.best >= score  # a score that is not a number counts as the worst
         self.best = score if better else self.best
         if self.curve:
             self.curve.add_validation(self.budget.step, score, self.measure)
         if distributed.is_main():
             tqdm.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
-            # Best first: whoever finds `last.pt` complete must find `best.pt` too.
+            # `best.pt` is written first, so that a folder with a whole `last.pt` has a `best.pt` too.
             if better or not (self.folder / "best.pt").is_file():
                 self.save("best.pt")
             self.save("last.pt")
@@ -224,12 +224,12 @@ class Fit:
         self.budget.start_clock()
 
     def _save_now_and_then(self) -> None:
-        """Keep at most ten minutes of work at risk, however far apart the validations are."""
+        """Save if the last save is ten minutes old, however far apart the validations are."""
         if distributed.is_main() and time.monotonic() - self.saved > _SAVE_EVERY:
             self._save_both()
 
     def _save_both(self) -> None:
-        """Between validations: `last.pt`, and a first `best.pt`, since one never stands without the other."""
+        """Save between validations: `last.pt`, and a first `best.pt`, which never stand alone."""
         if not (self.folder / "best.pt").is_file():
             self.save("best.pt")
         self.save("last.pt")
@@ -268,7 +268,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder} is in use by another training; wait for it, or set tag= or output="
             ) from None
-        for half in folder.glob(".*.part"):  # of a run that was killed while it saved
+        for half in folder.glob(".*.part"):  # parts that a run left which was killed while it saved
             half.unlink(missing_ok=True)
         yield
 
@@ -294,7 +294,7 @@ class _Signals:
 
 _NAMED = "give this one a name (tag=NAME)"
 _OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": _NAMED, "pseudo": _NAMED}
-# Settings that say nothing of what is learned: checkpoints kept, where labels lie (their checksums are
+# These settings have no part in what is learned: checkpoints kept, where labels lie (their checksums are
 # compared), and how pseudo-masks are written once training is over.
 _MAY_CHANGE = ("keep", "labels", "saliency", "maps", "scales", "flips", "longest", "background", "pictures")
 _SAVE_EVERY = 600  # seconds

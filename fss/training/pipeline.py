@@ -1,4 +1,4 @@
-"""What the command line's verbs do, start to end, each a few calls long."""
+"""The work of the command line's verbs from start to end, each a few calls long."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from fss.writing import write_text
 
 
 class Pictures(NamedTuple):
-    """Which pictures a test draws: of its episodes, and of how the head comes to its answer."""
+    """The pictures that a test draws: of its episodes, and of how the head comes to its answer."""
 
     visualize: bool = False
     explain: bool = False
@@ -52,7 +52,7 @@ def run_train(config: Config, device: torch.device, checkpoint: Path | None, pic
 
 
 def _check_head(config: Config, pictures: Pictures) -> None:
-    """Make everything once, on no memory: what is wrong with a part should not wait for base training."""
+    """Make all parts once, without memory, so that an error in one is told before base training."""
     head = head_on_empty_network(config)
     aligned = config.with_neck and whole("neck", config.neck).options.get("align", False)
     if pictures.explain and not aligned and type(head).explain is Head.explain:
@@ -62,7 +62,7 @@ def _check_head(config: Config, pictures: Pictures) -> None:
 def _base(config: Config, device: torch.device) -> None:
     folder = pretrain(config, device, wants_half(config.precision, device))
     content = read(folder / "best.pt")
-    band = content["facts"].get("base_boundary_miou")  # older checkpoints have none
+    band = content["facts"].get("base_boundary_miou")  # a checkpoint of before has no such score
     near = "" if band is None else f", {band:.2f} within 3 pixels of boundaries"
     _say(f"base training: base-class mIoU {content['best']:.2f}{near} -> {folder}")
 
@@ -111,7 +111,7 @@ def run_folds(configs: Sequence[Config], device: torch.device, pictures: Picture
     """Train and test every fold, then their table; folds that are done already are left as they are."""
     for config in configs:
         found = [_finished(c) for c in _each_checkpoint(config)]
-        other = config.data.trained_on  # nothing to train here
+        other = config.data.trained_on  # a cross-domain set has nothing to train
         done = all(found) and not any(pictures)
         what = f"done -> {found[0]}" if done else "tests" if other else "trains and tests"
         _say(f"fold {config.data.fold}: {what}")
@@ -132,7 +132,7 @@ def _finished(config: Config) -> Path | None:
     for path in sorted(fold_folder(config).glob("*/test_*/result.json")):
         try:
             found = read_results([path])[0].content
-            # As settings, not as text: a result older than some setting has it at its default.
+            # Settings are compared, not texts: a result older than some setting has it at its default.
             if found["head"]["type"] == config.head.type and _same(validate(found["config"]), config):
                 return path
         except UserError:  # another head's damaged result is no obstacle

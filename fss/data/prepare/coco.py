@@ -183,7 +183,7 @@ def draw_all(found: Prepared, jobs: list[Job], title: str) -> set[str]:
 def _leave_interrupts() -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process alone takes Ctrl-C
 
 
 def make(job: Job) -> str | None:

@@ -1,4 +1,4 @@
-"""What all preparations share: masks made once, files written in one go, problems counted."""
+"""Parts that all preparations share: masks made once, files written in one go, problems counted."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ from fss.errors import UserError
 
 @dataclass
 class Prepared:
-    """Where the data root is, images of every list written, and what could not be made."""
+    """The data root, the images of every list written, and errors."""
 
     root: Path
     lists: dict[str, int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def _same_size(image: Path, wanted: tuple[int, int], found: tuple[int, int]) -> 
 
 
 def name_problem(name: str) -> str | None:
-    """What is wrong with an image's name, if anything: it must stand in a line of a list, and name a file."""
+    """The error of an image's name, or None: it must stand in a line of a list, and name a file."""
     if not name or name != name.strip() or not name.isprintable() or len(name) > 200:
         return f"{name[:80]!r} is no name for an image: blank, unprintable, or with spaces around; rename it"
     if name.startswith("/") or ".." in Path(name).parts:

@@ -39,7 +39,7 @@ class Annotated(NamedTuple):
 
 
 def read_annotated(source: Path, images: Path | None, problems: list[str]) -> Annotated:
-    """What is annotated at `source`: a COCO-style JSON file, a folder of labelme's, or a folder of masks.
+    """The annotations at `source`: a COCO-style JSON file, a folder of labelme's, or a folder of masks.
 
     Args:
         images: where the images are; default: beside the annotations.
@@ -118,7 +118,7 @@ def _read_masks(source: Path, images: Path | None, problems: list[str]) -> Annot
 
 
 def _values(path: Path) -> tuple[set[int], tuple[int, int]] | str:
-    """A mask's labels and size (H,W), or what is wrong with it."""
+    """A mask's labels and size (H,W), or its error."""
     try:
         mask = read_mask(path)
     except UserError as error:
