@@ -138,6 +138,7 @@ class FewShotModel(nn.Module):
         self.neck = freeze(neck) if neck else None
         self.classifier = freeze(classifier) if classifier and "base" in head.levels else None
         self.head = head
+        head.corners = self.corners
         self.bf16, self.told = bf16, {}
         self.keeps_network = True
         # As computed, and of which parameters. In a tuple, so that it is no part of checkpoints.

@@ -107,6 +107,7 @@ class Head(nn.Module):
             that the backbone offers ("stage3.2", "stage3.2:sum"); where there is a base network, "neck",
             "neck:sum" (the neck's map before its last ReLU) and "base" (the base classifier's logits,
             background first).
+        corners: whether the network's corner cells lie on the corner pixels; the model sets it.
         support_cut: what is cut by a support's mask before the network goes on: "nothing"; "stage4": stage 4
             and its blocks are computed from stage 3 times the mask, and all else of the whole image; "image":
             pixels outside the mask become the mean colour. What is cut is encoded once for each image and
@@ -117,6 +118,7 @@ class Head(nn.Module):
             keeps nothing of the supports' encoding in memory.
     """
 
+    corners = True
     levels: tuple[str, ...] = ("neck",)
     support_cut: Cut = "nothing"
     query_only: tuple[str, ...] = ()

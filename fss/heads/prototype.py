@@ -53,7 +53,7 @@ class Prototype(Head):
             if others:
                 size = (first.shape[-2], first.shape[-1])
                 every = [F.normalize(x, dim=1) for x in (first, *others)]
-                first = torch.cat([resize(x, size) for x in every], 1)
+                first = torch.cat([resize(x, size, self.corners) for x in every], 1)
             return {MAP: self.embedding(first)}
 
     def forward(self, episodes: Encoded) -> HeadOutput:

@@ -55,7 +55,7 @@ class PyramidPooling(Neck):
     def settle(self) -> None:
         """Weights are final: those for the map itself become a module, which may then be computed faster."""
         weight, *self.others = self._split()
-        own = nn.Conv2d(self.map_channels, self.channels, 3, padding=1)
+        own = nn.Conv2d(self.map_channels, self.channels, 3, padding=1, device="meta")  # draws no numbers
         own.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), False)
         own.bias, self.bottleneck[0] = self.bottleneck[0].bias, nn.Identity()  # type: ignore[assignment]
         self.own = own
