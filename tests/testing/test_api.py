@@ -59,7 +59,8 @@ def test_our_own_model_as_a_callable_gives_the_same_counts(place):
 
     @torch.no_grad()
     def wrapped(e):
-        return model(e.query_image, e.support_images, e.support_masks, e.meta["seed"][0])
+        images = fss.to_rgb(e.query_image), fss.to_rgb(e.support_images)
+        return model(*images, e.support_masks, e.meta["seed"][0])
 
     score = fss.evaluate(wrapped, load(place))
     assert score.content["scores"]["counts"] == result_of_test(place)["scores"]["counts"]
