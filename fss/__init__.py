@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fss.runs.models import load_model
     from fss.testing.api import Protocol, Score, evaluate, load_protocol
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Episode",
     "FewShotModel",

@@ -215,11 +215,11 @@ def test_page_names_what_exists(page):
 
 
 def known_options() -> set[str]:
-    """Options of all verbs, of the scripts, and of torchrun."""
+    """Options of all verbs, of the studies, and of torchrun."""
     verbs = [action for name in cli.VERBS for action in cli.verb_parser(name)._actions]
-    scripts = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "scripts").glob("*.py"))
+    studies = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "studies").glob("*.py"))
     found = {text for action in verbs for text in action.option_strings}
-    return found | set(re.findall(r'"(--[a-z][\w-]*)"', scripts)) | {"--version", "--nproc_per_node"}
+    return found | set(re.findall(r'"(--[a-z][\w-]*)"', studies)) | {"--version", "--nproc_per_node"}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def known_options() -> set[str]:
         ("sh scripts/train.sh shapes 7 [0] 50 1", "fold 7 does not exist"),
         ("sh scripts/trian.sh shapes 0 [0] 50 1", "scripts/trian.sh does not exist"),
         ("sh scripts/test.sh shapes 1 [0] 50 0 --head examples/no.yaml", "examples/no.yaml does not exist"),
-        ("python scripts/bench_growth.py out.png --rusn 3", "knows no --rusn"),
+        ("python studies/bench_growth.py out.png --rusn 3", "knows no --rusn"),
         ("torchrun --standalone --nproc_per_node=2 -m fss train --data pascal --vold 0", "no option --vold"),
         ("CUDA_VISIBLE_DEVICES=0 fss train --data shapes --shot 1 --layer", "expected one argument"),
         ("fss cluster photo.jpg", "required: OUT"),
@@ -273,7 +273,7 @@ def test_commands_are_found_where_they_stand(tmp_path):
     page.write_text(
         "`fss no`\n```sh\nfss a b \\\n    c  # why\n\n# only a comment\nfss d\n```\n```\nfss not\n```\n"
     )
-    assert [(c.line, c.bare) for c in in_page(page, tmp_path)] == [(3, "fss a b c"), (7, "fss d")]
+    assert [(c.line, c.words) for c in in_page(page, tmp_path)] == [(3, ["fss", *"abc"]), (7, ["fss", "d"])]
     assert [s.text for s in spans(page, tmp_path)] == ["fss no"]
     recipe.write_text("# sh scripts/train.sh a\n# Of the fss kind.\n#   fss b\nx: 1\n# fss late\n")
     assert [c.text for c in in_header(recipe, tmp_path)] == ["sh scripts/train.sh a", "fss b"]
