@@ -17,6 +17,7 @@ CHECKS = [
     "mypy",
     "playwright",
     "pytest",
+    "pytest-xdist",  # a test a core
     "ruff",
     "setuptools>=70.1",
     "types-PyYAML",
