@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.backbones.base import Backbone
@@ -41,7 +42,10 @@ class EfficientNetLite0(Backbone):
     """timm's `tf_efficientnet_lite0` without its head: 24, 40, 112 and 192 channels at strides 4, 8, 16, 32.
 
     Levels are stages and single blocks ("stage3.0" is the first of stage 3). Its padding is TensorFlow's
-    "SAME", which is symmetric on sides of 32n + 1 pixels (257, 321).
+    "SAME". The network was trained on even sides, where that begins at the first pixel; on sides of 32n + 1
+    (257, 321) it begins one before, and what a cell sees would lie 5 (stage 3) to 12 pixels (stage 4) up and
+    left of the cell. There, stage 3 begins at its first pixel all the same, which brings this to 3 down and
+    right, and 6 up and left. docs/votes.md has the measurement and what it is worth.
     """
 
     mean = (127 / 255,) * 3
@@ -72,6 +76,7 @@ class EfficientNetLite0(Backbone):
         stages = {group: stage for stage, group in _GROUPS.items()}
         wanted, out = set(levels), dict[str, Tensor]()
         for i, group in enumerate(self.blocks[first : _deepest(levels) + 1], first):
+            x = _to_even_sides(x) if i == _GROUPS["stage2"] + 1 else x
             stage = stages.get(i, "")
             for j, block in enumerate(cast(nn.Sequential, group)):
                 x = block(x)
@@ -115,6 +120,12 @@ def packaged() -> Path | None:
     spec = importlib.util.find_spec(PACKAGE)
     folders = (spec.submodule_search_locations or []) if spec else []
     return next((path for folder in folders if (path := Path(folder) / FILE).is_file()), None)
+
+
+def _to_even_sides(x: Tensor) -> Tensor:
+    """(B,C,h,w) with its last row and column once more where their number is odd."""
+    odd = (x.shape[-2] % 2, x.shape[-1] % 2)
+    return F.pad(x, (0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else x
 
 
 def _deepest(levels: Collection[str]) -> int:

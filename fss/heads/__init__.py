@@ -14,6 +14,7 @@ HEADS = {
     "asgnet": "fss.heads.asgnet:ASGNet",
     "cwt": "fss.heads.cwt:CWT",
     "prototype": "fss.heads.prototype:Prototype",
+    "votes": "fss.heads.votes:Votes",
 }
 KIND = Kind("head", HEADS, Head, given=("channels",))
 

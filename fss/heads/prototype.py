@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
-from fss.ops import interpolation_matrix, resize, segmentation_loss, without_foreground
+from fss.heads.cells import joined, mask_areas
+from fss.ops import segmentation_loss, without_foreground
 
 MAP = "map"  # the one map that is kept of an image
 
@@ -20,8 +21,7 @@ class Prototype(Head):
     """One prototype for the foreground, one for the background (section 3.3).
 
     Args:
-        level: the feature map to compare on, or several: each cell of each is then of length 1, and coarser
-            ones are resized to the first.
+        level: the feature map to compare on, or several, as of `fss.heads.cells.joined`.
         scale: of the cosine similarity before the softmax; only losses feel it.
         embed: channels of a learned 1x1 convolution before all else; 0 for none, and nothing learns.
         align: PANet's prototype alignment (section 3.4): the query as predicted must segment the
@@ -48,13 +48,8 @@ class Prototype(Head):
 
     def encode(self, features: Features) -> Features:
         """The embedding, not normalised: {MAP: (B,C,h,w)}."""
-        first, *others = (features[level].float() for level in self.levels)
-        with torch.autocast(first.device.type, enabled=False):
-            if others:
-                size = (first.shape[-2], first.shape[-1])
-                every = [F.normalize(x, dim=1) for x in (first, *others)]
-                first = torch.cat([resize(x, size, self.corners) for x in every], 1)
-            return {MAP: self.embedding(first)}
+        with torch.autocast(features[self.levels[0]].device.type, enabled=False):
+            return {MAP: self.embedding(joined(features, self.levels, self.corners))}
 
     def forward(self, episodes: Encoded) -> HeadOutput:
         """Average the supports under their masks; compare every query cell with the two averages."""
@@ -95,9 +90,7 @@ def prototypes(features: Tensor, masks: Tensor, corners: bool = True) -> Tensor:
     the masks is the same as averaging the features under masks that went through the resize's transpose.
     A class that no shot shows gets zeros.
     """
-    up = interpolation_matrix(features.shape[-2], masks.shape[-2], features.device, corners)  # (H,h)
-    across = interpolation_matrix(features.shape[-1], masks.shape[-1], features.device, corners)  # (W,w)
-    small = up.T @ torch.stack([masks == 0, masks == 1], 2).to(features.dtype) @ across  # (B,K,2,h,w)
+    small = mask_areas(masks, (features.shape[-2], features.shape[-1]), corners)  # (B,K,2,h,w)
     area = small.sum((3, 4))  # (B,K,2)
     mean = torch.einsum("bkchw,bknhw->bknc", features, small) / area.clamp(min=1e-6)[..., None]
     seen = (area > 0).to(features.dtype)[..., None]

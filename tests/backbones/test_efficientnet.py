@@ -46,13 +46,29 @@ def test_the_packages_weights_fit_timms_network_and_give_its_features(network):
     assert list(renamed) == list(whole.state_dict()) and len(renamed) == 296
     assert all(a is b for a, b in zip(renamed.values(), state.values(), strict=True))
     whole.load_state_dict(renamed)
-    x = (images(257) - 127) / 128
+    x = (images(256) - 127) / 128
     want = whole.forward_intermediates(x, indices=5, intermediates_only=True)
-    got = network(images(257), STAGES)
+    got = network(images(256), STAGES)
     by_channels = {t.shape[1]: t for t in want}
-    assert relative_error(network(images(257), ("stage3",))["stage3"], by_channels[112]) < 1e-5
+    assert relative_error(network(images(256), ("stage3",))["stage3"], by_channels[112]) < 1e-5
     x = whole.blocks[:6](whole.bn1(whole.conv_stem(x)))
     assert relative_error(got["stage4"], x) < 1e-5
+
+
+@needs_package
+def test_cells_look_where_they_lie(network):
+    """The centre of what a cell's features depend on, against the cell's place, in pixels."""
+    side, off = 257, {}
+    for level in ("stage3", "stage4"):
+        x, stride = images(side).requires_grad_(), network.strides[level]
+        cell = network(x, (level,))[level][0, :, 128 // stride, 128 // stride]  # (C,)
+        signs = torch.randn(8, len(cell), generator=torch.Generator().manual_seed(0))
+        grads = [torch.autograd.grad(cell @ s, x, retain_graph=True)[0] for s in signs]
+        seen = torch.stack(grads).square().sum((0, 1, 2))  # (S,S)
+        for axis in (0, 1):
+            profile = seen.sum(1 - axis)
+            off[level, axis] = float((profile * torch.arange(side)).sum() / profile.sum()) - 128
+    assert all(abs(v) < 8 for v in off.values()) and abs(sum(off.values()) / 4) < 4, off
 
 
 def test_folded_it_has_no_norm_and_gives_the_same(network):

@@ -1,0 +1,96 @@
+"""The votes head against its formulas written out: softmax over all support cells, the walk by its inverse."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fss.errors import UserError
+from fss.heads import Encoded, build_head
+from fss.heads.cells import joined, mask_areas
+from fss.heads.votes import MAP, Votes
+
+
+def episodes(shots=2, seed=0, photo=None):
+    g = torch.Generator().manual_seed(seed)
+    masks = torch.randint(0, 3, (2, shots, 33, 33), generator=g)
+    masks[masks == 2] = 255
+    query = F.normalize(torch.randn(2, 8, 5, 5, generator=g), dim=1)
+    support = F.normalize(torch.randn(2, shots, 8, 5, 5, generator=g), dim=2)
+    return Encoded({MAP: query}, {MAP: support}, masks, [0, 0], photo=photo)
+
+
+def by_hand(e, b, tau, balance, walk, walk_tau):
+    """Log-odds (h,w) of episode `b`, cell by cell."""
+    q = e.query[MAP][b].flatten(1).T  # (n,C)
+    k = torch.cat([s.flatten(1).T for s in e.support[MAP][b]])  # (m,C)
+    area = mask_areas(e.support_masks, (5, 5), True)[b].transpose(0, 1).flatten(1)  # (2,m)
+    weight = (q @ k.T / tau).exp()  # (n,m)
+    background, foreground = ((weight * a).sum(1) / a.sum() ** balance for a in area)
+    odds = (foreground / background).log()
+    both = area.sum(0)
+    centred = F.normalize(q - (k * both[:, None]).sum(0) / both.sum(), dim=1)
+    look = (centred @ centred.T / walk_tau).exp() * (1 - torch.eye(len(q)))
+    look = look / look.sum(1, keepdim=True)
+    return ((1 - walk) * torch.linalg.inv(torch.eye(len(q)) - walk * look) @ odds).view(5, 5)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_it_is_its_formula(shots):
+    head, e = Votes({"stage4": 8}, tau=0.5, trust=4, walk=0.6, walk_tau=0.3, steps=60), episodes(shots)
+    logits = head(e).logits
+    for b in range(2):
+        wanted = by_hand(e, b, 0.5, 4 / (4 + shots), 0.6, 0.3)
+        assert torch.allclose(logits[b, 1] - logits[b, 0], wanted, atol=1e-4)
+
+
+def test_every_shot_votes_in_any_order_and_ignored_pixels_do_not():
+    head, e = Votes({"stage4": 8}), episodes(3)
+    turned = Encoded(e.query, {MAP: e.support[MAP].flip(1)}, e.support_masks.flip(1), [0, 0])
+    assert torch.allclose(head(e).logits, head(turned).logits, atol=1e-4)
+    fewer = Encoded(e.query, {MAP: e.support[MAP][:, :2]}, e.support_masks[:, :2], [0, 0])
+    assert not torch.allclose(head(e).logits, head(fewer).logits, atol=1e-2)
+    without = e.support_masks.clone()
+    without[:, 2] = 255
+    blind = Encoded(e.query, e.support, without, [0, 0])
+    same_trust = Votes({"stage4": 8}, trust=0)  # without trust the number of shots plays no part
+    assert torch.allclose(same_trust(blind).logits, same_trust(fewer).logits, atol=1e-4)
+
+
+def test_the_canvas_around_the_photo_has_no_say_in_the_walk():
+    photo = torch.zeros(2, 33, 33, dtype=torch.bool)
+    photo[:, :17] = True  # cells of rows 0, 1 and, half, 2
+    head, e = Votes({"stage4": 8}), episodes(photo=photo)
+    other = {MAP: e.query[MAP].clone()}
+    other[MAP][:, :, 3:] = F.normalize(torch.randn(2, 8, 2, 5), dim=1)
+    changed = Encoded(other, e.support, e.support_masks, [0, 0], photo=photo)
+    assert torch.allclose(head(e).logits[:, :, :2], head(changed).logits[:, :, :2], atol=1e-5)
+
+
+def test_supports_without_object_are_finite_and_noted():
+    e = episodes()
+    e.support_masks[0] = 0
+    out = Votes({"stage4": 8})(e)
+    assert out.logits.isfinite().all() and out.notes["empty_support"].tolist() == [True, False]
+    assert (out.logits[0, 1] < 0).all()  # nothing speaks for the foreground
+
+
+def test_levels_are_joined_with_their_weights():
+    features = {"stage3": torch.randn(1, 4, 9, 9), "stage4": torch.randn(1, 6, 5, 5)}
+    head = Votes({"stage3": 4, "stage4": 6}, ["stage3", "stage4"], weights=[0.5, 1])
+    cells = head.encode(features)[MAP]
+    assert cells.shape == (1, 10, 9, 9) and torch.allclose(cells.norm(dim=1), torch.ones(1, 9, 9))
+    share = cells[:, :4].norm(dim=1) / cells[:, 4:, ::2, ::2].norm(dim=1).mean()
+    assert 0.4 < float(share.mean()) < 0.7
+    assert torch.equal(joined(features, ["stage3"], True), features["stage3"])
+
+
+def test_panels_are_shares():
+    for panel in Votes({"stage4": 8}).explain(episodes(3)):
+        assert panel.values.min() >= 0 and panel.values.max() <= 1
+        assert panel.values.shape == ((2, 3, 5, 5) if panel.over == "support" else (2, 5, 5))
+
+
+@pytest.mark.parametrize("options", [{"tau": 0}, {"walk": 1}, {"trust": -1}, {"weights": [1, 2]}])
+def test_wrong_options_say_what_is_allowed(options):
+    with pytest.raises(UserError, match="allowed"):
+        build_head("votes", options, {"stage4": 8})
