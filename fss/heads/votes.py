@@ -38,8 +38,9 @@ class Votes(Head):
     """
 
     def __init__(
-        self, channels: Mapping[str, int], level: str | list[str] = "stage4", weights: list[float] | None = None,
-        tau: float = 0.035, trust: float = 9, walk: float = 0.7, walk_tau: float = 0.08, steps: int = 20,
+        self, channels: Mapping[str, int], level: str | list[str] = "stage4",
+        weights: list[float] | None = None, tau: float = 0.035, trust: float = 9, walk: float = 0.7,
+        walk_tau: float = 0.08, steps: int = 20,
     ) -> None:  # fmt: skip
         if not (tau > 0 and walk_tau > 0 and trust >= 0 and 0 <= walk < 1 and steps >= 0):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The votes head against its formulas written out: softmax over all support cells, the walk by its inverse."""
+"""The votes head against its formulas written out: softmax over all support cells, a walk by its inverse."""
 
 import pytest
 import torch
