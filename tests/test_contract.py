@@ -30,7 +30,7 @@ VARIANTS = [
     ("asgnet", {**SMALL, "features": "neck"}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
-    ("votes", {"level": ["stage2", "stage4"], "weights": [0.7, 1]}),
+    ("votes", {"level": {"stage2": 0.7, "stage4": 1}}),
     ("examples.my_head.my_head:MyHead", {}),
 ]
 

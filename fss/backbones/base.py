@@ -100,12 +100,29 @@ class Backbone(nn.Module):
 
 def check_size(backbone: Backbone, size: int, what: str = "data.size") -> None:
     """Raise `UserError` where a network cannot take images of `size` x `size`; names the nearest."""
-    step, least = backbone.multiple, -(-backbone.smallest // backbone.multiple) * backbone.multiple
-    if size >= backbone.smallest and size % step == 0:
+    near = _nearest(backbone, size)
+    if size in near:
         return
-    below = max(size // step * step, least)
-    near = sorted({below, max(below + step, least) if size > least else least})
-    rule = f"multiples of {step} from {least} on" if step > 1 else f"{backbone.smallest} and above"
+    step, least = backbone.multiple, _least(backbone)
+    rule = f"multiples of {step} from {least} on" if step > 1 else f"{least} and above"
     raise UserError(
         f"{what}={size}: {type(backbone).__name__} takes {rule}; nearest: {', '.join(map(str, near))}"
     )
+
+
+def nearest_size(backbone: Backbone, size: int) -> int:
+    """The side nearest to `size` pixels that a network can take."""
+    return min(_nearest(backbone, size), key=lambda side: abs(side - size))
+
+
+def _least(backbone: Backbone) -> int:
+    return -(-backbone.smallest // backbone.multiple) * backbone.multiple
+
+
+def _nearest(backbone: Backbone, size: int) -> list[int]:
+    """The sides that a network can take next to `size`, which is the only one where it is one of them."""
+    step, least = backbone.multiple, _least(backbone)
+    if size <= least:
+        return [least]
+    below = size // step * step
+    return [below] if below == size else [below, below + step]

@@ -1,7 +1,7 @@
 """The verb for one's own photos: predict."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,16 @@ from fss.errors import UserError
 
 if TYPE_CHECKING:
     from fss.photos.annotations import Support
+    from fss.photos.tiles import Tile
 
 _MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the
 classes, 255 left out; or black and white. With a CLASS, the mask has one label,
 and several supports may show several classes. A scribble is the same,
 but 255 where nothing is drawn. Boxes are pixels from the top left.
 
-Without --checkpoint the prototype head compares features of the pretrained
-backbone (backbone.weights). A base network takes that head, too; a
-head's checkpoint has its own.
+Without --checkpoint the votes head compares ImageNet features of
+EfficientNet-Lite0, which are installed with fss. A base network takes that
+head, too; a head's checkpoint has its own.
 
 Written per query: NAME_labels.png (pixels are labels), NAME_overlay.jpg, and per
 class NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queries
@@ -38,18 +39,30 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--query", nargs="+", required=True, metavar="PATH", help="photos to segment, or folders of them")
     add("--out", type=Path, required=True, metavar="DIR", help="the folder for the results")
     add("--checkpoint", type=Path, metavar="FILE", help="a trained or converted model")
-    text = "without a checkpoint of its own, a head with nothing to learn (default: prototype)"
-    add("--head", default="prototype", metavar="NAME", help=text)
-    text = "probability above which a pixel is no background (default: 0.5)"
-    add("--threshold", type=float, default=0.5, metavar="P", help=text)
-    text = "look at large photos in squares of so many pixels, overlapping by a quarter"
-    add("--tile", type=int, metavar="PX", help=text)
-    text = "longest side that the network sees (default: the checkpoint's, or 473)"
+    text = "without a checkpoint of its own, a head with nothing to learn (default: votes)"
+    add("--head", default="votes", metavar="NAME", help=text)
+    text = "probability above which a pixel is no background; auto: 0.5, moved where each of two or more "
+    text += "supports, left out in turn, says so (default: auto)"
+    add("--threshold", type=_number_or_auto(float), metavar="P", help=text)
+    text = "look at photos in squares of so many pixels, overlapping by a quarter; 0: at whole photos; auto: "
+    text += "squares where the supports' objects are small (default: auto)"
+    add("--tile", type=_number_or_auto(int), metavar="PX", help=text)
+    text = "longest side that the network sees (default: the checkpoint's, or 321)"
     add("--size", type=int, metavar="PX", help=text)
     text = "how strokes, boxes and clicks become masks (default: clustering)"
     add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
     run_options(parser, GPU)
     add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.type=resnet101")
+
+
+def _number_or_auto(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A parser of numbers, in which "auto" is None."""
+
+    def parse(text: str) -> Any:
+        return None if text == "auto" else kind(text)
+
+    parse.__name__ = "number"  # argparse says "invalid number value"
+    return parse
 
 
 def _supports(options: argparse.Namespace) -> "Iterator[Support]":
@@ -87,6 +100,7 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
     if not any((options.support, options.scribble, options.box, options.points)):
         raise UserError("give at least one --support IMG MASK (or --scribble, --box, --points)")
     supports = list(_supports(options))
+    tile: Tile = "auto" if options.tile is None else options.tile or None
     device = choose_gpus(options, arguments)
     settings += [f"device={device}"] if device else []
 
@@ -94,7 +108,7 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
 
     run_predict(
         Job(
-            supports, paths, options.out, options.checkpoint, options.head, options.threshold, options.tile,
+            supports, paths, options.out, options.checkpoint, options.head, options.threshold, tile,
             options.size, options.support_by, tuple(settings),
         )
     )  # fmt: skip

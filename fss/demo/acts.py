@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ class Acts:
 
     def segment(
         self, progress: Callable[[float, str], None], desk: Desk, value: Any, way: work.Way, name: str,
-        mask: str | None, model: str | None, tile: int, threshold: float, view: work.View,
+        mask: str | None, model: str | None, tile: int | Literal["auto"], threshold: float, view: work.View,
     ) -> Iterator[list[Any]]:  # fmt: skip
         gr = self.gr
         with self._told():

@@ -16,6 +16,7 @@ from fss.demo.models import Models
 from fss.errors import UserError
 from fss.photos.annotations import Support, read_support
 from fss.photos.prediction import COLOURS, Prediction, overlay
+from fss.photos.tiles import Tile
 
 View = Literal["overlay", "mask", "probability"]
 SEED = 2021  # the seed of masks made from strokes, as `Predictor`'s
@@ -144,13 +145,13 @@ def thumbnails(photos: Sequence[Photo], classes: Sequence[str] = ()) -> list[tup
 
 
 def segment(
-    desk: Desk, models: Models, choice: str, tile: int | None, progress: Callable[[float, str], None]
+    desk: Desk, models: Models, choice: str, tile: Tile, progress: Callable[[float, str], None]
 ) -> Iterator[int]:
     """Segment every query; `desk.found` grows by one at each step.
 
     Args:
         choice: of `Models`.
-        tile: pixels, or None.
+        tile: as of `Predictor.learn`.
         progress: called with the share done and what is being done.
 
     Raises:
@@ -162,7 +163,7 @@ def segment(
     if not desk.queries:
         raise UserError("step 2: drop at least one photo to search in")
     progress(0, "loading the model")
-    predictor = models.learnt(choice, given)
+    predictor = models.learnt(choice, given, tile)
     desk.found, desk.shown = [], 0
     for number, photo in enumerate(desk.queries):
         said = f"photo {number + 1} of {len(desk.queries)}"
@@ -171,7 +172,7 @@ def segment(
             progress((number + done / of) / len(desk.queries), f"{said}, tile {done} of {of}")
 
         progress(number / len(desk.queries), said)
-        prediction = predictor(photo.path, tile, tiles)
+        prediction = predictor(photo.path, tiles)
         desk.found.append(Found(photo.path, prediction.odds, small(prediction)))
         yield number
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from fss.errors import UserError
 from fss.photos.annotations import Support
 from fss.photos.predictor import Predictor
+from fss.photos.tiles import Tile
 
-NONE = ""  # the choice without a checkpoint: prototypes on a pretrained backbone
+NONE = ""  # the choice without a checkpoint: what is installed
 KEPT = 2  # models in memory
 
 
@@ -22,7 +23,7 @@ def choices(output: Path, given: Path | None) -> list[tuple[str, str]]:
     """The choices (words, path): the given checkpoint first, then what is found, then none."""
     found = checkpoints(output)
     every = [given, *(p for p in found if p.resolve() != given.resolve())] if given else found
-    return [*((_words(p, output), str(p)) for p in every), ("Prototypes, pretrained backbone", NONE)]
+    return [*((_words(p, output), str(p)) for p in every), ("Installed: ImageNet features", NONE)]
 
 
 def _words(path: Path, output: Path) -> str:
@@ -42,7 +43,7 @@ class Models:
     def __init__(self, make: Callable[[Path | None], Predictor]) -> None:
         self.make = make
         self._loaded: dict[tuple[str, int], Predictor] = {}
-        self._learnt: dict[tuple[str, int], list[Support]] = {}
+        self._learnt: dict[tuple[str, int], tuple[list[Support], Tile]] = {}
 
     def load(self, choice: str) -> Predictor:
         """The predictor of a checkpoint, whatever it learnt last.
@@ -55,18 +56,22 @@ class Models:
         """
         return self._loaded[self._find(choice)]
 
-    def learnt(self, choice: str, supports: Sequence[Support]) -> Predictor:
+    def learnt(self, choice: str, supports: Sequence[Support], tile: Tile = "auto") -> Predictor:
         """The predictor of a checkpoint, which knows these supports and no others.
+
+        Args:
+            tile: as of `Predictor.learn`.
 
         Raises:
             UserError: as of `load`, or supports that cannot be used.
         """
         key = self._find(choice)
-        before = self._learnt.get(key, [])
-        if len(before) != len(supports) or any(a is not b for a, b in zip(before, supports, strict=True)):
+        before, looked = self._learnt.get(key, ([], tile))
+        same = len(before) == len(supports) and all(a is b for a, b in zip(before, supports, strict=True))
+        if not same or looked != tile:
             self._learnt.pop(key, None)
-            self._loaded[key].learn(supports)
-            self._learnt[key] = list(supports)
+            self._loaded[key].learn(supports, tile)
+            self._learnt[key] = list(supports), tile
         return self._loaded[key]
 
     def _find(self, choice: str) -> tuple[str, int]:

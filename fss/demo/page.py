@@ -14,7 +14,12 @@ VIEWS = [("Overlay", "overlay"), ("Mask", "mask"), ("Probability", "probability"
 _QUIET = {"api_visibility": "private", "show_progress": "hidden"}  # options of events: no API, no animation
 _ON = {**_QUIET, "show_progress": "minimal"}
 _QUICK = {**_QUIET, "trigger_mode": "always_last"}
-TILES = [("Whole photo at once", 0), ("Tiles of 1024 px", 1024), ("Tiles of 512 px", 512)]
+TILES = [
+    ("As the object needs it", "auto"),
+    ("Whole photo at once", 0),
+    ("Tiles of 1024 px", 1024),
+    ("Tiles of 512 px", 512),
+]
 
 
 class Page:
@@ -92,7 +97,7 @@ class Page:
                 allow_custom_value=True, elem_id="model",
             )  # fmt: skip
             text = "Tiles find small things in large photos, and take longer."
-            self.tile = gr.Dropdown(TILES, value=0, label="Look at", info=text, elem_id="tile")
+            self.tile = gr.Dropdown(TILES, value="auto", label="Look at", info=text, elem_id="tile")
             self.run = gr.Button("Segment", variant="primary", elem_id="run")
             self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
 

@@ -26,8 +26,8 @@ class Votes(Head):
     Nothing is averaged before it has voted, so that a fifth support says what four others did not show.
 
     Args:
-        level: the feature map to compare on, or several, as of `fss.heads.cells.joined`.
-        weights: of these levels, by which their cells of length 1 are multiplied; all 1 if there are none.
+        level: the feature map to compare on, or several, as of `fss.heads.cells.joined`; as a mapping, each
+            with the weight by which its cells of length 1 are multiplied.
         tau: temperature of the votes: cosine similarity is divided by it.
         trust: supports after which half of the votes' balance is left. Areas of object and background in K
             supports say how much of each a query will show, and the more so the more supports there are:
@@ -38,9 +38,8 @@ class Votes(Head):
     """
 
     def __init__(
-        self, channels: Mapping[str, int], level: str | list[str] = "stage4",
-        weights: list[float] | None = None, tau: float = 0.035, trust: float = 9, walk: float = 0.7,
-        walk_tau: float = 0.08, steps: int = 20,
+        self, channels: Mapping[str, int], level: str | list[str] | dict[str, float] = "stage4",
+        tau: float = 0.035, trust: float = 9, walk: float = 0.7, walk_tau: float = 0.08, steps: int = 20,
     ) -> None:  # fmt: skip
         if not (tau > 0 and walk_tau > 0 and trust >= 0 and 0 <= walk < 1 and steps >= 0):
             raise ValueError(
@@ -48,12 +47,11 @@ class Votes(Head):
                 "temperatures above 0, trust and steps from 0 on, walk from 0 to below 1"
             )
         self.levels = (level,) if isinstance(level, str) else tuple(level)
-        if weights and (len(weights) != len(self.levels) or min(weights) <= 0):
-            raise ValueError(
-                f"weights={weights}; allowed: a number above 0 for each of {', '.join(self.levels)}"
-            )
+        self.weights = list(level.values()) if isinstance(level, dict) else []
+        if min(self.weights, default=1) <= 0:
+            raise ValueError(f"level={level}; allowed: weights above 0")
         super().__init__(channels)
-        self.weights, self.tau, self.trust = weights or [], tau, trust
+        self.tau, self.trust = tau, trust
         self.walk, self.walk_tau, self.steps = walk, walk_tau, steps
 
     def encode(self, features: Features) -> Features:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,13 @@ from fss.data.photos import photos_of
 from fss.errors import UserError
 from fss.photos.annotations import Support
 from fss.photos.prediction import Prediction, check_threshold
-from fss.photos.predictor import Predictor, check_tile
+from fss.photos.predictor import Predictor
+from fss.photos.tiles import Tile, check_tile
 from fss.scribbles.masks import Method
 from fss.writing import write_text
+
+ALL = 95  # percent of a photo from which on a mask says nothing
+_WITHOUT = "Without --checkpoint and backbone.weights, ImageNet features that are installed do better"
 
 
 @dataclass(frozen=True)
@@ -27,19 +32,25 @@ class Job:
     Attributes:
         queries: photos, and folders of them.
         out: the folder for all that is written.
-        others: as of `Predictor` and `Prediction`.
+        threshold: probability above which a pixel is no background; None: chosen on the supports.
+        others: as of `Predictor` and its `learn`.
     """
 
     supports: Sequence[Support]
     queries: Sequence[Path]
     out: Path
     checkpoint: Path | None = None
-    head: str = "prototype"
-    threshold: float = 0.5
-    tile: int | None = None
+    head: str = "votes"
+    threshold: float | None = None
+    tile: Tile = "auto"
     size: int | None = None
     support_by: Method = "clustering"
     settings: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def cut(self) -> float:
+        """The probability of a `Prediction` above which a pixel is no background."""
+        return 0.5 if self.threshold is None else self.threshold
 
     def account(self) -> dict[str, Any]:
         """The settings that decide a result, apart from the query."""
@@ -58,7 +69,7 @@ def run_predict(job: Job) -> int:
         UserError: anything wrong with supports, checkpoint or settings, before any work; or every query
             is unreadable.
     """
-    check_threshold(job.threshold)
+    check_threshold(job.cut)
     check_tile(job.tile)
     if job.out.exists() and not job.out.is_dir():
         raise UserError(f"{job.out} is a file; name a folder for the results")
@@ -72,15 +83,20 @@ def run_predict(job: Job) -> int:
         return 0
     predictor = Predictor(
         job.checkpoint, head=job.head, settings=job.settings, size=job.size, support_by=job.support_by
-    ).learn(job.supports)
-    print(f"classes: {', '.join(predictor.classes)}; seen at {predictor.size} px on {predictor.device}")
-    problems = []
+    )
+    for doubt in predictor.doubts:
+        print(f"fss: warning: {doubt}: expect useless masks of photos. {_WITHOUT}", file=sys.stderr)
+    predictor.learn(job.supports, job.tile, leave_one_out=job.threshold is None)
+    print(_seen(predictor))
+    problems, shares = [], []
     for path in tqdm(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
         try:
-            _one(job, predictor, path, about)
+            shares.append(_one(job, predictor, path, about))
         except (UserError, OSError) as error:  # OSError: no space, no permission
             problems.append(str(error))
             tqdm.write(f"left out: {error}")
+    for remark in remarks(shares):
+        print(f"fss: warning: {remark}", file=sys.stderr)
     if len(problems) == len(queries):
         raise UserError("no query could be segmented:\n" + "\n".join(problems))
     if problems:
@@ -111,31 +127,65 @@ def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
             raise UserError(f"{first} is there and no result of fss predict; name another folder with --out")
 
 
-def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> None:
+def remarks(shares: Sequence[dict[str, float]]) -> list[str]:
+    """What is suspicious about the percent of photos that classes cover: one dict {class: percent} a photo."""
+    every = f"all {len(shares)} photos" if len(shares) > 1 else "the photo"
+    found = []
+    for name in shares[0] if shares else ():
+        parts = [share[name] for share in shares]
+        if min(parts) >= ALL:
+            found.append(
+                f"{name} covers {ALL}% or more of {every}, which says nothing. Does the support's mask mark "
+                "the object, and leave background? Otherwise try a higher --threshold, or more supports"
+            )
+        elif max(parts) == 0:
+            found.append(
+                f"{name} was not found in {'any of ' if len(parts) > 1 else ''}{every}. Try a lower "
+                "--threshold, supports that look more like these photos, or, for small objects, --tile PX"
+            )
+    return found
+
+
+def _seen(predictor: Predictor) -> str:
+    """How the photos are looked at, in a line or a few."""
+    lines = [f"classes: {', '.join(predictor.classes)}; seen at {predictor.size} px on {predictor.device}"]
+    moved = [f"{name} {p:.2f}" for name, p in predictor.thresholds.items() if p != 0.5]
+    if moved:
+        lines.append(f"thresholds, by leaving supports out: {', '.join(moved)}")
+    small = [f"{name} {100 * share:.0f}%" for name, share in predictor.tiles.items()]
+    if small:
+        lines.append(f"small objects, looked at in tiles of a share of the photo's side: {', '.join(small)}")
+    return "\n".join(lines)
+
+
+def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> dict[str, float]:
+    """Segment one query, and write its files; returns percent of the photo by class."""
     start, digest = time.monotonic(), _digest(path)
-    bar = tqdm(desc=path.name, unit="tile", leave=False, disable=None if job.tile else True)
+    bar = tqdm(desc=path.name, unit="tile", leave=False, disable=None if predictor.tiled else True)
 
     def progress(done: int, every: int) -> None:
         bar.total = every
         bar.update(done - bar.n)
 
-    found = predictor(path, job.tile, progress)
+    found = predictor(path, progress)
     bar.close()
     old = _account_of(job, path).get("files", [])
     # The account is written first, so that files of a killed run are known to be results.
     _tell(job, path, {"image": str(path), "files": old})
-    files = found.save(job.out, path.stem, job.threshold)
+    files = found.save(job.out, path.stem, job.cut)
     for name in set(old) - {f.name for f in files}:  # files of classes that are none any more
         (job.out / Path(name).name).unlink(missing_ok=True)
-    shares = _shares(found, job.threshold)
+    shares = _shares(found, job.cut)
     seconds = round(time.monotonic() - start, 1)
     told = {
         "about": {**about, "query": digest}, "image": str(path), "classes": found.classes, "percent": shares,
-        "seconds": seconds, "labels": dict(zip(found.values, found.classes, strict=True)),
+        "thresholds": predictor.thresholds, "seconds": seconds,
+        "labels": dict(zip(found.values, found.classes, strict=True)),
         "files": [f.name for f in files], "labels_sha256": _digest(files[0]),
     }  # fmt: skip
     _tell(job, path, told)
-    tqdm.write(f"{path}: {_summary(found, shares, job.threshold)}, {seconds} s -> {files[1]}")
+    tqdm.write(f"{path}: {_summary(found, shares, job.cut)}, {seconds} s -> {files[1]}")
+    return shares
 
 
 def _summary(found: Prediction, shares: dict[str, float], threshold: float) -> str:

@@ -1,6 +1,7 @@
 """Segmenting one's own photos: `Predictor(checkpoint).learn(supports)(query)`."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
@@ -13,18 +14,59 @@ from fss.data.episodes import photo_mask
 from fss.data.transforms import fit, fit_mask, fitted_size, to_tensor
 from fss.errors import UserError
 from fss.heads import Encoded, Features
-from fss.model import FewShotModel, build_backbone, build_model
 from fss.ops import resize
-from fss.photos.annotations import Support, as_photo, named, read_support
+from fss.photos import threshold, tiles
+from fss.photos.annotations import Annotated, Support, as_photo, named, read_support
+from fss.photos.edges import refined
+from fss.photos.network import doubts, load
 from fss.photos.prediction import Prediction, enlarge
+from fss.photos.tiles import Tile, check_tile
 from fss.pictures.overlay import file_name
 from fss.recipes import load_config
-from fss.runs import checkpoint, distributed
-from fss.runs.models import load_base_with, load_model
+from fss.runs import distributed
 from fss.runs.precision import wants_half
 from fss.scribbles.masks import Method
 
-OVERLAP = 0.25  # overlap of a tile, on each side that has a neighbour
+
+@dataclass
+class Shot:
+    """A support, or a square of one, as the network sees it.
+
+    Attributes:
+        photo: number of the photo that it is of.
+        canvas: RGB (1,3,S,S) of bytes.
+        inside: (h,w), the part of the canvas that is photo.
+        mask: (1,S,S) of 0, 1 and 255.
+        features: what the head keeps of it, {name: (1,...)}.
+    """
+
+    photo: int
+    canvas: Tensor
+    inside: tuple[int, int]
+    mask: Tensor
+    features: Features
+
+
+@dataclass
+class Shown:
+    """A class that was shown.
+
+    Attributes:
+        shots: at least one.
+        tile: how its queries are looked at: a tile's side in pixels, as a share of the photo's longest side,
+            or None for the whole photo.
+        border: log-odds from which on a pixel is the object.
+    """
+
+    shots: list[Shot]
+    tile: int | float | None
+    border: float = 0.0
+
+    def side(self, image: np.ndarray) -> int | None:
+        """Pixels of a tile of this photo (H,W,3); None if it is looked at whole."""
+        longest = max(image.shape[:2])
+        side = round(self.tile * longest) if isinstance(self.tile, float) else self.tile
+        return None if side is None or side >= longest else max(side, 1)
 
 
 class Predictor:
@@ -34,195 +76,195 @@ class Predictor:
 
     Args:
         checkpoint: of any head, or a base network, on which `head` is put. Without one, `head` stands
-            on the backbone's pretrained weights.
+            on EfficientNet-Lite0's ImageNet weights, which are installed with the package.
         head: where the checkpoint has none; one with nothing to learn.
         settings: `key=value`, as of the command line, for what a checkpoint does not say: `head.level=...`,
-            `backbone.layers=101`, `precision=fp32`, `device=cpu`.
+            `backbone.type=resnet101`, `precision=fp32`, `device=cpu`.
         size: longest side at which the network sees an image or a tile, pixels; the checkpoint's own,
-            or `data.size`, unless given.
+            or 321, unless given.
         support_by: how strokes, boxes and points become masks, as of `MaskMaker`.
+        edges: bring masks to the photo's edges by a guided filter.
         seed: of whatever is random in the head or in making masks.
+
+    Attributes:
+        doubts: reasons to expect little of this model on photos.
 
     Raises:
         UserError: no such file or weights, a head that would have to learn first, unknown settings.
     """
 
     def __init__(
-        self, checkpoint: Path | str | None = None, *, head: str = "prototype", settings: Sequence[str] = (),
-        size: int | None = None, support_by: Method = "clustering", seed: int = 2021,
+        self, checkpoint: Path | str | None = None, *, head: str = "votes", settings: Sequence[str] = (),
+        size: int | None = None, support_by: Method = "clustering", edges: bool = True, seed: int = 2021,
     ) -> None:  # fmt: skip
         config = load_config("folder", head, settings)
         self.device = distributed.start(config.device)
         self.half = wants_half(config.precision, self.device)
-        self.model, own = _load(Path(checkpoint) if checkpoint else None, head, settings, self.half)
+        self.model, own = load(Path(checkpoint) if checkpoint else None, head, settings, self.half)
         self.model = self.model.eval().to(self.device)
-        self.size = size if size is not None else own or config.data.size
+        self.doubts = doubts(self.model)
+        self.size = size if size is not None else own
         if support_by not in get_args(Method):
             raise UserError(f"support_by={support_by!r}; allowed: {', '.join(get_args(Method))}")
         if not isinstance(self.size, int) or self.size > 4097:
-            raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as 473")
+            raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as {own}")
         check_size(cast(Backbone, self.model.backbone), self.size, "size")
-        self.support_by, self.seed = support_by, seed
-        self._shown: dict[str, tuple[Features, Tensor]] = {}
+        self.support_by, self.edges, self.seed = support_by, edges, seed
+        self._shown: dict[str, Shown] = {}
 
     @property
     def classes(self) -> list[str]:
         """Names, in the order of the labels."""
         return list(self._shown)
 
-    def learn(self, supports: Sequence[Support]) -> "Predictor":
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The probability, of the network's own, that each class's 0.5 stands for."""
+        return {name: float(1 / (1 + np.exp(-shown.border))) for name, shown in self._shown.items()}
+
+    @property
+    def tiles(self) -> dict[str, float]:
+        """Classes whose photos are looked at in tiles because objects are small: its share of a side."""
+        return {name: s.tile for name, s in self._shown.items() if isinstance(s.tile, float)}
+
+    @property
+    def tiled(self) -> bool:
+        """Whether photos are looked at in tiles."""
+        return any(shown.tile is not None for shown in self._shown.values())
+
+    def learn(
+        self, supports: Sequence[Support], tile: Tile = "auto", leave_one_out: bool = True
+    ) -> "Predictor":
         """Take these supports in place of all earlier ones. Every image is encoded once.
+
+        Args:
+            tile: look at squares of so many pixels of photos, overlapping by a quarter, in place of all of
+                them at once, and at supports likewise; None for the whole photos. "auto": as the supports'
+                objects need it, for each class.
+            leave_one_out: choose each class's threshold on its supports, where there are two or more.
 
         Raises:
             UserError: a support is missing or damaged, or shows nothing; earlier ones then stay.
         """
+        check_tile(tile)
         supports = named(list(supports) if isinstance(supports, Iterable) else [supports])
-        features: dict[str, list[Features]] = {}
-        masks: dict[str, list[Tensor]] = {}
-        for support in supports:
-            found = read_support(support, self.support_by, self.seed, self.device, self.half)
-            canvas, encoded = self._canvas(found.image), None
-            for name, mask in found.masks.items():
-                small = fit_mask(mask, self.size)
-                if not (small == 1).any():
-                    small = _kept(mask, self.size)
-                small_mask = torch.from_numpy(small)[None].to(self.device)
-                if encoded is None or self.model.head.support_cut != "nothing":
-                    encoded = self._encode_support(canvas, small_mask)
-                features.setdefault(name, []).append(encoded)
-                masks.setdefault(name, []).append(small_mask[0])
-        names = sorted(features, key=int) if supports[0].name is None else list(features)
+        read = [read_support(s, self.support_by, self.seed, self.device, self.half) for s in supports]
+        names = list(dict.fromkeys(name for found in read for name in found.masks))
+        names = sorted(names, key=int) if supports[0].name is None else names
         _check_names(names)
-        self._shown = {name: self._class(features[name], torch.stack(masks[name])) for name in names}
+        shown = {name: self._class(name, read, tile) for name in names}
+        for one in shown.values() if leave_one_out else ():
+            one.border = self._border(one.shots)
+        self._shown = shown
         return self
 
-    @staticmethod
-    def _class(features: list[Features], masks: Tensor) -> tuple[Features, Tensor]:
-        """The supports of a class as the head takes them: {level: (1,K,C,h,w)} and masks (1,K,S,S)."""
-        support = {level: torch.stack([f[level][0] for f in features])[None] for level in features[0]}
-        return support, masks[None]
-
     def __call__(
-        self, query: Path | str | np.ndarray, tile: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Prediction:  # fmt: skip
+        self, query: Path | str | np.ndarray, progress: Callable[[int, int], None] | None = None
+    ) -> Prediction:
         """Segment a photo.
 
         Args:
             query: a file, or RGB (H,W,3) uint8.
-            tile: look at squares of so many pixels of the photo, overlapping by a quarter, in place of all of
-                it at once: for small objects in large photos.
-            progress: called with tiles done and tiles in all.
+            progress: called with tiles done and tiles in all, where there are tiles.
 
         Raises:
             UserError: nothing was learnt, the photo cannot be read, or logits are not finite.
         """
         if not self._shown:
             raise UserError("no supports yet; call learn() with at least one")
-        check_tile(tile)
         image = as_photo(query)
-        height, width = image.shape[:2]
-        if tile is None or max(height, width) <= tile:
-            return Prediction(image, self.classes, self._odds(image))
-        places = [(y, x) for y in _starts(height, tile) for x in _starts(width, tile)]
-        total = np.zeros((len(self._shown), height, width), np.float32)
-        weight = np.zeros((height, width), np.float32)
-        for done, (y, x) in enumerate(places, 1):
-            part = image[y : y + tile, x : x + tile]
-            share = _ramp(*part.shape[:2])
-            where = np.s_[y : y + part.shape[0], x : x + part.shape[1]]
-            for n, odds in enumerate(self._odds(part)):
-                total[n][where] += share * enlarge(odds, (part.shape[0], part.shape[1]))
-            weight[where] += share
-            if progress:
-                progress(done, len(places))
-        total /= weight
-        return Prediction(image, self.classes, total)
+        sides = {name: shown.side(image) for name, shown in self._shown.items()}
+        found: dict[str, np.ndarray] = {}
+        for side in dict.fromkeys(sides.values()):
+            names = [name for name in self._shown if sides[name] == side]
 
-    @torch.no_grad()
-    def _odds(self, image: np.ndarray) -> np.ndarray:
-        """(H,W,3) -> log-odds (N,h,w) at network size, without the canvas's empty part."""
-        h, w = fitted_size(image.shape[0], image.shape[1], self.size)
-        query, found = self.model.encode(self._canvas(image)), []
-        corners, photo = self.model.corners, photo_mask((h, w), self.size)[None].to(self.device)
-        for name, (support, masks) in self._shown.items():
-            episode = Encoded(
-                query, support, masks, [self.seed], corners, photo=photo, network=self.model.extract
-            )
-            logits = self.model.head(episode).logits.float()
-            if not logits.isfinite().all():
+            def look(part: np.ndarray, names: list[str] = names) -> np.ndarray:
+                return self._odds(part, names)
+
+            odds = look(image) if side is None else tiles.joined(image, side, look, progress)
+            found |= dict(zip(names, odds, strict=True))
+        mixed = len({odds.shape for odds in found.values()}) > 1
+        every = [enlarge(found[n], image.shape[:2]) if mixed else found[n] for n in self._shown]
+        return Prediction(image, self.classes, np.stack(every))
+
+    def _class(self, name: str, read: Sequence[Annotated], tile: Tile) -> Shown:
+        """A class as its supports show it, whole or in squares round the objects."""
+        there = [(n, found.image, found.masks[name]) for n, found in enumerate(read) if name in found.masks]
+        kept: int | float | None = (
+            tiles.share_of([mask for _, _, mask in there], self.size) if tile == "auto" else tile
+        )
+        shown, shots = Shown([], kept), []
+        for photo, image, mask in there:
+            side = shown.side(image)
+            boxes = tiles.crops(mask, side) if side else []
+            for top, left, bottom, right in boxes or [(0, 0, *mask.shape)]:
+                where = np.s_[top:bottom, left:right]
+                shots.append(self._shot(photo, image[where], mask[where]))
+        shown.shots = shots
+        return shown
+
+    def _shot(self, photo: int, image: np.ndarray, mask: np.ndarray) -> Shot:
+        small = fit_mask(np.ascontiguousarray(mask), self.size)
+        if not (small == 1).any():
+            small = _kept(mask, self.size)
+        on_device = torch.from_numpy(small)[None].to(self.device)
+        canvas, inside = self._canvas(image), fitted_size(image.shape[0], image.shape[1], self.size)
+        with torch.no_grad():
+            return Shot(photo, canvas, inside, on_device, self.model.encode_support(canvas, on_device))
+
+    def _border(self, shots: Sequence[Shot]) -> float:
+        """`threshold.border` of a class: each photo in turn is the query of the others."""
+        photos = list(dict.fromkeys(shot.photo for shot in shots))
+        curves = []
+        for photo in photos[: threshold.MOST] if len(photos) > 1 else ():
+            others = [shot for shot in shots if shot.photo != photo]
+            seen = [shot for shot in shots if shot.photo == photo]
+            each = [
+                threshold.curve(self._lead(shot.canvas, shot.inside, others), shot.mask[0].cpu().numpy())
+                for shot in seen
+            ]
+            curves.append(np.mean(each, 0))
+        return threshold.border(curves)
+
+    def _odds(self, image: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(H,W,3) -> log-odds (N,h,w) of classes against background, on the photo's grid or the network's."""
+        canvas, inside = self._canvas(image), fitted_size(image.shape[0], image.shape[1], self.size)
+        query, found = self._encode(canvas), []
+        for name in names:
+            shown = self._shown[name]
+            lead = self._lead(query, inside, shown.shots)
+            if not np.isfinite(lead).all():
                 raise UserError(
                     f"logits of class {name} are not finite; try precision=fp32, or another support"
                 )
-            lead = resize(logits[:, 1:] - logits[:, :1], (self.size, self.size), corners)[0, 0]
-            found.append(lead[:h, :w].cpu().numpy())
-        return np.stack(found)
+            found.append(lead[: inside[0], : inside[1]] - np.float32(shown.border))
+        odds = np.stack(found)
+        return refined(odds, image, self.size) if self.edges else odds
+
+    @torch.no_grad()
+    def _lead(self, query: Features | Tensor, inside: tuple[int, int], shots: Sequence[Shot]) -> np.ndarray:
+        """Log-odds (S,S) of the foreground that these shots give a canvas, or its features."""
+        features = self._encode(query) if isinstance(query, Tensor) else query
+        support = {
+            level: torch.stack([shot.features[level][0] for shot in shots])[None]
+            for level in shots[0].features
+        }
+        masks, corners = torch.stack([shot.mask[0] for shot in shots])[None], self.model.corners
+        photo = photo_mask(inside, self.size)[None].to(self.device)
+        episode = Encoded(
+            features, support, masks, [self.seed], corners, photo=photo, network=self.model.extract
+        )
+        logits = self.model.head(episode).logits.float()
+        lead = resize(logits[:, 1:] - logits[:, :1], (self.size, self.size), corners)[0, 0]
+        return cast(np.ndarray, lead.cpu().numpy())
+
+    @torch.no_grad()
+    def _encode(self, canvas: Tensor) -> Features:
+        return self.model.encode(canvas)
 
     def _canvas(self, image: np.ndarray) -> Tensor:
         """(H,W,3) -> RGB (1,3,S,S) of bytes."""
         return to_tensor(fit(np.ascontiguousarray(image), self.size))[None].to(self.device)
-
-    @torch.no_grad()
-    def _encode_support(self, canvas: Tensor, mask: Tensor) -> Features:
-        return self.model.encode_support(canvas, mask)
-
-
-def _load(
-    path: Path | None, head: str, settings: Sequence[str], half: bool
-) -> tuple[FewShotModel, int | None]:
-    """A model, and the size that it was trained at."""
-    if path is not None:
-        stage = checkpoint.read(path)["about"].get("stage")
-        on_neck = ["head.level=neck"] if head == "prototype" else []
-        own = load_config("folder", head, [*on_neck, *settings]).head
-        if stage == "base":
-            model = load_base_with(path, own, half)
-        else:
-            _refuse(settings, path)
-            model = load_model(path, bf16=half)
-        return model, model.told.get("size")
-    config = load_config("folder", head, settings)
-    torch.manual_seed(config.seed)  # the seed of weights that are random on purpose
-    try:
-        backbone = build_backbone(config.backbone)
-    except UserError as error:
-        raise UserError(f"{error}\nOr name a trained or converted model with --checkpoint FILE.") from None
-    model = build_model(config.head.type, config.head.options, backbone, None, half)
-    if model.head.learns:
-        raise UserError(
-            f"head {head!r} learns, so it needs a checkpoint: train it and name its best.pt, "
-            "or use the prototype head, which has nothing to learn"
-        )
-    return model, None
-
-
-def _refuse(settings: Sequence[str], path: Path) -> None:
-    said = [text for text in settings if text.startswith(("head.", "neck.", "backbone."))]
-    if said:
-        raise UserError(f"{said[0]}: {path} settles that itself; leave it out")
-
-
-def check_tile(tile: int | None) -> None:
-    """Raise `UserError` unless a tile's side is None or a number of pixels to be looked at."""
-    if tile is not None and (not isinstance(tile, int) or tile < 32):
-        raise UserError(f"tile {tile}; allowed: whole numbers from 32 pixels on")
-
-
-def _starts(length: int, tile: int) -> list[int]:
-    """The first pixels of tiles along a side: evenly spaced, the last one ending with it."""
-    if length <= tile:
-        return [0]
-    count = int(np.ceil((length - tile) / (tile * (1 - OVERLAP)))) + 1
-    return np.linspace(0, length - tile, count).round().astype(int).tolist()
-
-
-def _ramp(height: int, width: int) -> np.ndarray:
-    """Weights (h,w) of a tile: 1 inside, falling to its edges, where the neighbour knows more."""
-    sides = []
-    for length in (height, width):
-        from_edge = np.minimum(np.arange(length) + 1, np.arange(length, 0, -1))
-        sides.append(np.minimum(from_edge / max(OVERLAP * length, 1), 1))
-    return np.outer(*sides).astype(np.float32)
 
 
 def _kept(mask: np.ndarray, size: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_supports_without_object_are_finite_and_noted():
 
 def test_levels_are_joined_with_their_weights():
     features = {"stage3": torch.randn(1, 4, 9, 9), "stage4": torch.randn(1, 6, 5, 5)}
-    head = Votes({"stage3": 4, "stage4": 6}, ["stage3", "stage4"], weights=[0.5, 1])
+    head = Votes({"stage3": 4, "stage4": 6}, {"stage3": 0.5, "stage4": 1})
     cells = head.encode(features)[MAP]
     assert cells.shape == (1, 10, 9, 9) and torch.allclose(cells.norm(dim=1), torch.ones(1, 9, 9))
     share = cells[:, :4].norm(dim=1) / cells[:, 4:, ::2, ::2].norm(dim=1).mean()
@@ -90,7 +90,7 @@ def test_panels_are_shares():
         assert panel.values.shape == ((2, 3, 5, 5) if panel.over == "support" else (2, 5, 5))
 
 
-@pytest.mark.parametrize("options", [{"tau": 0}, {"walk": 1}, {"trust": -1}, {"weights": [1, 2]}])
+@pytest.mark.parametrize("options", [{"tau": 0}, {"walk": 1}, {"trust": -1}, {"level": {"stage4": 0.0}}])
 def test_wrong_options_say_what_is_allowed(options):
     with pytest.raises(UserError, match="allowed"):
         build_head("votes", options, {"stage4": 8})

@@ -201,8 +201,8 @@ def test_a_huge_photo(predictor):
 def test_tiles_cover_the_photo_and_tell_how_far_they_are(predictor):
     image, mask = scene((200, 500), (600, 800))
     seen = []
-    tiled = predictor.learn([fss.Support(*scene((10, 50)))])(
-        image, tile=400, progress=lambda done, every: seen.append((done, every))
+    tiled = predictor.learn([fss.Support(*scene((10, 50)))], tile=400)(
+        image, progress=lambda done, every: seen.append((done, every))
     )
     assert tiled.labels().shape == (600, 800) and iou(tiled.labels(), mask) > 0.6
     assert seen == [(i, 6) for i in range(1, 7)]
@@ -214,14 +214,13 @@ def test_tiles_find_what_is_small(predictor):
     small[200:212, 60:72] = 1
     image[mask == 1] = (10, 130, 30)
     image[small == 1] = (230, 20, 30)
-    predictor.learn([fss.Support(*scene((10, 50)))])
-    assert iou(predictor(image, tile=80).labels(), small) > max(iou(predictor(image).labels(), small), 0.4)
+    whole, tiled = (predictor.learn([fss.Support(*scene((10, 50)))], t)(image).labels() for t in (None, 80))
+    assert iou(tiled, small) > max(iou(whole, small), 0.4)
 
 
 def test_one_tile_is_the_photo_itself(predictor):
-    predictor.learn([fss.Support(*scene((10, 50)))])
-    query = scene((30, 12), seed=1)[0]
-    assert (predictor(query, tile=80).odds == predictor(query).odds).all()
+    supports, query = [fss.Support(*scene((10, 50)))], scene((30, 12), seed=1)[0]
+    assert (predictor.learn(supports, 80)(query).odds == predictor.learn(supports, None)(query).odds).all()
 
 
 def test_names_with_spaces_and_other_letters(photos):
@@ -240,7 +239,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
     mask = np.zeros((400, 400), np.uint8)
     mask[201, 77] = 1
     predictor.learn([fss.Support(image, mask)])
-    assert predictor._shown["1"][1].eq(1).sum() == 1
+    assert predictor._shown["1"].shots[0].mask.eq(1).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -258,7 +257,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
         ("--support support.png mask.png --query text.png", "text.png is damaged or of an unknown"),
         ("--support support.png mask.png --query none", "no images in none"),
         ("--support support.png mask.png --query query.png --threshold 1", "threshold 1.0; allowed: above 0"),
-        ("--support support.png mask.png --query query.png --tile 8", "tile 8; allowed: whole numbers"),
+        ("--support support.png mask.png --query query.png --tile 8", "tile 8; allowed: auto, or whole numbers"),
         ("--support support.png mask.png --query query.png --size 16", "size=16: ResNet18 takes 17"),
         ("--support support.png mask.png --query query.png --checkpoint x.pt", "x.pt"),
         ("--support support.png mask.png --query query.png --head asgnet", "learns, so it needs"),
@@ -298,8 +297,9 @@ def test_one_bad_query_does_not_stop_the_others(photos, capsys):
 
 def test_weights_that_are_missing_are_told(photos, capsys):
     words = ["--support", "support.png", "mask.png", "--query", "query.png", "--out", "out"]
-    assert main(["predict", *words]) == 2
-    assert "backbone.weights=download" in capsys.readouterr().err
+    assert main(["predict", *words, "backbone.type=resnet50"]) == 2
+    said = capsys.readouterr().err
+    assert "backbone.weights=download" in said and "leave backbone.type out" in said
 
 
 def test_a_failed_learn_leaves_the_classes_that_were_there(predictor):
