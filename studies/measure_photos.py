@@ -1,7 +1,7 @@
 """How good the masks of `fss predict` are, class by class, on a folder of annotated photos in VOC layout.
 
-For each class: supports drawn from the training photos, every validation photo that shows the class segmented,
-and IoU over all of their pixels (in percent). What is compared differs in one thing from the default. With
+For each class: supports drawn from the training photos, every validation photo that shows it segmented, and
+IoU over all of their pixels (in percent). What is compared differs in one thing from the default. With
 `--split train` the queries are training photos, too, for choices that must not see the validation photos.
 
     python studies/measure_photos.py data/msrc docs/results/photos_msrc.json --also prototype

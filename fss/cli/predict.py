@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _MORE = """A mask is a grey or palette PNG as large as the photo: 0 background, 1, 2, ... the
 classes, 255 left out; or black and white. With a CLASS, the mask has one label,
-and several supports may show several classes. A scribble is the same,
+and several supports may show several classes. Of a JSON file it picks one. A
+folder has cat.jpg and cat.png, or cat.png and cat_mask.png. A scribble is the same,
 but 255 where nothing is drawn. Boxes are pixels from the top left.
 
 Without --checkpoint the votes head compares ImageNet features of
@@ -30,7 +31,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     what = parser.add_argument_group("what to look for, each as often as there are examples")
     each: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
-    what.add_argument("--support", metavar="IMG MASK [CLASS]", help="a photo and its mask", **each)
+    text = "a photo and its mask; or a folder of photos and masks of the same names, labelme's or COCO's JSON"
+    what.add_argument("--support", metavar="IMG MASK [CLASS]", help=text, **each)
     what.add_argument("--scribble", metavar="IMG PNG [CLASS]", help="a photo and strokes on it", **each)
     text = "a photo and boxes round the object, X0,Y0,X1,Y1"
     what.add_argument("--box", metavar="IMG BOX ... [CLASS]", help=text, **each)
@@ -67,15 +69,15 @@ def _number_or_auto(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _supports(options: argparse.Namespace) -> "Iterator[Support]":
     from fss.photos.annotations import Support
+    from fss.photos.supports import supports_of
 
-    for kind in ("mask", "scribble"):
-        flag = "support" if kind == "mask" else kind
-        for words in getattr(options, flag):
-            if len(words) not in (2, 3):
-                raise UserError(
-                    f"--{flag} {' '.join(words)}: wanted a photo, a {kind} and perhaps a class's name"
-                )
-            yield Support(Path(words[0]), Path(words[1]), words[2] if len(words) == 3 else None, kind)
+    for words in options.support:
+        yield from supports_of(words)
+    for words in options.scribble:
+        if len(words) not in (2, 3):
+            text = " ".join(words)
+            raise UserError(f"--scribble {text}: wanted a photo, a scribble and perhaps a class's name")
+        yield Support(Path(words[0]), Path(words[1]), words[2] if len(words) == 3 else None, "scribble")
     for image, words, name in _numbers(options.box):
         yield Support(image, [parse_box(word) for word in words], name, "box")
     for image, words, name in _numbers(options.points):
@@ -120,6 +122,7 @@ VERBS = {
         ("fss predict --support cat.jpg cat_mask.png --query photos --out predicted",
          "fss predict --support a.jpg a.png cat --support b.jpg b.png dog --query c.jpg --out predicted",
          "fss predict --support a.jpg a.png --query c.jpg --out predicted --checkpoint best.pt",
+         "fss predict --support annotated --query photos --out predicted",
          "fss predict --scribble cat.jpg cat_scribble.png --query photos --out predicted",
          "fss predict --box cat.jpg 30,40,200,180 --query huge.jpg --tile 1024 --out predicted"), _MORE,
     ),

@@ -128,7 +128,7 @@ def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
 
 
 def remarks(shares: Sequence[dict[str, float]]) -> list[str]:
-    """What is suspicious about the percent of photos that classes cover: one dict {class: percent} a photo."""
+    """What is suspicious about the percent of photos that classes cover: {class: percent} for each."""
     every = f"all {len(shares)} photos" if len(shares) > 1 else "the photo"
     found = []
     for name in shares[0] if shares else ():
@@ -232,11 +232,15 @@ def _said(job: Job, path: Path) -> dict[str, Any]:
 
 
 def _account(support: Support) -> dict[str, Any]:
-    marks = support.marks
-    return {
-        "image": _digest(Path(str(support.image))), "kind": support.kind, "name": support.name,
-        "marks": _digest(Path(marks)) if isinstance(marks, str | Path) else [list(m) for m in marks],
-    }  # fmt: skip
+    marks: Any = support.marks
+    if isinstance(marks, str | Path):
+        marks = _digest(Path(marks))
+    elif isinstance(marks, np.ndarray):
+        marks = hashlib.sha256(marks.tobytes()).hexdigest()[:16]
+    else:
+        marks = [list(m) for m in marks]
+    image = _digest(Path(str(support.image)))
+    return {"image": image, "kind": support.kind, "name": support.name, "marks": marks}
 
 
 def _digest(path: Path) -> str:

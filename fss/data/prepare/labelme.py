@@ -78,6 +78,15 @@ class Shapes(NamedTuple):
             canvas.paste(label, (x, y), Image.fromarray(inside))
 
 
+def is_one(path: Path) -> bool:
+    """Whether a JSON file has the keys of labelme's; `read` tells what else is wrong with it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys()
+
+
 def read(path: Path, images: Path | None, problems: list[str]) -> Shapes | None:
     """The shapes of a file; None, with a line in `problems`, where it is none of labelme's."""
     try:

@@ -39,7 +39,7 @@ class Annotated(NamedTuple):
 
 
 def read_annotated(source: Path, images: Path | None, problems: list[str]) -> Annotated:
-    """The annotations at `source`: a COCO-style JSON file, a folder of labelme's, or a folder of masks.
+    """The annotations at `source`: a COCO-style JSON file, labelme's or a folder of them, or a folder of masks.
 
     Args:
         images: where the images are; default: beside the annotations.
@@ -49,14 +49,20 @@ def read_annotated(source: Path, images: Path | None, problems: list[str]) -> An
         UserError: nothing is there, or it is of none of these kinds.
     """
     if source.suffix.lower() == ".json" and source.is_file():
+        if labelme.is_one(source):
+            return _read_labelme([source], source.parent, images, problems)
         return _read_coco(source, images or source.parent, problems)
     if not source.is_dir():
         raise UserError(f"no annotations at {source}; name a COCO-style JSON file or a folder")
     if files := sorted(source.rglob("*.json")):
-        shapes = [s for f in files if (s := labelme.read(f, images, problems))]
-        items = [Item(_name(s.file, source), s.image, s.file, s.size, s.draw) for s in shapes]
-        return Annotated(items, sorted({label for s in shapes for label in s.labels}))
+        return _read_labelme(files, source, images, problems)
     return _read_masks(source, images, problems)
+
+
+def _read_labelme(files: list[Path], root: Path, images: Path | None, problems: list[str]) -> Annotated:
+    shapes = [s for f in files if (s := labelme.read(f, images, problems))]
+    items = [Item(_name(s.file, root), s.image, s.file, s.size, s.draw) for s in shapes]
+    return Annotated(items, sorted({label for s in shapes for label in s.labels}))
 
 
 def _read_coco(source: Path, images: Path, problems: list[str]) -> Annotated:
