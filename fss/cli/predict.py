@@ -27,18 +27,36 @@ class NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queri
 that are done are passed over."""
 
 
+_MORE_OF_EVALUATE = """Each photo in turn is segmented by all others, and held against its own mask.
+Written: evaluation.json, and worst.jpg with the worst of them. Masks are those
+that `fss predict` takes."""
+
+EACH: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
+
+
 def _options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     what = parser.add_argument_group("what to look for, each as often as there are examples")
-    each: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
-    text = "a photo and its mask; or a folder of photos and masks of the same names, labelme's or COCO's JSON"
-    what.add_argument("--support", metavar="IMG MASK [CLASS]", help=text, **each)
+    _support_option(what)
+    each = EACH
     what.add_argument("--scribble", metavar="IMG PNG [CLASS]", help="a photo and strokes on it", **each)
     text = "a photo and boxes round the object, X0,Y0,X1,Y1"
     what.add_argument("--box", metavar="IMG BOX ... [CLASS]", help=text, **each)
     text = "a photo and clicks on it, X,Y,LABEL with label 0 for background"
     what.add_argument("--points", metavar="IMG POINT ... [CLASS]", help=text, **each)
     add("--query", nargs="+", required=True, metavar="PATH", help="photos to segment, or folders of them")
+    text = "how strokes, boxes and clicks become masks (default: clustering)"
+    add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
+    _network_options(parser)
+
+
+def _support_option(group: Any) -> None:
+    text = "a photo and its mask; or a folder of photos and masks of the same names, labelme's or COCO's JSON"
+    group.add_argument("--support", metavar="IMG MASK [CLASS]", help=text, **EACH)
+
+
+def _network_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the folder for the results")
     add("--checkpoint", type=Path, metavar="FILE", help="a trained or converted model")
     text = "without a checkpoint of its own, a head with nothing to learn (default: votes)"
@@ -51,10 +69,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--tile", type=_number_or_auto(int), metavar="PX", help=text)
     text = "longest side that the network sees (default: the checkpoint's, or 321)"
     add("--size", type=int, metavar="PX", help=text)
-    text = "how strokes, boxes and clicks become masks (default: clustering)"
-    add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
     run_options(parser, GPU)
     add("settings", nargs="*", metavar="key=value", help="settings, such as backbone.type=resnet101")
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _support_option(parser.add_argument_group("what is annotated, as often as it takes"))
+    _network_options(parser)
 
 
 def _number_or_auto(kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -102,11 +123,12 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
     if not any((options.support, options.scribble, options.box, options.points)):
         raise UserError("give at least one --support IMG MASK (or --scribble, --box, --points)")
     supports = list(_supports(options))
-    tile: Tile = "auto" if options.tile is None else options.tile or None
     device = choose_gpus(options, arguments)
     settings += [f"device={device}"] if device else []
 
     from fss.photos.files import Job, run_predict
+
+    tile = _tile(options)
 
     run_predict(
         Job(
@@ -116,7 +138,44 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
     )  # fmt: skip
 
 
+def _tile(options: argparse.Namespace) -> "Tile":
+    return "auto" if options.tile is None else options.tile or None
+
+
+def _evaluate(options: argparse.Namespace, arguments: list[str]) -> None:
+    settings, words = settings_and_paths(options.settings)
+    for given in options.support:
+        more, _ = settings_and_paths(given[1:])
+        settings, given[:] = settings + more, [w for w in given if w not in more]
+    if words:
+        raise UserError(f"{words[0]} is not key=value; annotated photos are named with --support")
+    if not options.support:
+        raise UserError(
+            "give at least one --support: a folder of photos and masks, or IMG MASK twice or more"
+        )
+    device = choose_gpus(options, arguments)
+    settings += [f"device={device}"] if device else []
+
+    from fss.photos.evaluate import run_evaluation
+    from fss.photos.files import doubted
+    from fss.photos.prediction import check_threshold
+    from fss.photos.predictor import Predictor
+    from fss.photos.supports import supports_of
+
+    check_threshold(0.5 if options.threshold is None else options.threshold)
+    supports = [support for given in options.support for support in supports_of(given)]
+    predictor = Predictor(options.checkpoint, head=options.head, settings=settings, size=options.size)
+    doubted(predictor)
+    run_evaluation(predictor, supports, options.out, options.threshold, _tile(options))
+
+
 VERBS = {
+    "evaluate-own": Verb(
+        "tell how good masks of your own photos will be, from those that are annotated",
+        _evaluate_options, _evaluate,
+        ("fss evaluate-own --support annotated --out evaluated",
+         "fss evaluate-own --support a.jpg a.png --support b.jpg b.png --out evaluated"), _MORE_OF_EVALUATE,
+    ),
     "predict": Verb(
         "segment your own photos from a few annotated ones", _options, _predict,
         ("fss predict --support cat.jpg cat_mask.png --query photos --out predicted",

@@ -84,8 +84,7 @@ def run_predict(job: Job) -> int:
     predictor = Predictor(
         job.checkpoint, head=job.head, settings=job.settings, size=job.size, support_by=job.support_by
     )
-    for doubt in predictor.doubts:
-        print(f"fss: warning: {doubt}: expect useless masks of photos. {_WITHOUT}", file=sys.stderr)
+    doubted(predictor)
     predictor.learn(job.supports, job.tile, leave_one_out=job.threshold is None)
     print(_seen(predictor))
     problems, shares = [], []
@@ -125,6 +124,12 @@ def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
         first = job.out / f"{path.stem}_labels.png"
         if first.exists() and not told:
             raise UserError(f"{first} is there and no result of fss predict; name another folder with --out")
+
+
+def doubted(predictor: Predictor) -> None:
+    """Say what speaks against a network on photos, before it is put to work."""
+    for doubt in predictor.doubts:
+        print(f"fss: warning: {doubt}: expect useless masks of photos. {_WITHOUT}", file=sys.stderr)
 
 
 def remarks(shares: Sequence[dict[str, float]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Segmenting one's own photos: `Predictor(checkpoint).learn(supports)(query)`."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,11 +149,12 @@ class Predictor:
         """
         check_tile(tile)
         supports = named(list(supports) if isinstance(supports, Iterable) else [supports])
-        read = [read_support(s, self.support_by, self.seed, self.device, self.half) for s in supports]
+        numbers = photo_numbers(supports)
+        read = [self._read(s) for s in supports]
         names = list(dict.fromkeys(name for found in read for name in found.masks))
         names = sorted(names, key=int) if supports[0].name is None else names
         _check_names(names)
-        shown = {name: self._class(name, read, tile) for name in names}
+        shown = {name: self._class(name, read, numbers, tile) for name in names}
         for one in shown.values() if leave_one_out else ():
             one.border = self._border(one.shots)
         self._shown = shown
@@ -187,9 +189,31 @@ class Predictor:
         every = [enlarge(found[n], image.shape[:2]) if mixed else found[n] for n in self._shown]
         return Prediction(image, self.classes, np.stack(every))
 
-    def _class(self, name: str, read: Sequence[Annotated], tile: Tile) -> Shown:
+    def without(self, photo: int, leave_one_out: bool = True) -> "Predictor | None":
+        """A copy that was not shown a photo (by `photo_numbers`); None if that leaves nothing."""
+        left = copy.copy(self)
+        left._shown = {}
+        for name, shown in self._shown.items():
+            shots = [shot for shot in shown.shots if shot.photo != photo]
+            if shots:
+                left._shown[name] = Shown(shots, shown.tile, self._border(shots) if leave_one_out else 0.0)
+        return left if left._shown else None
+
+    def annotation(self, supports: Sequence[Support]) -> Annotated:
+        """The image of supports of one photo, and the masks (H,W) of all their classes by name."""
+        read = [self._read(support) for support in supports]
+        return Annotated(read[0].image, {k: v for found in read for k, v in found.masks.items()})
+
+    def _read(self, support: Support) -> Annotated:
+        return read_support(support, self.support_by, self.seed, self.device, self.half)
+
+    def _class(self, name: str, read: Sequence[Annotated], numbers: Sequence[int], tile: Tile) -> Shown:
         """A class as its supports show it, whole or in squares round the objects."""
-        there = [(n, found.image, found.masks[name]) for n, found in enumerate(read) if name in found.masks]
+        there = [
+            (n, found.image, found.masks[name])
+            for n, found in zip(numbers, read, strict=True)
+            if name in found.masks
+        ]
         kept: int | float | None = (
             tiles.share_of([mask for _, _, mask in there], self.size) if tile == "auto" else tile
         )
@@ -265,6 +289,13 @@ class Predictor:
     def _canvas(self, image: np.ndarray) -> Tensor:
         """(H,W,3) -> RGB (1,3,S,S) of bytes."""
         return to_tensor(fit(np.ascontiguousarray(image), self.size))[None].to(self.device)
+
+
+def photo_numbers(supports: Sequence[Support]) -> list[int]:
+    """Which photo each support is of, counted from 0: several supports may show several classes of one."""
+    seen: dict[object, int] = {}
+    keys = [id(s.image) if isinstance(s.image, np.ndarray) else str(s.image) for s in supports]
+    return [seen.setdefault(key, len(seen)) for key in keys]
 
 
 def _kept(mask: np.ndarray, size: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from fss.errors import UserError
 from fss.photos.annotations import Support
 
 WANTED = (
-    "wanted IMG MASK, a folder of photos and masks of the same names, two such folders, a labelme JSON file or "
-    "a folder of them, or a COCO JSON file; then perhaps a class's name"
+    "wanted IMG MASK, a folder of photos and masks of the same names, two such folders, a labelme JSON file "
+    "or a folder of them, or a COCO JSON file; then perhaps a class's name"
 )
 _ENDS = ("_mask", "-mask", ".mask", " mask")  # ends of a mask's name that its photo's does not have
 

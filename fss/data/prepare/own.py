@@ -39,7 +39,7 @@ class Annotated(NamedTuple):
 
 
 def read_annotated(source: Path, images: Path | None, problems: list[str]) -> Annotated:
-    """The annotations at `source`: a COCO-style JSON file, labelme's or a folder of them, or a folder of masks.
+    """The annotations at `source`: a COCO-style JSON file, labelme's, or a folder of masks.
 
     Args:
         images: where the images are; default: beside the annotations.
