@@ -49,8 +49,19 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
     else:
         names = read_classes(config.folder, most=10_000 if config.layout == "fss1000" else 254)
     if len(names) < config.folds and config.trained_on is None:
-        raise UserError(f"{len(names)} classes cannot make data.folds={config.folds} folds; ask for fewer")
+        raise UserError(too_few(config.name, len(names), config.folds))
     return names
+
+
+def too_few(name: str, classes: int, folds: int) -> str:
+    """What to do about a set whose classes cannot be divided into folds, each of which holds some out."""
+    if classes > 1:
+        return f"{name} has {classes} classes, which cannot make data.folds={folds}; allowed: 2 to {classes}"
+    return (
+        f"{name} has one class. Training needs two or more: a fold is trained on some, and tested on others. "
+        "Segmenting photos needs no training: `fss predict --support PHOTOS MASKS --query MORE --out DIR`; "
+        "`fss evaluate-own` tells how good that is. data.folds=1 tests a head without training on all classes"
+    )
 
 
 def fold_classes(config: DataConfig, split: str = "val") -> Classes:

@@ -10,7 +10,7 @@ from fss.errors import UserError
 
 Tile = int | None | Literal["auto"]
 OVERLAP = 0.25  # overlap of a tile, on each side that has a neighbour
-LEAST = 40  # pixels of an object's side, as the network sees it, below which tiles are taken
+LEAST = 32  # pixels of an object's side, as the network sees it, below which tiles are taken
 _WANTED = 64  # pixels of that side in a tile
 _FEWEST = 5  # a tile's side is at least the photo's divided by this
 _CROPS = 4  # squares that are cut from one support at most
