@@ -13,6 +13,7 @@ from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.pictures.marks import palette
 from fss.pictures.overlay import file_name
+from fss.pictures.tint import tint
 from fss.writing import write_bytes
 
 COLOURS = palette()
@@ -104,14 +105,8 @@ def check_threshold(threshold: float) -> None:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: list[str]) -> np.ndarray:
-    """A photo (H,W,3) with labels (H,W) in colours over it, outlined; with names where there are several."""
-    out = image.copy()
-    marked = labels > 0
-    out[marked] = (image[marked] * 0.5 + COLOURS[labels[marked]] * 0.5).astype(np.uint8)
-    wide = max(round(max(labels.shape) / 400), 1)
-    inner = cv2.erode(labels, np.ones((2 * wide + 1, 2 * wide + 1), np.uint8))
-    edge = marked & (labels != inner)
-    out[edge] = COLOURS[labels[edge]]
+    """A photo (H,W,3) with labels (H,W) over it as of `tint`; with names where there are several classes."""
+    out = tint(image, labels, COLOURS)
     return _with_names(out, classes) if len(classes) > 1 else out
 
 

@@ -1,4 +1,4 @@
-"""Strokes, boxes and points drawn on pictures, and label maps in colours."""
+"""Strokes, boxes and points drawn on pictures, and the colours of label maps."""
 
 import cv2
 import numpy as np
@@ -28,8 +28,3 @@ def palette(count: int = 256) -> np.ndarray:
     colours = cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
     colours[0] = 60
     return colours
-
-
-def colour_labels(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """An image (H,W,3) with its labels (H,W) in colours over it, half and half."""
-    return (image / 2 + palette()[labels] / 2).astype(np.uint8)

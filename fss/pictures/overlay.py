@@ -14,20 +14,13 @@ from fss.data.plan import Draw
 from fss.data.source import Source
 from fss.data.transforms import fit, fit_mask, fitted_size
 from fss.heads import Panel
+from fss.pictures.contact import contact_page
 from fss.pictures.marks import draw_marks
 from fss.pictures.panels import LEAST, draw_panel
+from fss.pictures.tint import BLUE, RED, tint_mask
 
-RED, BLUE = (255, 0, 0), (0, 0, 255)  # RGB: true masks, predictions
 # position, class -> a support's made mask (h,w) and its marks (h,w) or None
 Made = Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
-_SHEET = (2, 6)  # rows and columns of one block of the contact sheet
-
-
-def blend(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """An image (H,W,3) uint8 with `mask` (H,W) bool coloured half and half."""
-    out = image.copy()
-    out[mask] = (image[mask] / 2 + np.array(colour) / 2).astype(np.uint8)
-    return out
 
 
 def row(panels: list[np.ndarray]) -> np.ndarray:
@@ -61,12 +54,25 @@ def episode_row(
     pairs = [_prepared(source, size, i, draw.class_id) for i in (*draw.supports, draw.query)]
     query, truth = pairs[-1]
     predicted = prediction.cpu().numpy()[: truth.shape[0], : truth.shape[1]] == 1
-    panels = [blend(image, mask, RED) for image, mask in pairs]
+    panels = [_masked(image, mask, RED) for image, mask in pairs]
     for n, i in enumerate(draw.supports if made else ()):
         mask, marks = made(i, draw.class_id)  # type: ignore[misc]
-        panels[n] = blend(pairs[n][0], mask == 1, RED)
-        panels[n] = panels[n] if marks is None else draw_marks(panels[n], marks)
-    return row([*panels, blend(query, predicted, BLUE)])
+        panels[n] = _masked(pairs[n][0], mask == 1, RED)
+        if marks is not None:
+            panels[n] = draw_marks(panels[n], _enlarged(marks, cv2.INTER_NEAREST))
+    return row([*panels, _masked(query, predicted, BLUE)])
+
+
+def _masked(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A mask over an image that is enlarged first, so that the mask's lines stay thin."""
+    larger = _enlarged(mask.astype(np.uint8), cv2.INTER_NEAREST) == 1
+    return tint_mask(_enlarged(image, cv2.INTER_LINEAR), larger, colour)
+
+
+def _enlarged(values: np.ndarray, how: int) -> np.ndarray:
+    """An image or a map at the height of a panel, where it has less."""
+    zoom = max(1.0, LEAST / values.shape[0])
+    return cv2.resize(values, None, fx=zoom, fy=zoom, interpolation=how)
 
 
 def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,12 +96,9 @@ def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int 
         return
     panels = []
     for sample in samples[:most]:
-        image, mask = read_image(sample.image), read_mask(sample.mask)
-        panels.append(
-            cv2.resize(
-                blend(image, mask == sample.value(class_id), RED), (200, 150), interpolation=cv2.INTER_AREA
-            )
-        )
+        image = cv2.resize(read_image(sample.image), (200, 150), interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(read_mask(sample.mask), (200, 150), interpolation=cv2.INTER_NEAREST)
+        panels.append(tint_mask(image, mask == sample.value(class_id), RED))
     panels += [np.full((150, 200, 3), 255, np.uint8)] * (-len(panels) % 6)
     page = np.concatenate([np.concatenate(panels[i : i + 6], 1) for i in range(0, len(panels), 6)])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,35 +139,9 @@ class EpisodePictures:
     def contact_sheet(self) -> Path:
         """The dozen best, median and worst episodes on one page; returns its path."""
         every = sorted(self.folder.glob("run*.jpg"), key=lambda p: float(p.stem.rpartition("iou")[2]))
-        dozen = _SHEET[0] * _SHEET[1]
-        middle = max(0, len(every) // 2 - dozen // 2)
-        blocks = [("best", every[::-1][:dozen]), ("median", every[middle:][:dozen]), ("worst", every[:dozen])]
-        page = np.concatenate([_block(title, paths) for title, paths in blocks], 0)
         path = self.folder / "contact_sheet.jpg"
-        write_jpeg(path, page)
+        write_jpeg(path, contact_page(every, self.made is not None))
         return path
-
-
-def _block(title: str, paths: list[Path]) -> np.ndarray:
-    """A titled grid of pictures, each with its IoU below."""
-    rows, columns = _SHEET
-    width, height = 300, 130
-    out = np.full((30 + rows * height, columns * width, 3), 255, np.uint8)
-    _text(out, title, (8, 22), 0.7)
-    for n, path in enumerate(paths):
-        image = read_image(path)
-        scale = min((width - 8) / image.shape[1], (height - 28) / image.shape[0])
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        top, left = 30 + n // columns * height, n % columns * width + 4
-        out[top : top + small.shape[0], left : left + small.shape[1]] = small
-        name, _, iou = path.stem.split("_", 2)[2].rpartition("_iou")
-        label = f"{name.replace('_', ' ')}  IoU {float(iou):.1f}"
-        _text(out, label, (left, top + small.shape[0] + 14), 0.4)
-    return out
-
-
-def _text(image: np.ndarray, text: str, place: tuple[int, int], scale: float) -> None:
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def write_jpeg(path: Path, image: np.ndarray) -> None:

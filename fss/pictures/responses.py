@@ -6,8 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fss.episode import IGNORE
 from fss.pictures.overlay import row, write_jpeg
 from fss.pictures.panels import COLOURS
+from fss.pictures.tint import tint
 
 _HEIGHT = 200  # pixels
 
@@ -39,9 +41,8 @@ def _heated(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def _labelled(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Labels as colours over a grey image; background and ignored pixels stay grey."""
-    out, inside = grey.copy(), (labels > 0) & (labels < 255)
-    out[inside] = (grey[inside] * 0.4 + COLOURS[labels[inside] % len(COLOURS)] * 0.6).astype(np.uint8)
-    return out
+    colours = COLOURS[np.arange(256) % len(COLOURS)]
+    return tint(grey, np.where(labels == IGNORE, 0, labels).astype(np.uint8), colours)
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:

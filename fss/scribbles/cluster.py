@@ -18,8 +18,9 @@ from fss.data.files import png_bytes
 from fss.data.photos import photos_of, read_drawing, read_photo
 from fss.episode import IGNORE
 from fss.errors import UserError
-from fss.pictures.marks import colour_labels, draw_marks, palette
+from fss.pictures.marks import draw_marks, palette
 from fss.pictures.overlay import row
+from fss.pictures.tint import tint
 from fss.runs import checkpoint
 from fss.runs.identity import require
 from fss.scribbles.clustering import Clustering, Session, check_scribble
@@ -150,7 +151,7 @@ def _loop(session: Session, job: Job, path: Path, about: dict[str, Any], unfinis
             over = session.step()
             bar.update()
             if job.watch and session.steps % job.watch == 0:
-                picture = colour_labels(session.image, session.labels())
+                picture = tint(session.image, session.labels(), palette())
                 write_bytes(job.out / f"{path.stem}_step{session.steps:05}.jpg", encoded(picture, ".jpg"))
             if not over and time.monotonic() - saved > _SAVE_EVERY:
                 _save(session, unfinished, about)
@@ -199,7 +200,7 @@ def _write(
         mask = np.where(labels == label, 255, 0).astype(np.uint8)
         write_bytes(Path(f"{name}_mask{label}.png"), encoded(mask, ".png"))
     shown = image if marks is None else draw_marks(image, marks)
-    picture = row([shown, colour_labels(image, labels)])
+    picture = row([shown, tint(image, labels, palette())])
     write_bytes(Path(f"{name}_cluster.jpg"), encoded(picture, ".jpg"))
     seconds = time.monotonic() - start
     found = {**facts, "labels": np.unique(labels).tolist(), "seconds": round(seconds, 1)}

@@ -197,6 +197,47 @@ def test_a_browser_sorts_the_cards_and_asks_for_nothing(opened):
     assert all(a.startswith(("file://", "data:")) for a in asked)
 
 
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    """The page of two heads with long names on all folds of PASCAL, with published rows."""
+    place = tmp_path_factory.mktemp("folds")
+    paths = [
+        make_result(place / f"{head}{fold}", head, 30, fold, pictures=False)
+        for head in ("a_head_by_a_rather_long_name", "cwt")
+        for fold in range(4)
+    ]
+    for path in paths:
+        content = json.loads(path.read_text())
+        content["protocol"]["data"] = "pascal"
+        path.write_text(json.dumps(content))
+    page = place / "page.html"
+    page.write_text(report_page(read_results(paths)), encoding="utf-8")
+    return page
+
+
+@pytest.mark.parametrize("width", [360, 400])
+def test_every_score_is_in_sight_on_a_phone(folds, browser, width):
+    tab = browser.new_page(viewport={"width": width, "height": 800})
+    tab.goto(f"file://{folds}")
+    for part in ("#results", "#origins"):
+        cells = tab.locator(f"{part} tbody td").all()
+        seen = [(c, box) for c in cells if (box := c.bounding_box()) and c.inner_text()]
+        assert len(seen) >= 32
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for _, box in seen)
+        # The heading stands at the cell, because the row of headings is away.
+        assert all("none" not in c.evaluate("c => getComputedStyle(c, '::before').content") for c, _ in seen)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    heads = (
+        tab.locator("#results tbody tr")
+        .first.locator("td")
+        .evaluate_all("all => all.map(c => c.dataset.head)")
+    )
+    assert heads == tab.locator("#results thead th").evaluate_all(
+        "all => all.slice(1).map(h => h.textContent)"
+    )
+    tab.close()
+
+
 def test_the_page_is_whole_without_scripts(pair, tmp_path, browser):
     (tmp_path / "page.html").write_text(report_page(read_results(pair)), encoding="utf-8")
     context = browser.new_context(java_script_enabled=False)
