@@ -1,8 +1,8 @@
-"""The constants of the votes head, chosen on training photos alone: each fold's on the classes that it trains on.
+"""The constants of the votes head, chosen on training photos alone, each fold's on the classes it trains on.
 
-Episodes are drawn among the training photos of a folder in VOC layout; every value of every constant is tried
-beside the others as they stand in configs/head/votes.yaml and the head. A fold's column is the mean IoU of the
-classes that are *not* held out there, so that a choice by a column has not seen the classes of that fold's test.
+Episodes are drawn among the training photos of a folder in VOC layout. Every value of every constant is tried
+while the others stay as configs/head/votes.yaml and the head have them. A fold's column is the mean IoU of
+the classes that are *not* held out there: a choice by a column has not seen what that fold tests.
 
     python studies/choose_votes.py data/msrc docs/results/votes_choice.json
 """
@@ -56,7 +56,7 @@ class Photos:
 
     def maps(self, options: dict) -> tuple[torch.nn.Module, torch.Tensor]:
         """A head, and what it keeps of every photo."""
-        head = build_head("votes", options, self.model.head.channels)
+        head = build_head("votes", options, self.model.backbone.channels)
         head.corners = self.model.corners
         return head, torch.cat([head.encode({k: f[k] for k in head.levels})[MAP] for f in self.features])
 

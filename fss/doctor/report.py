@@ -46,9 +46,9 @@ def next_steps(items: Sequence[Item]) -> Steps:
     for name in ("pascal", "coco"):
         if ("data", name) in fit:
             steps.append((f"fss train --data {name} --fold 0{weights}", "a published benchmark"))
-    steps.append((PREDICT + weights, "segments your own photos, after one with its mask"))
+    steps.append((PREDICT, "segments your own photos, after one with its mask"))
     if ("packages", "[demo]") in fit:
-        steps.append((f"fss demo{weights}", "the same on a page in the browser"))
+        steps.append(("fss demo", "the same on a page in the browser"))
     return [*steps, (PREPARE, "makes a data set of your own annotations")]
 
 

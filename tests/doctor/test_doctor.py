@@ -174,8 +174,9 @@ def test_next_steps_are_commands_that_there_are():
     fit = [command for command, _ in next_steps([Item(*where, "ok", "") for where in everything])]
     bare = [command for command, _ in next_steps([])]
     assert len(fit) == len(bare) + 3 and not any("download" in command for command in fit)
-    assert any("backbone.weights=download" in command for command in bare)
-    for command in fit + bare:
+    lacking = [command for command, _ in next_steps([Item("data", "pascal", "ok", "")])]
+    assert any("backbone.weights=download" in command for command in lacking)
+    for command in fit + bare + lacking:
         _, verb, *arguments = command.split()
         assert verb_parser(verb).parse_known_intermixed_args(arguments)[1] == []
 
