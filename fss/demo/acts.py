@@ -18,7 +18,7 @@ import torch
 
 from fss.demo import desk as work
 from fss.demo.desk import Desk
-from fss.demo.models import Models, choices
+from fss.demo.models import NONE, Models, choices
 from fss.errors import UserError
 
 HINTS = {
@@ -78,6 +78,9 @@ class Acts:
     def _warn(self, problems: list[UserError]) -> None:
         for error in problems:
             self.gr.Warning(self._text(error), duration=None, title="Left out")
+
+    def _doubt(self, reason: str) -> None:
+        self.gr.Warning(html.escape(reason), duration=None, title="Expect little")
 
     def models_there(self) -> list[tuple[str, str]]:
         """A choice, as of `choices`."""
@@ -166,7 +169,7 @@ class Acts:
             strip = self._editing(desk, keep=True)[-1]
             skip, busy = gr.skip(), [gr.update(interactive=False), gr.update(visible=True)]
             yield [strip, skip, skip, skip, skip, *busy]
-            for _ in work.segment(desk, self.predictors, model or "", tile or None, progress):
+            for _ in work.segment(desk, self.predictors, model or NONE, tile or None, progress, self._doubt):
                 yield [skip, *self.look(desk, threshold, view), self._results(desk), *busy]
             yield [skip, skip, skip, skip, skip, *self.idle()]
 

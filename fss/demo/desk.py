@@ -145,14 +145,16 @@ def thumbnails(photos: Sequence[Photo], classes: Sequence[str] = ()) -> list[tup
 
 
 def segment(
-    desk: Desk, models: Models, choice: str, tile: Tile, progress: Callable[[float, str], None]
-) -> Iterator[int]:
+    desk: Desk, models: Models, choice: str, tile: Tile, progress: Callable[[float, str], None],
+    doubt: Callable[[str], None],
+) -> Iterator[int]:  # fmt: skip
     """Segment every query; `desk.found` grows by one at each step.
 
     Args:
         choice: of `Models`.
         tile: as of `Predictor.learn`.
         progress: called with the share done and what is being done.
+        doubt: called with each reason to expect little of the model, before anything is computed.
 
     Raises:
         UserError: no supports or queries, or what `Predictor` says.
@@ -163,6 +165,8 @@ def segment(
     if not desk.queries:
         raise UserError("step 2: drop at least one photo to search in")
     progress(0, "loading the model")
+    for reason in models.load(choice).doubts:
+        doubt(reason)
     predictor = models.learnt(choice, given, tile)
     desk.found, desk.shown = [], 0
     for number, photo in enumerate(desk.queries):
