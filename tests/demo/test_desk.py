@@ -117,6 +117,51 @@ def test_a_failed_marking_changes_nothing(desk, tmp_path):
     assert cup.support is before
 
 
+def several(folder, count):
+    """A desk with photos to mark."""
+    return Desk(work.take([photo(folder / f"{n}.png") for n in range(count)])[0])
+
+
+def test_the_way_to_mark_is_kept_and_a_marked_photo_has_its_own(tmp_path):
+    desk, layers, nothing = several(tmp_path, 4), [paint((60, 80), BOX)], [paint((60, 80), np.s_[:0])]
+    assert desk.way == "paint"
+    work.mark_what_is_new(desk, layers, "paint", "cup", None, CPU)
+    desk.leave(layers, "scribble")  # chosen on the first photo, for the second
+    desk.at = 1
+    assert desk.way == "scribble"
+    desk.leave(nothing, "scribble")
+    desk.at = 0
+    assert desk.way == "paint"  # its own
+    desk.leave(layers, "paint")
+    desk.at = 2
+    assert desk.way == "scribble"  # the last that was chosen
+    desk.leave(layers, "box")  # drawn, and not used yet
+    desk.at = 3
+    assert desk.way == "box"
+    desk.leave(nothing, "file")
+    desk.at = 2
+    assert desk.way == "box" and (desk.current.drawn[0] == layers[0]).all()
+    desk.at = 1
+    assert desk.way == "file" and Desk().way == "paint"
+
+
+def test_the_next_photo_is_one_that_is_not_marked(tmp_path):
+    desk = several(tmp_path, 3)
+    for at, after in ((1, 2), (2, 0), (0, 0)):
+        desk.at = at
+        work.mark_what_is_new(desk, [paint((60, 80), BOX)], "paint", "cup", None, CPU)
+        desk.go_on()
+        assert desk.at == after
+
+
+def test_the_mask_is_shown_as_it_was_understood(desk):
+    cup = desk.supports[0]
+    assert work.with_mask(cup, desk.classes) is cup.small
+    work.mark(cup, [paint((60, 80), BOX)], "box", "cup", None, CPU)
+    shown = work.with_mask(cup, desk.classes)
+    assert shown.shape == cup.small.shape and ((shown != cup.small).any(2)[cup.mask]).mean() > 0.99
+
+
 def test_what_is_drawn_is_used_without_being_asked_and_once(desk):
     cup, layers = desk.supports[0], [paint((60, 80), BOX)]
     work.mark_what_is_new(desk, [paint((60, 80), np.s_[:0])], "paint", "cup", None, CPU)
