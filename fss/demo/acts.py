@@ -24,7 +24,7 @@ from fss.errors import UserError
 
 HINTS = {
     "paint": "Cover the object with red.",
-    "scribble": "A red line or two on the object; blue (palette) on what is not. The rest is worked out.",
+    "scribble": "Red lines on the object, blue ones (palette) on what is not. The rest is worked out.",
     "box": "A red line across the object: what counts is the box around it.",
     "file": "A PNG as large as the photo: 0 or black is background, all else the object.",
 }

@@ -44,6 +44,7 @@ CSS = """
 #marking { align-items: flex-end; }
 #marking { flex-wrap: nowrap; }
 #marking > * { min-width: 0 !important; }
+#marking #remove { min-width: 84px !important; padding-inline: 6px; }
 #editor, #result { min-height: 0; }
 #result img, #understood img { width: 100% !important; height: 100% !important;
   object-fit: contain !important; }
