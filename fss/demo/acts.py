@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from fss.demo import desk as work
+from fss.demo import said
 from fss.demo.desk import Desk
-from fss.demo.models import Models, choices
+from fss.demo.models import NONE, Models, choices
 from fss.errors import UserError
 
 HINTS = {
     "paint": "Cover the object with red.",
-    "scribble": "A red line or two on the object; blue (palette) on what is not. The rest is worked out.",
+    "scribble": "Red lines on the object, blue ones (palette) on what is not. The rest is worked out.",
     "box": "A red line across the object: what counts is the box around it.",
     "file": "A PNG as large as the photo: 0 or black is background, all else the object.",
 }
@@ -79,6 +80,9 @@ class Acts:
         for error in problems:
             self.gr.Warning(self._text(error), duration=None, title="Left out")
 
+    def _doubt(self, reason: str) -> None:
+        self.gr.Warning(html.escape(reason), duration=None, title="Expect little")
+
     def models_there(self) -> list[tuple[str, str]]:
         """A choice, as of `choices`."""
         return choices(self.output, self.given)
@@ -91,49 +95,71 @@ class Acts:
     def hint(self, way: str) -> Any:
         return self.gr.update(info=HINTS[way]), self.gr.update(visible=way == "file", value=None)
 
-    def _editing(self, desk: Desk, keep: bool = False) -> list[Any]:
-        """The editor with the current photo, how it is marked, and all photos below.
-
-        Args:
-            keep: leave the editor as it is.
-        """
+    def _editing(self, desk: Desk) -> list[Any]:
+        """The editor with the current photo, how it is marked, and what `_around` gives."""
         gr, photo = self.gr, desk.current
-        thumbs = work.thumbnails(desk.supports, desk.classes)
-        strip = gr.update(value=thumbs, visible=bool(thumbs), selected_index=desk.at if thumbs else None)
-        if keep:
-            return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), strip]
         if photo is None:
-            return [None, gr.skip(), gr.skip(), None, strip]
+            return [None, gr.skip(), gr.skip(), None, *self._around(desk)]
         name = photo.support.name if photo.support else gr.skip()
-        return [_canvas(photo), photo.way, name, None, strip]
+        return [_canvas(photo), desk.way, name, None, *self._around(desk)]
 
-    def drop_supports(self, paths: list[str] | None, desk: Desk) -> list[Any]:
+    def _as_it_is(self, desk: Desk) -> list[Any]:
+        """As `_editing`, but the editor stays as it is."""
+        return [*[self.gr.skip()] * 4, *self._around(desk)]
+
+    def _around(self, desk: Desk) -> list[Any]:
+        """How the current photo was understood, the next one's button, all photos, what is needed."""
+        gr, photo, classes = self.gr, desk.current, desk.classes
+        marked = photo if photo and photo.support else None
+        text = f'<p class="note">{html.escape(said.understood(marked))}</p>' if marked else ""
+        picture = work.with_mask(marked, classes) if marked else None
+        left = sum(p.support is None for p in desk.supports)
+        thumbs = work.thumbnails(desk.supports, classes)
+        return [
+            gr.update(value=picture, visible=bool(marked)),
+            gr.update(value=text, visible=bool(marked)),
+            gr.update(visible=bool(marked and left)),
+            gr.update(value=thumbs, visible=bool(thumbs), selected_index=desk.at if thumbs else None),
+            self.needed(desk),
+        ]
+
+    def needed(self, desk: Desk) -> str:
+        """The line beside the button that searches, as HTML."""
+        return f'<p class="note">{html.escape(said.needed(desk))}</p>'
+
+    def drop_supports(self, paths: list[str] | None, desk: Desk, value: Any, way: work.Way) -> list[Any]:
         photos, problems = work.take(paths or [])
         self._warn(problems)
-        before = desk.current
+        busy = desk.current is not None and desk.current.support is None  # still being marked
+        if not busy:
+            desk.leave(_layers(value), way)
         desk.supports += photos
-        busy = before is not None and before.support is None  # still being marked
-        if photos and not busy:
-            desk.at = len(desk.supports) - len(photos)
-        return [None, *self._editing(desk, keep=busy or not photos)]
+        if busy or not photos:
+            return [None, *self._as_it_is(desk)]
+        desk.at = len(desk.supports) - len(photos)
+        return [None, *self._editing(desk)]
 
     def use(self, desk: Desk, value: Any, way: work.Way, name: str, mask: str | None) -> list[Any]:
         with self._told():
             photo = desk.current
             if photo is None:
                 raise UserError("no photo yet; drop one first")
+            desk.choose(way)
             work.mark(photo, _layers(value), way, name, Path(mask) if mask else None, self.device)
-        left = [n for n, p in enumerate(desk.supports) if p.support is None]
-        desk.at = left[0] if left else desk.at
-        return self._editing(desk, keep=not left)
+        return self._as_it_is(desk)
 
-    def choose_support(self, desk: Desk, value: Any, number: int) -> list[Any]:
-        if desk.current is not None:
-            desk.current.drawn = _layers(value)  # unused marks are not lost
+    def go_on(self, desk: Desk, value: Any, way: work.Way) -> list[Any]:
+        desk.leave(_layers(value), way)
+        desk.go_on()
+        return self._editing(desk)
+
+    def choose_support(self, desk: Desk, value: Any, way: work.Way, number: int) -> list[Any]:
+        desk.leave(_layers(value), way)
         desk.at = number
         return self._editing(desk)
 
-    def remove(self, desk: Desk) -> list[Any]:
+    def remove(self, desk: Desk, way: work.Way) -> list[Any]:
+        desk.choose(way)
         if desk.current is not None:
             del desk.supports[desk.at]
             desk.at = max(min(desk.at, len(desk.supports) - 1), 0)
@@ -150,11 +176,12 @@ class Acts:
         self._warn(problems)
         desk.queries += photos
         thumbs, there = work.thumbnails(desk.queries), bool(desk.queries)
-        return [None, self.gr.update(value=thumbs, visible=there), self.gr.update(visible=there)]
+        shown = self.gr.update(value=thumbs, visible=there)
+        return [None, shown, self.gr.update(visible=there), self.needed(desk)]
 
     def clear(self, desk: Desk) -> list[Any]:
         desk.queries = []
-        return [self.gr.update(value=[], visible=False), self.gr.update(visible=False)]
+        return [self.gr.update(value=[], visible=False), self.gr.update(visible=False), self.needed(desk)]
 
     def segment(
         self, progress: Callable[[float, str], None], desk: Desk, value: Any, way: work.Way, name: str,
@@ -163,12 +190,12 @@ class Acts:
         gr = self.gr
         with self._told():
             work.mark_what_is_new(desk, _layers(value), way, name, Path(mask) if mask else None, self.device)
-            strip = self._editing(desk, keep=True)[-1]
-            skip, busy = gr.skip(), [gr.update(interactive=False), gr.update(visible=True)]
-            yield [strip, skip, skip, skip, skip, *busy]
-            for _ in work.segment(desk, self.predictors, model or "", tile or None, progress):
-                yield [skip, *self.look(desk, threshold, view), self._results(desk), *busy]
-            yield [skip, skip, skip, skip, skip, *self.idle()]
+            busy = [gr.update(interactive=False), gr.update(visible=True)]
+            yield [*self._around(desk), *[gr.skip()] * 4, *busy]
+            same = [gr.skip()] * 5
+            for _ in work.segment(desk, self.predictors, model or NONE, tile or None, progress, self._doubt):
+                yield [*same, *self.look(desk, threshold, view), self._results(desk), *busy]
+            yield [*[gr.skip()] * 9, *self.idle()]
 
     def idle(self) -> list[Any]:
         return [self.gr.update(interactive=True), self.gr.update(visible=False)]

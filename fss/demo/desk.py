@@ -30,7 +30,8 @@ class Photo:
         size: (H,W) of the file.
         small: what the browser shows, (h,w,3) uint8.
         support: it and its mask, once it is marked; `mask` the same as small (h,w) bool.
-        drawn: layers of the editor, to go on from, and how they were meant.
+        drawn: layers of the editor, to go on from.
+        way: how they were meant; None while nothing is drawn.
     """
 
     path: Path
@@ -39,7 +40,7 @@ class Photo:
     support: Support | None = None
     mask: np.ndarray | None = None
     drawn: list[np.ndarray] = field(default_factory=list)
-    way: Way = "paint"
+    way: Way | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Desk:
 
     Attributes:
         at: which support photo lies in the editor.
+        chosen: how the visitor last chose to mark, which is how a new photo is marked.
         shown: which result is looked at.
     """
 
@@ -64,12 +66,38 @@ class Desk:
     queries: list[Photo] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     at: int = 0
+    chosen: Way = "paint"
     shown: int = 0
 
     @property
     def current(self) -> Photo | None:
         """The support photo in the editor."""
         return self.supports[self.at] if self.at < len(self.supports) else None
+
+    @property
+    def way(self) -> Way:
+        """How the current photo is marked: its own way, or the one last chosen."""
+        return (self.current and self.current.way) or self.chosen
+
+    def choose(self, way: Way) -> None:
+        """Keep how to mark, unless it is what the current photo brought with it."""
+        if self.current is None or way != self.current.way:
+            self.chosen = way
+
+    def leave(self, layers: Sequence[np.ndarray], way: Way) -> None:
+        """Keep what is drawn but not used, before another photo comes into the editor."""
+        self.choose(way)
+        photo = self.current
+        if photo is None:
+            return
+        photo.drawn = list(layers)
+        if photo.support is None:
+            photo.way = way if any(layer[..., 3].any() for layer in layers) else None
+
+    def go_on(self) -> None:
+        """Bring the next photo that is not marked yet into the editor, if there is one."""
+        every = [*range(self.at + 1, len(self.supports)), *range(self.at)]
+        self.at = next((n for n in every if self.supports[n].support is None), self.at)
 
     @property
     def classes(self) -> list[str]:
@@ -123,6 +151,7 @@ def mark_what_is_new(
         UserError: as of `mark`.
     """
     photo = desk.current
+    desk.choose(way)
     if photo is None:
         return
     there = mask is not None if way == "file" else (strokes(layers, photo.small.shape[:2]) == 1).any()
@@ -136,23 +165,31 @@ def thumbnails(photos: Sequence[Photo], classes: Sequence[str] = ()) -> list[tup
     """Small pictures with captions; supports with their masks in their classes' colours."""
     out = []
     for photo in photos:
-        name, picture = (photo.support.name or "") if photo.support else "", photo.small
-        if name in classes and photo.mask is not None:
-            labels = np.where(photo.mask, list(classes).index(name) + 1, 0).astype(np.uint8)
-            picture = overlay(picture, labels, [name])
-        out.append((shrunk(picture, 320), name))
+        name = (photo.support.name or "") if photo.support else ""
+        out.append((shrunk(with_mask(photo, classes), 320), name))
     return out
 
 
+def with_mask(photo: Photo, classes: Sequence[str]) -> np.ndarray:
+    """The photo as the browser shows it, its mask in its class's colour if it is marked."""
+    name = photo.support.name if photo.support else None
+    if name is None or name not in classes or photo.mask is None:
+        return photo.small
+    labels = np.where(photo.mask, list(classes).index(name) + 1, 0).astype(np.uint8)
+    return overlay(photo.small, labels, [name])
+
+
 def segment(
-    desk: Desk, models: Models, choice: str, tile: Tile, progress: Callable[[float, str], None]
-) -> Iterator[int]:
+    desk: Desk, models: Models, choice: str, tile: Tile, progress: Callable[[float, str], None],
+    doubt: Callable[[str], None],
+) -> Iterator[int]:  # fmt: skip
     """Segment every query; `desk.found` grows by one at each step.
 
     Args:
         choice: of `Models`.
         tile: as of `Predictor.learn`.
         progress: called with the share done and what is being done.
+        doubt: called with each reason to expect little of the model, before anything is computed.
 
     Raises:
         UserError: no supports or queries, or what `Predictor` says.
@@ -163,6 +200,8 @@ def segment(
     if not desk.queries:
         raise UserError("step 2: drop at least one photo to search in")
     progress(0, "loading the model")
+    for reason in models.load(choice).doubts:
+        doubt(reason)
     predictor = models.learnt(choice, given, tile)
     desk.found, desk.shown = [], 0
     for number, photo in enumerate(desk.queries):

@@ -11,7 +11,8 @@ CSS = """
 .gradio-container .fillable { padding: 12px 20px 20px !important; }
 .gradio-container main { padding: 0 !important; gap: 14px !important; }
 @media (max-width: 640px) { .gradio-container .fillable { padding: 8px !important; } }
-#head .html-container, .title .html-container, #shares .html-container { padding: 0 !important; }
+#head .html-container, .title .html-container, #shares .html-container, #how .html-container,
+#needed .html-container { padding: 0 !important; }
 #head h1 { font-size: 1.4rem; margin: 0; }
 #head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
 .step { background: var(--block-background-fill); border: 1px solid var(--border-color-primary);
@@ -41,7 +42,18 @@ CSS = """
 #way .wrap label.selected, #view .wrap label.selected { background: var(--color-accent); color: white; }
 #model input, #tile input { text-overflow: ellipsis; padding-right: 14px; }
 #marking { align-items: flex-end; }
+#marking { flex-wrap: nowrap; }
+#marking > * { min-width: 0 !important; }
+#marking #remove { min-width: 84px !important; padding-inline: 6px; }
 #editor, #result { min-height: 0; }
+#result img, #understood img { width: 100% !important; height: 100% !important;
+  object-fit: contain !important; }
+@media (max-width: 640px) {
+  #way label { padding: 5px 7px; font-size: .88rem; }
+  #result, #understood { height: 260px !important; }
+}
+.note { margin: 0; font-size: .92rem; color: var(--body-text-color); }
+#needed .note { border-left: 3px solid var(--color-accent); padding-left: 8px; }
 .names { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .95rem; min-height: 1.4em; }
 .names i { display: inline-block; width: .8em; height: .8em; border-radius: 3px; margin-right: .4em; }
 footer { display: none !important; }
@@ -51,8 +63,20 @@ footer { display: none !important; }
 TO_RESULT = (
     "() => { if (innerWidth < 800) document.getElementById('result')?.scrollIntoView({behavior: 'smooth'}) }"
 )
+# A mask that was made is looked at, though it may lie below what the window shows.
+TO_UNDERSTOOD = (
+    "() => document.getElementById('supports')?.scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+)
+TO_EDITOR = "() => document.getElementById('editor')?.scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 
 
 def theme(gr: ModuleType) -> Any:
-    """Gradio's plain theme in the system's fonts."""
-    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO)
+    """Gradio's plain theme in the system's fonts, all text at a contrast of 4.5 or more (WCAG 2.2, 1.4.3)."""
+    plain = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO)
+    return plain.set(
+        body_text_color_subdued="*neutral_600", input_placeholder_color="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300", input_placeholder_color_dark="*neutral_300",
+        color_accent="*primary_600", button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700", button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from fss.photos.annotations import Support
 from fss.photos.predictor import Predictor
 from fss.photos.tiles import Tile
 
-NONE = ""  # the choice without a checkpoint: what is installed
+NONE = ""  # the choice without a checkpoint: votes on the features that come with the package
 KEPT = 2  # models in memory
 
 
@@ -20,10 +20,11 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def choices(output: Path, given: Path | None) -> list[tuple[str, str]]:
-    """The choices (words, path): the given checkpoint first, then what is found, then none."""
-    found = checkpoints(output)
-    every = [given, *(p for p in found if p.resolve() != given.resolve())] if given else found
-    return [*((_words(p, output), str(p)) for p in every), ("Installed: ImageNet features", NONE)]
+    """The choices (words, path): the given checkpoint first, then what is installed, then what is found."""
+    first = [given] if given else []
+    others = [p for p in checkpoints(output) if not given or p.resolve() != given.resolve()]
+    named = [[(_words(p, output), str(p)) for p in paths] for paths in (first, others)]
+    return [*named[0], ("Installed: ImageNet features", NONE), *named[1]]
 
 
 def _words(path: Path, output: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from fss.demo.acts import HINTS, Acts
 from fss.demo.desk import Desk
 from fss.demo.drawing import BLUE, RED
-from fss.demo.look import TO_RESULT
+from fss.demo.look import TO_EDITOR, TO_RESULT, TO_UNDERSTOOD
 
 WAYS = [("Paint it", "paint"), ("Scribble", "scribble"), ("Box", "box"), ("Mask file", "file")]
 VIEWS = [("Overlay", "overlay"), ("Mask", "mask"), ("Probability", "probability")]
@@ -42,7 +42,7 @@ class Page:
             )  # fmt: skip
             with gr.Row(equal_height=False):
                 self._show_it()
-                self._search(acts.models_there())
+                self._search(acts.models_there(), acts.needed(Desk()))
                 self._result()
             self._wire_marking(acts)
             self._wire_searching(acts)
@@ -81,9 +81,15 @@ class Page:
                 )
                 self.use = gr.Button("Use it", scale=2, min_width=90, size="md", elem_id="use")
                 self.remove = gr.Button("Remove", scale=1, min_width=80, size="md", elem_id="remove")
+            self.seen = gr.Image(
+                show_label=False, height=300, format="jpeg", buttons=["fullscreen"], elem_id="understood",
+                interactive=False, visible=False,
+            )  # fmt: skip
+            self.how = gr.HTML(elem_id="how", padding=False, visible=False)
+            self.next = gr.Button("Mark the next photo", size="md", visible=False, elem_id="next")
             self.strip = self._strip("supports")
 
-    def _search(self, models: list[tuple[str, str]]) -> None:
+    def _search(self, models: list[tuple[str, str]], needed: str) -> None:
         gr = self.gr
         with gr.Column(scale=3, min_width=300, elem_classes="step", elem_id="step2"):
             self._step(2, "Search", "Drop the photos to find it in.")
@@ -98,6 +104,7 @@ class Page:
             )  # fmt: skip
             text = "Tiles find small things in large photos, and take longer."
             self.tile = gr.Dropdown(TILES, value="auto", label="Look at", info=text, elem_id="tile")
+            self.needed = gr.HTML(needed, elem_id="needed", padding=False)
             self.run = gr.Button("Segment", variant="primary", elem_id="run")
             self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
 
@@ -122,16 +129,20 @@ class Page:
     def _wire_marking(self, acts: Acts) -> None:
         """Step 1."""
         self.marking = [self.desk, self.editor, self.way, self.name, self.mask]
-        editing = [self.editor, self.way, self.name, self.mask, self.strip]
+        self.around = [self.seen, self.how, self.next, self.strip, self.needed]
+        editing = [self.editor, self.way, self.name, self.mask, *self.around]
+        now = [self.desk, self.editor, self.way]
         self.drop.upload(
-            acts.drop_supports, [self.drop, self.desk], [self.drop, *editing], show_progress_on=self.drop,
-            **_ON,
-        )  # fmt: skip
+            acts.drop_supports, [self.drop, *now], [self.drop, *editing], show_progress_on=self.drop, **_ON
+        )
         self.way.change(acts.hint, self.way, [self.way, self.mask], **_QUICK)
-        self.use.click(acts.use, self.marking, editing, show_progress_on=self.strip, **_ON)
-        choose = acts.selecting(acts.choose_support)
-        self.strip.select(choose, [self.desk, self.editor], editing, **_QUIET)
-        self.remove.click(acts.remove, self.desk, editing, **_QUIET)
+        used = self.use.click(acts.use, self.marking, editing, show_progress_on=self.strip, **_ON)
+        used.success(None, js=TO_UNDERSTOOD, api_visibility="private")
+        self.next.click(acts.go_on, now, editing, **_QUIET).success(
+            None, js=TO_EDITOR, api_visibility="private"
+        )
+        self.strip.select(acts.selecting(acts.choose_support), now, editing, **_QUIET)
+        self.remove.click(acts.remove, [self.desk, self.way], editing, **_QUIET)
         self.editor.clear(acts.wipe, self.desk, self.editor, **_QUIET)
 
     def _wire_searching(self, acts: Acts) -> None:
@@ -140,17 +151,18 @@ class Page:
         looked, buttons = [self.image, self.shares, self.files], [self.run, self.stop]
         self.blocks.load(acts.models, None, self.model, **_QUIET)
         self.drop_queries.upload(
-            acts.drop_queries, [self.drop_queries, self.desk], [self.drop_queries, self.queries, self.clear],
+            acts.drop_queries, [self.drop_queries, self.desk],
+            [self.drop_queries, self.queries, self.clear, self.needed],
             show_progress_on=self.drop_queries, **_ON,
         )  # fmt: skip
-        self.clear.click(acts.clear, self.desk, [self.queries, self.clear], **_QUIET)
+        self.clear.click(acts.clear, self.desk, [self.queries, self.clear, self.needed], **_QUIET)
 
         def segment(*values: Any, progress: Any = gr.Progress()) -> Iterator[Any]:  # noqa: B008
             yield from acts.segment(lambda share, said: progress(share, said), *values)
 
         running = self.run.click(
             segment, [*self.marking, self.model, self.tile, self.threshold, self.view],
-            [self.strip, *looked, self.results, *buttons], show_progress_on=self.image,
+            [*self.around, *looked, self.results, *buttons], show_progress_on=self.image,
             api_visibility="private",
         )  # fmt: skip
         running.success(None, js=TO_RESULT, api_visibility="private")

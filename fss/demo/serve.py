@@ -17,12 +17,10 @@ from urllib.parse import urlsplit
 
 from fss.demo.acts import Acts
 from fss.demo.look import CSS, theme
-from fss.demo.models import Models, checkpoints
+from fss.demo.models import NONE, Models
 from fss.demo.page import Page
 from fss.errors import UserError
-from fss.model import build_backbone
 from fss.photos.predictor import Predictor
-from fss.recipes import load_config
 from fss.runs import distributed
 
 HOST = "127.0.0.1"  # the one address, because the page asks nobody for a password
@@ -40,24 +38,13 @@ def run_demo(
     """Serve the page until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: gradio is missing, the port is taken, or the checkpoint cannot be used.
+        UserError: gradio is missing, the port is taken, or the model to start with cannot be used.
     """
     with serving(checkpoint, output, port, settings) as url:
-        if not checkpoint and not checkpoints(output):
-            _say_without_weights(output, settings)
         print(f"{url}\n(on this machine only; Ctrl-C ends it)", flush=True)
         if browser and _has_screen():
             webbrowser.open(url)
         _wait()
-
-
-def _say_without_weights(output: Path, settings: Sequence[str]) -> None:
-    """Errors that would otherwise be told only when photos are marked and searched."""
-    backbone = load_config("folder", "prototype", settings).backbone
-    try:
-        build_backbone(backbone)
-    except UserError as error:
-        print(f"note: no checkpoint below {output}, and {error}\n  - a trained model: --checkpoint FILE")
 
 
 @contextmanager
@@ -76,8 +63,7 @@ def serving(checkpoint: Path | None, output: Path, port: int, settings: Sequence
     # Settings of the network are for the choice without a checkpoint: checkpoints have their own.
     own = [s for s in settings if not s.startswith(("head.", "neck.", "backbone."))]
     models = Models(lambda path: Predictor(path, settings=own if path else settings))
-    if checkpoint:
-        models.load(str(checkpoint))  # its errors are told now, and not at the first photo
+    models.load(str(checkpoint or NONE))  # its errors are told now, and the first photo need not wait
     folder = Path(tempfile.mkdtemp(prefix="fss-demo-"))
     try:
         with _environment({**_QUIET, "GRADIO_TEMP_DIR": str(folder), **_no_proxy()}):

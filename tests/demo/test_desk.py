@@ -39,6 +39,10 @@ def paint(shape, where):
     return out
 
 
+def quiet(*_):
+    """Nobody listens."""
+
+
 BOX = np.s_[10:40, 20:60]
 
 
@@ -92,7 +96,7 @@ def test_names_are_classes_and_photos_of_one_name_its_shots(desk, models, tmp_pa
     desk.supports += more
     for support, name in zip(desk.supports, ("cup", "plate", "cup"), strict=True):
         work.mark(support, [paint((60, 80), BOX)], "paint", name, None, CPU)
-    list(work.segment(desk, models, NONE, None, lambda *_: None))
+    list(work.segment(desk, models, NONE, None, quiet, quiet))
     assert desk.classes == desk.found[0].small.classes == ["cup", "plate"]
     assert [name for name, _, _ in work.shares(desk.found[0], 0.5)] == ["cup", "plate"]
     assert desk.found[0].odds.shape[0] == 2
@@ -113,6 +117,51 @@ def test_a_failed_marking_changes_nothing(desk, tmp_path):
     assert cup.support is before
 
 
+def several(folder, count):
+    """A desk with photos to mark."""
+    return Desk(work.take([photo(folder / f"{n}.png") for n in range(count)])[0])
+
+
+def test_the_way_to_mark_is_kept_and_a_marked_photo_has_its_own(tmp_path):
+    desk, layers, nothing = several(tmp_path, 4), [paint((60, 80), BOX)], [paint((60, 80), np.s_[:0])]
+    assert desk.way == "paint"
+    work.mark_what_is_new(desk, layers, "paint", "cup", None, CPU)
+    desk.leave(layers, "scribble")  # chosen on the first photo, for the second
+    desk.at = 1
+    assert desk.way == "scribble"
+    desk.leave(nothing, "scribble")
+    desk.at = 0
+    assert desk.way == "paint"  # its own
+    desk.leave(layers, "paint")
+    desk.at = 2
+    assert desk.way == "scribble"  # the last that was chosen
+    desk.leave(layers, "box")  # drawn, and not used yet
+    desk.at = 3
+    assert desk.way == "box"
+    desk.leave(nothing, "file")
+    desk.at = 2
+    assert desk.way == "box" and (desk.current.drawn[0] == layers[0]).all()
+    desk.at = 1
+    assert desk.way == "file" and Desk().way == "paint"
+
+
+def test_the_next_photo_is_one_that_is_not_marked(tmp_path):
+    desk = several(tmp_path, 3)
+    for at, after in ((1, 2), (2, 0), (0, 0)):
+        desk.at = at
+        work.mark_what_is_new(desk, [paint((60, 80), BOX)], "paint", "cup", None, CPU)
+        desk.go_on()
+        assert desk.at == after
+
+
+def test_the_mask_is_shown_as_it_was_understood(desk):
+    cup = desk.supports[0]
+    assert work.with_mask(cup, desk.classes) is cup.small
+    work.mark(cup, [paint((60, 80), BOX)], "box", "cup", None, CPU)
+    shown = work.with_mask(cup, desk.classes)
+    assert shown.shape == cup.small.shape and ((shown != cup.small).any(2)[cup.mask]).mean() > 0.99
+
+
 def test_what_is_drawn_is_used_without_being_asked_and_once(desk):
     cup, layers = desk.supports[0], [paint((60, 80), BOX)]
     work.mark_what_is_new(desk, [paint((60, 80), np.s_[:0])], "paint", "cup", None, CPU)
@@ -126,10 +175,25 @@ def test_what_is_drawn_is_used_without_being_asked_and_once(desk):
     work.mark_what_is_new(Desk(), layers, "paint", "mug", None, CPU)
 
 
+def test_reasons_to_expect_little_are_told_before_anything_is_computed(desk, models):
+    work.mark(desk.supports[0], [paint((60, 80), BOX)], "paint", "cup", None, CPU)
+    told, steps = (
+        [],
+        work.segment(desk, models, NONE, None, quiet, lambda text: told.append((text, desk.found))),
+    )
+    next(steps)
+    assert told == [("the network started from random weights, not from ImageNet's", [])]
+    plain = Models(lambda path: Predictor(path, settings=("device=cpu", "precision=fp32")))
+    next(work.segment(desk, plain, NONE, None, quiet, lambda text: told.append(text)))
+    assert len(told) == 1
+
+
 def test_segment_look_and_save(desk, models, tmp_path):
     work.mark(desk.supports[0], [paint((60, 80), BOX)], "paint", "cup", None, CPU)
     said = []
-    assert list(work.segment(desk, models, NONE, None, lambda share, text: said.append((share, text)))) == [
+    assert list(
+        work.segment(desk, models, NONE, None, lambda share, text: said.append((share, text)), quiet)
+    ) == [
         0,
         1,
     ]
@@ -161,14 +225,14 @@ def test_tiles_tell_how_far_they_are(desk, models):
     work.mark(desk.supports[0], [paint((60, 80), BOX)], "paint", "cup", None, CPU)
     del desk.queries[1]
     said = []
-    list(work.segment(desk, models, NONE, 48, lambda share, text: said.append((share, text))))
+    list(work.segment(desk, models, NONE, 48, lambda share, text: said.append((share, text)), quiet))
     shares, texts = zip(*said, strict=True)
     assert texts[-1] == "photo 1 of 1, tile 4 of 4" and shares[-1] == 1 and list(shares) == sorted(shares)
     assert desk.found[0].odds.shape == (1, 60, 80)
 
 
 def test_what_is_missing_is_said(desk, models, tmp_path):
-    run = lambda: list(work.segment(desk, models, NONE, None, lambda *_: None))  # noqa: E731
+    run = lambda: list(work.segment(desk, models, NONE, None, quiet, quiet))  # noqa: E731
     with pytest.raises(UserError, match="mark the object"):
         run()
     work.mark(desk.supports[0], [paint((60, 80), BOX)], "paint", "cup", None, CPU)

@@ -31,19 +31,25 @@ def test_the_given_one_comes_first_and_once(tmp_path):
     last = put(tmp_path / "r/shapes/fold0/cwt_1shot/last.pt", 1)
     given = put(tmp_path / "given.pt")
     words = [w for w, _ in choices(tmp_path / "r", given)]
-    assert words == [str(given), "shapes · fold0 · cwt_1shot · best", "shapes · fold0 · cwt_1shot · last",
-                     "Prototypes, pretrained backbone"]  # fmt: skip
-    assert [p for _, p in choices(tmp_path / "r", last)] == [str(last), str(best), NONE]
+    assert words == [str(given), "Installed: ImageNet features", "shapes · fold0 · cwt_1shot · best",
+                     "shapes · fold0 · cwt_1shot · last"]  # fmt: skip
+    assert [p for _, p in choices(tmp_path / "r", last)] == [str(last), NONE, str(best)]
+
+
+def test_what_is_installed_comes_first_unless_a_checkpoint_is_given(tmp_path):
+    best = put(tmp_path / "shapes/fold0/cwt_1shot/best.pt")
+    assert [p for _, p in choices(tmp_path, None)] == [NONE, str(best)]
+    assert [p for _, p in choices(tmp_path / "nowhere", None)] == [NONE]
 
 
 class Fake:
     def __init__(self, path):
         self.path, self.learnt = path, []
 
-    def learn(self, supports):
+    def learn(self, supports, tile):
         if "bad" in supports:
             raise UserError("bad support")
-        self.learnt.append(supports)
+        self.learnt.append((supports, tile))
         return self
 
 
@@ -71,7 +77,8 @@ def test_supports_are_learnt_when_they_differ(tmp_path):
     with pytest.raises(UserError, match="bad support"):
         models.learnt(NONE, ["bad"])
     models.learnt(NONE, [one, two])
-    assert predictor.learnt == [[one], [one, two], [one, two]]
+    assert models.learnt(NONE, [one, two], 48) is predictor
+    assert predictor.learnt == [([one], "auto"), *2 * [([one, two], "auto")], ([one, two], 48)]
 
 
 def test_no_such_checkpoint(tmp_path):

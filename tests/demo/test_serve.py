@@ -33,6 +33,7 @@ def test_a_port_that_is_taken_is_said(capsys):
         (["--gpus", "0,1"], "--gpus 0,1: the page uses one"),
         (["--port", "0", "--checkpoint", "none.pt"], "no checkpoint none.pt"),
         (["--port", "0", "device=tpu"], "device=tpu: allowed are"),
+        (["--port", "0", "backbone.type=resnet101"], "no weights for ResNet-101"),
     ],
 )
 def test_mistakes(words, message, capsys, tmp_path, monkeypatch):
@@ -97,12 +98,3 @@ def test_other_pages_in_the_browser_are_refused(origin, status):
     app = serve._own_pages_only().cls(PlainTextResponse("there"))
     answer = testclient.TestClient(app).post("/", headers={"origin": origin} if origin else {})
     assert answer.status_code == status
-
-
-def test_missing_weights_are_said_at_the_start(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    serve._say_without_weights(tmp_path, ["backbone.weights=random"])
-    assert capsys.readouterr().out == ""
-    serve._say_without_weights(tmp_path, [])
-    said = capsys.readouterr().out
-    assert "no weights for ResNet-50" in said and "--checkpoint FILE" in said
