@@ -32,8 +32,8 @@ LEVELS = {
     "stage 2 half": {"stage2": 0.5, "stage3": 1.0, "stage4": 1.0},
 }
 TRIED = {
-    "level": list(LEVELS.values()), "tau": [0.025, 0.03, 0.04, 0.05, 0.07], "trust": [3, 6, 15, 40],
-    "walk": [0.0, 0.5, 0.6, 0.8, 0.9], "walk_tau": [0.05, 0.06, 0.1, 0.12],
+    "level": list(LEVELS.values()), "tau": [0.025, 0.05, 0.07], "trust": [3, 30],
+    "walk": [0.0, 0.5, 0.9], "walk_tau": [0.05, 0.12],
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from fss.writing import write_bytes, write_text
 
 PICTURED = 12  # photos in the picture of the worst
 _FEW = 5  # photos of a class below which its score says little
+_POOR = 40  # IoU, percent, below which masks are of little use
 _HEIGHT = 240  # pixels of a picture in it
 
 
@@ -145,6 +146,12 @@ def as_text(scores: dict[str, Score]) -> str:
     few = [name for name, s in scores.items() if len(s.photos) < _FEW]
     if few:
         lines.append(f"fewer than {_FEW} photos, so that the number says little: {', '.join(few)}")
+    poor = [name for name, s in scores.items() if s.iou < _POOR]
+    if poor:
+        lines.append(
+            f"below {_POOR}, so that masks will be of little use: {', '.join(poor)}. Supports that look more "
+            "like the photos help most, then more of them; for small objects, photos from nearer"
+        )
     return "\n".join(lines)
 
 

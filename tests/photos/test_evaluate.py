@@ -9,7 +9,7 @@ from PIL import Image
 import fss
 from fss.cli import main
 from fss.errors import UserError
-from fss.photos.evaluate import Score, evaluate
+from fss.photos.evaluate import Score, as_text, evaluate
 from fss.photos.prediction import Prediction
 from tests.photos.test_predict import NETWORK, SIZE, put, scene
 
@@ -68,6 +68,13 @@ def test_the_command_writes_scores_and_the_worst(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f"{said['thing']['iou']:.1f}" in printed and "fewer than 5 photos" in printed
     assert Image.open(tmp_path / "out/worst.jpg").width > 300
+
+
+def test_poor_scores_are_told_as_such():
+    good, bad = Score([90] * 5, [100] * 5, ["a"] * 5), Score([10] * 5, [100] * 5, ["b"] * 5)
+    said = as_text({"cat": good, "sign": bad})
+    assert "below 40, so that masks will be of little use: sign." in said and "fewer than" not in said
+    assert "little use" not in as_text({"cat": good})
 
 
 def test_one_photo_cannot_be_left_out(predictor):
