@@ -220,7 +220,7 @@ class Predictor:
         shown, shots = Shown([], kept), []
         for photo, image, mask in there:
             side = shown.side(image)
-            boxes = tiles.crops(mask, side) if side else []
+            boxes = tiles.crops(mask, side, max(tiles.CROPS // len(there), 1)) if side else []
             for top, left, bottom, right in boxes or [(0, 0, *mask.shape)]:
                 where = np.s_[top:bottom, left:right]
                 shots.append(self._shot(photo, image[where], mask[where]))

@@ -13,7 +13,7 @@ OVERLAP = 0.25  # overlap of a tile, on each side that has a neighbour
 LEAST = 32  # pixels of an object's side, as the network sees it, below which tiles are taken
 _WANTED = 64  # pixels of that side in a tile
 _FEWEST = 5  # a tile's side is at least the photo's divided by this
-_CROPS = 4  # squares that are cut from one support at most
+CROPS = 12  # squares that are cut from all supports of a class at most, and at least one from each
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
@@ -43,12 +43,12 @@ def object_side(mask: np.ndarray) -> float:
     return float(np.sqrt(areas[upper]))
 
 
-def crops(mask: np.ndarray, tile: int) -> list[Box]:
-    """Squares of `tile` pixels round the objects of a mask (H,W), largest first, until all are inside one."""
+def crops(mask: np.ndarray, tile: int, most: int) -> list[Box]:
+    """At most so many squares of `tile` pixels round the objects of a mask (H,W), the largest objects first."""
     height, width = mask.shape
     found: list[Box] = []
     left = sorted(_objects(mask), key=lambda x: -x[0])
-    while left and len(found) < _CROPS:
+    while left and len(found) < most:
         y, x = left[0][1]
         top = int(np.clip(y - tile // 2, 0, max(height - tile, 0)))
         side = int(np.clip(x - tile // 2, 0, max(width - tile, 0)))

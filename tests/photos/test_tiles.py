@@ -30,13 +30,14 @@ def test_large_objects_are_looked_at_in_whole_photos_and_small_ones_in_squares()
 
 def test_crops_hold_every_object_and_lie_in_the_photo():
     there = mask((0, 0, 10), (20, 20, 10), (190, 290, 10))
-    found = crops(there, 60)
+    found = crops(there, 60, 4)
     assert len(found) == 2
     covered = np.zeros_like(there)
     for top, left, bottom, right in found:
         assert 0 <= top < bottom <= 200 and 0 <= left < right <= 300 and bottom - top == right - left == 60
         covered[top:bottom, left:right] = 1
     assert (covered[there == 1] == 1).all()
+    assert len(crops(there, 60, 1)) == 1
 
 
 def test_tiles_join_without_seams():
