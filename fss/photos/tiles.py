@@ -44,7 +44,7 @@ def object_side(mask: np.ndarray) -> float:
 
 
 def crops(mask: np.ndarray, tile: int, most: int) -> list[Box]:
-    """At most so many squares of `tile` pixels round the objects of a mask (H,W), the largest objects first."""
+    """At most so many squares of `tile` pixels round the objects of a mask (H,W), the largest first."""
     height, width = mask.shape
     found: list[Box] = []
     left = sorted(_objects(mask), key=lambda x: -x[0])
