@@ -4,7 +4,7 @@ Episodes are drawn among the training photos of a folder in VOC layout. Every va
 while the others stay as configs/head/votes.yaml and the head have them. A fold's column is the mean IoU of
 the classes that are *not* held out there: a choice by a column has not seen what that fold tests.
 
-    python studies/choose_votes.py data/msrc docs/results/votes_choice.json
+    python studies/choose_votes.py data/msrc studies/results/votes_choice.json
 """
 
 import argparse

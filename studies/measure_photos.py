@@ -4,7 +4,7 @@ For each class: supports drawn from the training photos, every validation photo 
 IoU over all of their pixels (in percent). What is compared differs in one thing from the default. With
 `--split train` the queries are training photos, too, for choices that must not see the validation photos.
 
-    python studies/measure_photos.py data/msrc docs/results/photos_msrc.json --also prototype
+    python studies/measure_photos.py data/msrc studies/results/photos_msrc.json --also prototype
 """
 
 import argparse

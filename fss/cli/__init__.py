@@ -14,7 +14,7 @@ _PARTS = (doctor, predict, demo, runs, sets, pseudo, cluster, tools, export, com
 VERBS = {name: verb for part in _PARTS for name, verb in part.VERBS.items()}
 # Groups of `fss --help`, in this order. Verbs that are named nowhere stand in the last group.
 GROUPS = {
-    "start here": ("doctor", "predict", "demo"),
+    "start here": ("doctor", "predict", "evaluate-own", "demo"),
     "data": ("prepare", "check-data", "plan"),
     "train and test": ("train", "test", "pretrain", "run-folds"),
     "look and compare": ("report", "bench"),

@@ -107,7 +107,8 @@ class Votes(Head):
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, tau: float) -> Tensor:
     """softmax(query keys^T / tau) values: (B,n,C), (B,m,C), (B,m,D) -> (B,n,D)."""
-    return F.scaled_dot_product_attention(query, keys, values, scale=1 / tau)
+    one_head = query[:, None], keys[:, None], values[:, None]  # ONNX knows no other kind
+    return F.scaled_dot_product_attention(*one_head, scale=1 / tau)[:, 0]
 
 
 def _cells(maps: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def no_classes(root):
         (None, ["data.size=16"], "data.size: Input should be greater than or equal to 17"),
         (None, ["data.size=20"], "data.size=20: ResNet18 takes multiples of 16 from 32 on; nearest: 32"),
         (None, ["data.size=48", "pretrain.crop=50"], "pretrain.crop=50: ResNet18 takes .*; nearest: 48, 64"),
-        (None, ["data.folds=5"], "4 classes cannot make data.folds=5"),
+        (None, ["data.folds=5"], "4 classes, which cannot make data.folds=5"),
         (None, ["train.shots=30"], "too few images for 30 shots"),
     ],
 )
