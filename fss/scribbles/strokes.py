@@ -114,9 +114,13 @@ def disc(shape: tuple[int, ...], x: int, y: int) -> np.ndarray:
 
 
 def _depth(region: np.ndarray) -> np.ndarray:
-    """Distance to the region's edge, the image's border counting as one, pixels."""
+    """Squared distance to the region's edge, the image's border counting as one, pixels.
+
+    These are whole numbers: OpenCV's distances vary in their last bit from call to call.
+    """
     inside = np.pad(region, 1).astype(np.uint8)
-    return cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return np.rint(distance.astype(np.float64) ** 2).astype(np.int64)
 
 
 def _axis(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -125,12 +129,12 @@ def _axis(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     places -= places.mean(0)
     _, directions = np.linalg.eigh(places.T @ places)
     axis = directions[:, -1] * (1 if directions[0, -1] >= 0 else -1)
-    return places @ axis
+    return np.round(places @ axis, 6)  # sums of floats may differ in their last bits, too
 
 
 def _deep(depth: np.ndarray, places: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """One of the places (P,2) that are nearly as deep as the deepest."""
-    good = np.flatnonzero(depth >= 0.6 * depth.max())
+    """One of the places (P,2) at least 0.6 times as deep as the deepest; `depth` is squared."""
+    good = np.flatnonzero(25 * depth >= 9 * depth.max())
     return places[random.choice(good)]
 
 
