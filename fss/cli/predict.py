@@ -1,4 +1,4 @@
-"""The verb for one's own photos: predict."""
+"""The verbs for one's own photos: predict and evaluate-own."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -26,24 +26,22 @@ Written per query: NAME_labels.png (pixels are labels), NAME_overlay.jpg, and pe
 class NAME_mask_CLASS.png (white on black) and NAME_probability_CLASS.png. Queries
 that are done are passed over."""
 
-
 _MORE_OF_EVALUATE = """Each photo in turn is segmented by all others, and held against its own mask.
 Written: evaluation.json, and worst.jpg with the worst of them. Masks are those
 that `fss predict` takes."""
 
-EACH: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
+_EACH: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     what = parser.add_argument_group("what to look for, each as often as there are examples")
     _support_option(what)
-    each = EACH
-    what.add_argument("--scribble", metavar="IMG PNG [CLASS]", help="a photo and strokes on it", **each)
+    what.add_argument("--scribble", metavar="IMG PNG [CLASS]", help="a photo and strokes on it", **_EACH)
     text = "a photo and boxes round the object, X0,Y0,X1,Y1"
-    what.add_argument("--box", metavar="IMG BOX ... [CLASS]", help=text, **each)
+    what.add_argument("--box", metavar="IMG BOX ... [CLASS]", help=text, **_EACH)
     text = "a photo and clicks on it, X,Y,LABEL with label 0 for background"
-    what.add_argument("--points", metavar="IMG POINT ... [CLASS]", help=text, **each)
+    what.add_argument("--points", metavar="IMG POINT ... [CLASS]", help=text, **_EACH)
     add("--query", nargs="+", required=True, metavar="PATH", help="photos to segment, or folders of them")
     text = "how strokes, boxes and clicks become masks (default: clustering)"
     add("--support-by", choices=("clustering", "grabcut", "drawn"), default="clustering", help=text)
@@ -52,7 +50,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _support_option(group: Any) -> None:
     text = "a photo and its mask; or a folder of photos and masks of the same names, labelme's or COCO's JSON"
-    group.add_argument("--support", metavar="IMG MASK [CLASS]", help=text, **EACH)
+    group.add_argument("--support", metavar="IMG MASK [CLASS]", help=text, **_EACH)
 
 
 def _network_options(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +114,7 @@ def _numbers(given: list[list[str]]) -> Iterator[tuple[Path, list[str], str | No
 
 def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
     settings, paths = settings_and_paths([*options.query, *options.settings])
-    for group in (options.support, options.scribble, options.box, options.points):
-        for words in group:
-            more, _ = settings_and_paths(words[2:])
-            settings, words[:] = settings + more, [w for w in words if w not in more]
+    settings += _settings_among([*options.support, *options.scribble, *options.box, *options.points])
     if not any((options.support, options.scribble, options.box, options.points)):
         raise UserError("give at least one --support IMG MASK (or --scribble, --box, --points)")
     supports = list(_supports(options))
@@ -128,14 +123,21 @@ def _predict(options: argparse.Namespace, arguments: list[str]) -> None:
 
     from fss.photos.files import Job, run_predict
 
-    tile = _tile(options)
-
     run_predict(
         Job(
-            supports, paths, options.out, options.checkpoint, options.head, options.threshold, tile,
+            supports, paths, options.out, options.checkpoint, options.head, options.threshold, _tile(options),
             options.size, options.support_by, tuple(settings),
         )
     )  # fmt: skip
+
+
+def _settings_among(groups: list[list[str]]) -> list[str]:
+    """Settings taken out of the words of supports, behind which argparse leaves them."""
+    found: list[str] = []
+    for words in groups:
+        more, _ = settings_and_paths(words[1:])
+        found, words[:] = found + more, [word for word in words if word not in more]
+    return found
 
 
 def _tile(options: argparse.Namespace) -> "Tile":
@@ -144,9 +146,7 @@ def _tile(options: argparse.Namespace) -> "Tile":
 
 def _evaluate(options: argparse.Namespace, arguments: list[str]) -> None:
     settings, words = settings_and_paths(options.settings)
-    for given in options.support:
-        more, _ = settings_and_paths(given[1:])
-        settings, given[:] = settings + more, [w for w in given if w not in more]
+    settings += _settings_among(options.support)
     if words:
         raise UserError(f"{words[0]} is not key=value; annotated photos are named with --support")
     if not options.support:
@@ -157,7 +157,7 @@ def _evaluate(options: argparse.Namespace, arguments: list[str]) -> None:
     settings += [f"device={device}"] if device else []
 
     from fss.photos.evaluate import run_evaluation
-    from fss.photos.files import doubted
+    from fss.photos.files import warn_of_doubts
     from fss.photos.prediction import check_threshold
     from fss.photos.predictor import Predictor
     from fss.photos.supports import supports_of
@@ -165,7 +165,7 @@ def _evaluate(options: argparse.Namespace, arguments: list[str]) -> None:
     check_threshold(0.5 if options.threshold is None else options.threshold)
     supports = [support for given in options.support for support in supports_of(given)]
     predictor = Predictor(options.checkpoint, head=options.head, settings=settings, size=options.size)
-    doubted(predictor)
+    warn_of_doubts(predictor)
     run_evaluation(predictor, supports, options.out, options.threshold, _tile(options))
 
 

@@ -84,9 +84,9 @@ def run_predict(job: Job) -> int:
     predictor = Predictor(
         job.checkpoint, head=job.head, settings=job.settings, size=job.size, support_by=job.support_by
     )
-    doubted(predictor)
+    warn_of_doubts(predictor)
     predictor.learn(job.supports, job.tile, leave_one_out=job.threshold is None)
-    print(_seen(predictor))
+    print(_how(predictor))
     problems, shares = [], []
     for path in tqdm(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
         try:
@@ -126,7 +126,7 @@ def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
             raise UserError(f"{first} is there and no result of fss predict; name another folder with --out")
 
 
-def doubted(predictor: Predictor) -> None:
+def warn_of_doubts(predictor: Predictor) -> None:
     """Say what speaks against a network on photos, before it is put to work."""
     for doubt in predictor.doubts:
         print(f"fss: warning: {doubt}: expect useless masks of photos. {_WITHOUT}", file=sys.stderr)
@@ -151,13 +151,13 @@ def remarks(shares: Sequence[dict[str, float]]) -> list[str]:
     return found
 
 
-def _seen(predictor: Predictor) -> str:
+def _how(predictor: Predictor) -> str:
     """How the photos are looked at, in a line or a few."""
     lines = [f"classes: {', '.join(predictor.classes)}; seen at {predictor.size} px on {predictor.device}"]
     moved = [f"{name} {p:.2f}" for name, p in predictor.thresholds.items() if p != 0.5]
     if moved:
         lines.append(f"thresholds, by leaving supports out: {', '.join(moved)}")
-    small = [f"{name} {100 * share:.0f}%" for name, share in predictor.tiles.items()]
+    small = [f"{name} {100 * share:.0f}%" for name, share in predictor.tile_shares.items()]
     if small:
         lines.append(f"small objects, looked at in tiles of a share of the photo's side: {', '.join(small)}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -29,28 +29,34 @@ from fss.runs.precision import wants_half
 from fss.scribbles.masks import Method
 
 
-@dataclass
-class Shot:
-    """A support, or a square of one, as the network sees it.
+@dataclass(frozen=True)
+class View:
+    """A photo, or a square of one, as the network sees it.
 
     Attributes:
-        photo: number of the photo that it is of.
         canvas: RGB (1,3,S,S) of bytes.
         inside: (h,w), the part of the canvas that is photo.
-        mask: (1,S,S) of 0, 1 and 255.
-        features: what the head keeps of it, {name: (1,...)}.
+        support: the head's encoding of it as a support, {name: (1,...)}.
+        query: the same as a query, if the head encodes both alike.
     """
 
-    photo: int
     canvas: Tensor
     inside: tuple[int, int]
+    support: Features
+    query: Features | None
+
+
+class Shot(NamedTuple):
+    """A view with the mask (1,S,S) of a class, 0, 1 and 255, and the number of the photo that it is of."""
+
+    photo: int
+    view: View
     mask: Tensor
-    features: Features
 
 
 @dataclass
-class Shown:
-    """A class that was shown.
+class SupportSet:
+    """The supports of a class.
 
     Attributes:
         shots: at least one.
@@ -71,7 +77,7 @@ class Shown:
 
 
 class Predictor:
-    """A few-shot model, the classes that it was shown, and what it says of photos.
+    """A few-shot model with the supports of some classes, which segments photos.
 
     Each class is segmented against background on its own, as episodes are; `Prediction` fuses them.
 
@@ -111,32 +117,35 @@ class Predictor:
             raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as {own}")
         check_size(cast(Backbone, self.model.backbone), self.size, "size")
         self.support_by, self.edges, self.seed = support_by, edges, seed
-        self._shown: dict[str, Shown] = {}
+        self._supports: dict[str, SupportSet] = {}
 
     @property
     def classes(self) -> list[str]:
         """Names, in the order of the labels."""
-        return list(self._shown)
+        return list(self._supports)
 
     @property
     def thresholds(self) -> dict[str, float]:
         """The probability, of the network's own, that each class's 0.5 stands for."""
-        return {name: float(1 / (1 + np.exp(-shown.border))) for name, shown in self._shown.items()}
+        return {name: float(1 / (1 + np.exp(-one.border))) for name, one in self._supports.items()}
 
     @property
-    def tiles(self) -> dict[str, float]:
-        """Classes whose photos are looked at in tiles because objects are small: its share of a side."""
-        return {name: s.tile for name, s in self._shown.items() if isinstance(s.tile, float)}
+    def tile_shares(self) -> dict[str, float]:
+        """Tiles of classes whose objects are small: a tile's side as a share of the photo's longest."""
+        return {name: s.tile for name, s in self._supports.items() if isinstance(s.tile, float)}
 
     @property
     def tiled(self) -> bool:
         """Whether photos are looked at in tiles."""
-        return any(shown.tile is not None for shown in self._shown.values())
+        return any(one.tile is not None for one in self._supports.values())
 
     def learn(
         self, supports: Sequence[Support], tile: Tile = "auto", leave_one_out: bool = True
     ) -> "Predictor":
-        """Take these supports in place of all earlier ones. Every image is encoded once.
+        """Take these supports in place of all earlier ones.
+
+        Every image, or square of one, is encoded once for all of its classes, unless the head cuts it by
+        their masks.
 
         Args:
             tile: look at squares of so many pixels of photos, overlapping by a quarter, in place of all of
@@ -154,10 +163,11 @@ class Predictor:
         names = list(dict.fromkeys(name for found in read for name in found.masks))
         names = sorted(names, key=int) if supports[0].name is None else names
         _check_names(names)
-        shown = {name: self._class(name, read, numbers, tile) for name in names}
-        for one in shown.values() if leave_one_out else ():
+        views: dict[tuple[object, ...], View] = {}
+        sets = {name: self._support_set(name, read, numbers, tile, views) for name in names}
+        for one in sets.values() if leave_one_out else ():
             one.border = self._border(one.shots)
-        self._shown = shown
+        self._supports = sets
         return self
 
     def __call__(
@@ -172,13 +182,13 @@ class Predictor:
         Raises:
             UserError: nothing was learnt, the photo cannot be read, or logits are not finite.
         """
-        if not self._shown:
+        if not self._supports:
             raise UserError("no supports yet; call learn() with at least one")
         image = as_photo(query)
-        sides = {name: shown.side(image) for name, shown in self._shown.items()}
+        sides = {name: one.side(image) for name, one in self._supports.items()}
         found: dict[str, np.ndarray] = {}
         for side in dict.fromkeys(sides.values()):
-            names = [name for name in self._shown if sides[name] == side]
+            names = [name for name in self._supports if sides[name] == side]
 
             def look(part: np.ndarray, names: list[str] = names) -> np.ndarray:
                 return self._odds(part, names)
@@ -186,18 +196,22 @@ class Predictor:
             odds = look(image) if side is None else tiles.joined(image, side, look, progress)
             found |= dict(zip(names, odds, strict=True))
         mixed = len({odds.shape for odds in found.values()}) > 1
-        every = [enlarge(found[n], image.shape[:2]) if mixed else found[n] for n in self._shown]
+        every = [enlarge(found[n], image.shape[:2]) if mixed else found[n] for n in self._supports]
         return Prediction(image, self.classes, np.stack(every))
 
     def without(self, photo: int, leave_one_out: bool = True) -> "Predictor | None":
-        """A copy that was not shown a photo (by `photo_numbers`); None if that leaves nothing."""
-        left = copy.copy(self)
-        left._shown = {}
-        for name, shown in self._shown.items():
-            shots = [shot for shot in shown.shots if shot.photo != photo]
+        """A copy without the supports of a photo (by `photo_numbers`); None if that leaves none.
+
+        The copy's tiles are as large as with that photo.
+        """
+        copied = copy.copy(self)
+        copied._supports = {}
+        for name, every in self._supports.items():
+            shots = [shot for shot in every.shots if shot.photo != photo]
             if shots:
-                left._shown[name] = Shown(shots, shown.tile, self._border(shots) if leave_one_out else 0.0)
-        return left if left._shown else None
+                border = self._border(shots) if leave_one_out else 0.0
+                copied._supports[name] = SupportSet(shots, every.tile, border)
+        return copied if copied._supports else None
 
     def annotation(self, supports: Sequence[Support]) -> Annotated:
         """The image of supports of one photo, and the masks (H,W) of all their classes by name."""
@@ -207,34 +221,46 @@ class Predictor:
     def _read(self, support: Support) -> Annotated:
         return read_support(support, self.support_by, self.seed, self.device, self.half)
 
-    def _class(self, name: str, read: Sequence[Annotated], numbers: Sequence[int], tile: Tile) -> Shown:
-        """A class as its supports show it, whole or in squares round the objects."""
-        there = [
-            (n, found.image, found.masks[name])
-            for n, found in zip(numbers, read, strict=True)
-            if name in found.masks
+    def _support_set(
+        self, name: str, read: Sequence[Annotated], numbers: Sequence[int], tile: Tile,
+        views: dict[tuple[object, ...], View],
+    ) -> SupportSet:  # fmt: skip
+        """The supports of a class, whole or in squares round its objects; `views` holds what is encoded."""
+        every = [
+            (number, support.image, support.masks[name])
+            for number, support in zip(numbers, read, strict=True)
+            if name in support.masks
         ]
-        kept: int | float | None = (
-            tiles.share_of([mask for _, _, mask in there], self.size) if tile == "auto" else tile
-        )
-        shown, shots = Shown([], kept), []
-        for photo, image, mask in there:
-            side = shown.side(image)
-            boxes = tiles.crops(mask, side, max(tiles.CROPS // len(there), 1)) if side else []
-            for top, left, bottom, right in boxes or [(0, 0, *mask.shape)]:
+        masks = [mask for _, _, mask in every]
+        support_set = SupportSet([], tiles.share_of(masks, self.size) if tile == "auto" else tile)
+        most = max(tiles.CROPS // len(every), 1)
+        for number, image, mask in every:
+            side = support_set.side(image)
+            for box in (tiles.crops(mask, side, most) if side else []) or [(0, 0, *mask.shape)]:
+                top, left, bottom, right = box
                 where = np.s_[top:bottom, left:right]
-                shots.append(self._shot(photo, image[where], mask[where]))
-        shown.shots = shots
-        return shown
+                key = number, image.shape, box
+                shot = self._shot(number, image[where], mask[where], views.get(key))
+                support_set.shots.append(shot)
+                if self.model.head.support_cut == "nothing":
+                    views[key] = shot.view
+        return support_set
 
-    def _shot(self, photo: int, image: np.ndarray, mask: np.ndarray) -> Shot:
+    def _shot(self, photo: int, image: np.ndarray, mask: np.ndarray, view: View | None) -> Shot:
         small = fit_mask(np.ascontiguousarray(mask), self.size)
         if not (small == 1).any():
-            small = _kept(mask, self.size)
+            small = _keeping_small_objects(mask, self.size)
         on_device = torch.from_numpy(small)[None].to(self.device)
+        return Shot(photo, view or self._view(image, on_device), on_device)
+
+    @torch.no_grad()
+    def _view(self, image: np.ndarray, mask: Tensor) -> View:
         canvas, inside = self._canvas(image), fitted_size(image.shape[0], image.shape[1], self.size)
-        with torch.no_grad():
-            return Shot(photo, canvas, inside, on_device, self.model.encode_support(canvas, on_device))
+        if not self.model.head.encodes_alike:
+            return View(canvas, inside, self.model.encode_support(canvas, mask), None)
+        query = self.model.encode(canvas)
+        support = {name: x for name, x in query.items() if name not in self.model.head.query_only}
+        return View(canvas, inside, support, query)
 
     def _border(self, shots: Sequence[Shot]) -> float:
         """`threshold.border` of a class: each photo in turn is the query of the others."""
@@ -242,10 +268,11 @@ class Predictor:
         curves = []
         for photo in photos[: threshold.MOST] if len(photos) > 1 else ():
             others = [shot for shot in shots if shot.photo != photo]
-            seen = [shot for shot in shots if shot.photo == photo]
             each = [
-                threshold.curve(self._lead(shot.canvas, shot.inside, others), shot.mask[0].cpu().numpy())
-                for shot in seen
+                threshold.curve(self._lead(query, view.inside, others), mask[0].cpu().numpy())
+                for number, view, mask in shots
+                if number == photo
+                for query in [view.query or self._encode(view.canvas)]
             ]
             curves.append(np.mean(each, 0))
         return threshold.border(curves)
@@ -255,28 +282,27 @@ class Predictor:
         canvas, inside = self._canvas(image), fitted_size(image.shape[0], image.shape[1], self.size)
         query, found = self._encode(canvas), []
         for name in names:
-            shown = self._shown[name]
-            lead = self._lead(query, inside, shown.shots)
+            support_set = self._supports[name]
+            lead = self._lead(query, inside, support_set.shots)
             if not np.isfinite(lead).all():
                 raise UserError(
                     f"logits of class {name} are not finite; try precision=fp32, or another support"
                 )
-            found.append(lead[: inside[0], : inside[1]] - np.float32(shown.border))
+            found.append(lead[: inside[0], : inside[1]] - np.float32(support_set.border))
         odds = np.stack(found)
         return refined(odds, image, self.size) if self.edges else odds
 
     @torch.no_grad()
-    def _lead(self, query: Features | Tensor, inside: tuple[int, int], shots: Sequence[Shot]) -> np.ndarray:
-        """Log-odds (S,S) of the foreground that these shots give a canvas, or its features."""
-        features = self._encode(query) if isinstance(query, Tensor) else query
+    def _lead(self, query: Features, inside: tuple[int, int], shots: Sequence[Shot]) -> np.ndarray:
+        """Log-odds (S,S) of the foreground in an encoded query, by these shots."""
         support = {
-            level: torch.stack([shot.features[level][0] for shot in shots])[None]
-            for level in shots[0].features
+            name: torch.stack([shot.view.support[name][0] for shot in shots])[None]
+            for name in shots[0].view.support
         }
         masks, corners = torch.stack([shot.mask[0] for shot in shots])[None], self.model.corners
         photo = photo_mask(inside, self.size)[None].to(self.device)
         episode = Encoded(
-            features, support, masks, [self.seed], corners, photo=photo, network=self.model.extract
+            query, support, masks, [self.seed], corners, photo=photo, network=self.model.extract
         )
         logits = self.model.head(episode).logits.float()
         lead = resize(logits[:, 1:] - logits[:, :1], (self.size, self.size), corners)[0, 0]
@@ -298,7 +324,7 @@ def photo_numbers(supports: Sequence[Support]) -> list[int]:
     return [seen.setdefault(key, len(seen)) for key in keys]
 
 
-def _kept(mask: np.ndarray, size: int) -> np.ndarray:
+def _keeping_small_objects(mask: np.ndarray, size: int) -> np.ndarray:
     """`fit_mask`, but with objects that fall between its samples: each keeps at least its pixels' cells."""
     small = fit_mask(mask, size)
     h, w = fitted_size(mask.shape[0], mask.shape[1], size)

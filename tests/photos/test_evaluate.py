@@ -36,7 +36,7 @@ def test_each_photo_is_left_out_of_its_own_supports(predictor, monkeypatch):
     plain = fss.Predictor.__call__
 
     def spied(self, query, progress=None):
-        seen.append([shot.photo for shot in self._shown["x"].shots])
+        seen.append([shot.photo for shot in self._supports["x"].shots])
         return plain(self, query, progress)
 
     monkeypatch.setattr(fss.Predictor, "__call__", spied)
@@ -52,8 +52,8 @@ def test_two_classes_of_one_photo_are_left_out_together(predictor):
     supports = [fss.Support(i, m, name) for i, m in ((a, mask), (b, other)) for name in ("x", "y")]
     predictor.learn(supports)
     left = predictor.without(0)
-    assert {name: [s.photo for s in c.shots] for name, c in left._shown.items()} == {"x": [1], "y": [1]}
-    assert len(predictor._shown["x"].shots) == 2  # the one it came from is as it was
+    assert {name: [s.photo for s in c.shots] for name, c in left._supports.items()} == {"x": [1], "y": [1]}
+    assert len(predictor._supports["x"].shots) == 2  # the one it came from is as it was
 
 
 def test_the_command_writes_scores_and_the_worst(tmp_path, monkeypatch, capsys):

@@ -240,7 +240,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
     mask = np.zeros((400, 400), np.uint8)
     mask[201, 77] = 1
     predictor.learn([fss.Support(image, mask)])
-    assert predictor._shown["1"].shots[0].mask.eq(1).sum() == 1
+    assert predictor._supports["1"].shots[0].mask.eq(1).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -457,3 +457,26 @@ def test_by_default_the_installed_features_find_it(photos, capsys):
     assert iou(read("o/q_labels.png"), scene((70, 20), (120, 160), seed=7)[1]) > 0.8
     told = json.loads((photos / "o/q_predict.json").read_text())
     assert told["about"]["head"] == "votes" and set(told["thresholds"]) == {"1"}
+
+
+def test_an_image_is_encoded_once_for_its_classes_and_for_leaving_it_out(predictor, monkeypatch):
+    encoded, model = [], type(predictor.model)
+    extract = model.extract
+    monkeypatch.setattr(
+        model, "extract", lambda self, x, masks=None: encoded.append(len(x)) or extract(self, x, masks)
+    )
+    (image, mask), (other, there) = scene((10, 50)), scene((30, 12), seed=1)
+    both = np.where(mask == 1, 1, np.flipud(mask) * 2).astype(np.uint8)
+    predictor.learn([fss.Support(image, both), fss.Support(other, there)], tile=None)
+    assert predictor.classes == ["1", "2"] and sum(encoded) == 2
+
+
+def test_settings_may_follow_a_folder_of_supports(photos):
+    put(photos / "own/a.jpg", scene((10, 50))[0])
+    put(photos / "own/a.png", scene((10, 50))[1])
+    for verb, more in (("predict", ["--query", "query.png"]), ("evaluate-own", ["--support", "own"])):
+        words = [verb, "--support", "own", "head.tua=1", *more, "--out", "o", "--gpus", "cpu"]
+        assert main(words) == 2  # a misspelt setting is answered, and no class is called so
+    assert not (photos / "o").exists()
+    words = ["predict", "--support", "own", *NETWORK, "--query", "query.png", "--size", str(SIZE)]
+    assert main([*words, "--out", "o", "--gpus", "cpu"]) == 0 and (photos / "o/query_mask_1.png").is_file()

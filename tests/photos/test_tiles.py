@@ -57,7 +57,7 @@ def test_small_objects_bring_tiles_by_themselves():
     other, there = image[::-1].copy(), small[::-1].copy()
     predictor = fss.Predictor(settings=NETWORK, size=129)
     by_itself = predictor.learn([fss.Support(image, small, "x")])
-    assert by_itself.tiles == {"x": pytest.approx(0.2)} and by_itself.tiled
+    assert by_itself.tile_shares == {"x": pytest.approx(0.2)} and by_itself.tiled
     seen = []
     found = by_itself(other, lambda done, every: seen.append(every)).labels() > 0
     assert seen and (found & (there == 1)).sum() / (found | (there == 1)).sum() > 0.4
