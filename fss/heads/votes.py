@@ -7,6 +7,7 @@ NIPS 2003, on the query's own cells.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ class Votes(Head):
             supports say how much of each a query will show, and the more so the more supports there are:
             votes are divided by their class's area to the power of trust / (trust + K).
         walk: share of its answer that a cell takes from cells that look like it; 0 for no walk.
-        walk_tau: temperature of that look, on features from which the supports' mean is taken.
+        walk_tau: temperature of that likeness, on features from which the supports' mean is taken.
         steps: of the walk; what is left over after them is `walk` to their power.
     """
 
@@ -62,76 +63,82 @@ class Votes(Head):
     def forward(self, episodes: Encoded) -> HeadOutput:
         """Vote, walk; the logits are the log-odds of the foreground and 0."""
         with torch.autocast(episodes.support_masks.device.type, enabled=False):
-            lead = self._walked(episodes, self._voted(episodes))
-        lead = lead.unflatten(1, episodes.query[MAP].shape[-2:])[:, None]  # (B,1,h,w)
-        logits = torch.cat([torch.zeros_like(lead), lead], 1)
+            cells = Cells.of(episodes)
+            odds = self._walk(cells, self._vote(cells, episodes.support_masks.shape[1]))
+        odds = odds.unflatten(1, episodes.query[MAP].shape[-2:])[:, None]  # (B,1,h,w)
+        logits = torch.cat([torch.zeros_like(odds), odds], 1)
         return HeadOutput(logits, {}, {"empty_support": without_foreground(episodes.support_masks)})
 
-    def _voted(self, e: Encoded) -> Tensor:
-        """Log-odds (B,n) of the foreground in each of n = h*w query cells."""
-        query, support = _cells(e.query[MAP]), _support_cells(e)  # (B,n,C), (B,K*h*w,C)
-        area = _areas(e)  # (B,K*h*w,2)
+    def _vote(self, cells: "Cells", shots: int) -> Tensor:
+        """Log-odds (B,n) of the foreground in each query cell."""
         # Softmax's divisor is the same for both classes, and falls out of their ratio.
-        share = attention(query, support, area, self.tau)  # (B,n,2)
-        least = _LEAST * area.amax((1, 2), keepdim=True).clamp(min=1)
-        balance = self.trust / (self.trust + e.support[MAP].shape[1])
-        votes = (share + least).log() - balance * (area.sum(1, keepdim=True) + least).log()
+        share = attention(cells.query, cells.support, cells.area, self.tau)  # (B,n,2)
+        least = _LEAST * cells.area.amax((1, 2), keepdim=True).clamp(min=1)
+        balance = self.trust / (self.trust + shots)
+        votes = (share + least).log() - balance * (cells.area.sum(1, keepdim=True) + least).log()
         return votes[..., 1] - votes[..., 0]
 
-    def _walked(self, e: Encoded, lead: Tensor) -> Tensor:
-        """(1 - a) (I - a S)^-1 lead by its series: S how query cells look at each other, a = `walk`."""
+    def _walk(self, cells: "Cells", odds: Tensor) -> Tensor:
+        """(1 - a) (I - a S)^-1 odds by its series: S is how query cells resemble each other, a = `walk`."""
         if self.walk == 0:
-            return lead
-        weight = _areas(e).sum(2)  # (B,K*h*w)
-        mean = torch.einsum("bmc,bm->bc", _support_cells(e), weight) / weight.sum(1).clamp(min=1)[:, None]
-        cells = F.normalize(_cells(e.query[MAP]) - mean[:, None], dim=2)
-        look = cells @ cells.transpose(1, 2) / self.walk_tau  # (B,n,n)
-        hidden = torch.eye(look.shape[1], dtype=torch.bool, device=look.device) | ~_on_photo(e)[:, None]
-        look = look.masked_fill(hidden, -1e4).softmax(2)
-        own = (1 - self.walk) * lead[..., None]
-        return repeat(lambda x: own + self.walk * (look @ x), lead[..., None], self.steps)[..., 0]
+            return odds
+        weight = cells.area.sum(2)  # (B,m)
+        mean = torch.einsum("bmc,bm->bc", cells.support, weight) / weight.sum(1).clamp(min=1)[:, None]
+        query = F.normalize(cells.query - mean[:, None], dim=2)
+        alike = query @ query.transpose(1, 2) / self.walk_tau  # (B,n,n)
+        hidden = torch.eye(alike.shape[1], dtype=torch.bool, device=alike.device) | ~cells.on_photo[:, None]
+        alike = alike.masked_fill(hidden, -1e4).softmax(2)
+        own = (1 - self.walk) * odds[..., None]
+        return repeat(lambda x: own + self.walk * (alike @ x), odds[..., None], self.steps)[..., 0]
 
     def explain(self, episodes: Encoded) -> list[Panel]:
-        """The odds that votes alone give, those after the walk, and whom the foreground was told by."""
-        e, size = episodes, episodes.query[MAP].shape[-2:]
-        voted = self._voted(e)
-        walked = self._walked(e, voted)
-        heard = attention(_support_cells(e), _cells(e.query[MAP]), walked.sigmoid()[..., None], self.tau)
-        heard = heard[..., 0] / heard.amax((1, 2), keepdim=True)[..., 0].clamp(min=_LEAST)
+        """The foreground's probability by votes and after the walk; support cells like that foreground."""
+        cells, size = Cells.of(episodes), episodes.query[MAP].shape[-2:]
+        votes = self._vote(cells, episodes.support_masks.shape[1])
+        odds = self._walk(cells, votes)
+        alike = attention(cells.support, cells.query, odds.sigmoid()[..., None], self.tau)[..., 0]  # (B,m)
+        alike = alike / alike.amax(1, keepdim=True).clamp(min=_LEAST)
+        alike = alike.unflatten(1, episodes.support[MAP].shape[1:2] + size)  # (B,K,h,w)
         return [
-            Panel("votes", voted.sigmoid().unflatten(1, size), "query"),
-            Panel("after the walk", walked.sigmoid().unflatten(1, size), "query"),
-            Panel("like what was found", heard.unflatten(1, e.support[MAP].shape[1:2] + size), "support"),
+            Panel("votes", votes.sigmoid().unflatten(1, size), "query"),
+            Panel("after the walk", odds.sigmoid().unflatten(1, size), "query"),
+            Panel("like the foreground", alike, "support"),
         ]
+
+
+class Cells(NamedTuple):
+    """The cells of B episodes: n of the query's map, m of all shots' maps together.
+
+    Attributes:
+        query, support: features of length 1, (B,n,C) and (B,m,C).
+        area: pixels of background and of foreground, (B,m,2).
+        on_photo: whether a query's cell lies on the photo, more than on the canvas around it, (B,n).
+    """
+
+    query: Tensor
+    support: Tensor
+    area: Tensor
+    on_photo: Tensor
+
+    @classmethod
+    def of(cls, e: Encoded) -> "Cells":
+        """The cells of encoded episodes."""
+        query, support = e.query[MAP], e.support[MAP]  # (B,C,h,w), (B,K,C,h,w)
+        size = (query.shape[-2], query.shape[-1])
+        area = mask_areas(e.support_masks, size, e.corners)  # (B,K,2,h,w)
+        on_photo = torch.ones_like(query[:, 0], dtype=torch.bool)  # (B,h,w)
+        if e.photo is not None:
+            off, on = mask_areas(e.photo[:, None].long(), size, e.corners)[:, 0].unbind(1)
+            on_photo = on > off
+        return cls(_list(query), _list(support).flatten(1, 2), _list(area).flatten(1, 2), on_photo.flatten(1))
+
+
+def _list(maps: Tensor) -> Tensor:
+    """(...,C,h,w) -> (...,h*w,C)."""
+    return maps.flatten(-2).transpose(-2, -1)
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, tau: float) -> Tensor:
     """softmax(query keys^T / tau) values: (B,n,C), (B,m,C), (B,m,D) -> (B,n,D)."""
     one_head = query[:, None], keys[:, None], values[:, None]  # ONNX knows no other kind
     return F.scaled_dot_product_attention(*one_head, scale=1 / tau)[:, 0]
-
-
-def _cells(maps: Tensor) -> Tensor:
-    """(B,C,h,w) -> (B,h*w,C)."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-def _support_cells(e: Encoded) -> Tensor:
-    """Cells of all shots: (B,K*h*w,C)."""
-    return e.support[MAP].flatten(3).transpose(2, 3).flatten(1, 2)
-
-
-def _areas(e: Encoded) -> Tensor:
-    """Background and foreground in them: (B,K*h*w,2)."""
-    size = e.support[MAP].shape[-2:]
-    return mask_areas(e.support_masks, (size[0], size[1]), e.corners).flatten(3).transpose(2, 3).flatten(1, 2)
-
-
-def _on_photo(e: Encoded) -> Tensor:
-    """Which query cells (B,n) lie on the photo, more than on the canvas around it."""
-    query = e.query[MAP]
-    if e.photo is None:
-        return torch.ones(len(query), query[0, 0].numel(), dtype=torch.bool, device=query.device)
-    size = (query.shape[-2], query.shape[-1])
-    off, on = mask_areas(e.photo[:, None].long(), size, e.corners)[:, 0].flatten(2).unbind(1)
-    return on > off
