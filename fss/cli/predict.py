@@ -80,9 +80,11 @@ def _number_or_auto(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """A parser of numbers, in which "auto" is None."""
 
     def parse(text: str) -> Any:
-        return None if text == "auto" else kind(text)
+        try:
+            return None if text == "auto" else kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed: auto, or a number") from None
 
-    parse.__name__ = "number"  # argparse says "invalid number value"
     return parse
 
 

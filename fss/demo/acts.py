@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fss.demo import desk as work
-from fss.demo import said
+from fss.demo import status
 from fss.demo.desk import Desk
 from fss.demo.models import NONE, Models, choices
 from fss.errors import UserError
@@ -111,7 +111,7 @@ class Acts:
         """How the current photo was understood, the next one's button, all photos, what is needed."""
         gr, photo, classes = self.gr, desk.current, desk.classes
         marked = photo if photo and photo.support else None
-        text = f'<p class="note">{html.escape(said.understood(marked))}</p>' if marked else ""
+        text = f'<p class="note">{html.escape(status.understood(marked))}</p>' if marked else ""
         picture = work.with_mask(marked, classes) if marked else None
         left = sum(p.support is None for p in desk.supports)
         thumbs = work.thumbnails(desk.supports, classes)
@@ -125,7 +125,7 @@ class Acts:
 
     def needed(self, desk: Desk) -> str:
         """The line beside the button that searches, as HTML."""
-        return f'<p class="note">{html.escape(said.needed(desk))}</p>'
+        return f'<p class="note">{html.escape(status.needed(desk))}</p>'
 
     def drop_supports(self, paths: list[str] | None, desk: Desk, value: Any, way: work.Way) -> list[Any]:
         photos, problems = work.take(paths or [])

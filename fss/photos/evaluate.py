@@ -59,21 +59,21 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A photo, a class's true mask (H,W) of 0, 1 and 255, what was found (H,W) bool, and IoU in percent."""
+class Result:
+    """A photo, a class's true mask (H,W) of 0, 1 and 255, the predicted one (H,W) bool, IoU in percent."""
 
     name: str
     class_name: str
     image: np.ndarray
     truth: np.ndarray
-    found: np.ndarray
+    predicted: np.ndarray
     iou: float
 
 
 def evaluate(
     predictor: Predictor, supports: Sequence[Support], threshold: float | None = None,
     tile: Any = "auto", quiet: bool = False,
-) -> tuple[dict[str, Score], list[Seen]]:  # fmt: skip
+) -> tuple[dict[str, Score], list[Result]]:  # fmt: skip
     """Scores by class, and the worst photos, worst first.
 
     Args:
@@ -87,7 +87,7 @@ def evaluate(
     predictor.learn(supports, tile, leave_one_out=False)
     numbers = photo_numbers(supports)
     scores: dict[str, Score] = defaultdict(Score)
-    worst: list[Seen] = []
+    worst: list[Result] = []
     for number in tqdm(dict.fromkeys(numbers), "photos", leave=False, disable=True if quiet else None):
         own = [s for s, n in zip(supports, numbers, strict=True) if n == number]
         image, truths = predictor.annotation(own)
@@ -97,12 +97,12 @@ def evaluate(
         for name, found in _masks(others(image), 0.5 if threshold is None else threshold).items():
             if name in truths:
                 iou = scores[name].add(own[0].title, found, truths[name])
-                worst.append(Seen(own[0].title, name, image, truths[name], found, iou))
-        worst = sorted(worst, key=lambda seen: seen.iou)[:PICTURED]
+                worst.append(Result(own[0].title, name, image, truths[name], found, iou))
+        worst = sorted(worst, key=lambda result: result.iou)[:PICTURED]
     if not scores:
         raise UserError(
-            "no class is shown by two photos, so that none can be left out: annotate at least two photos of "
-            "one class"
+            "no class has two annotated photos, and leaving one out needs another: annotate at least two "
+            "photos of one class"
         )
     return {name: scores[name] for name in predictor.classes if name in scores}, worst
 
@@ -124,7 +124,7 @@ def run_evaluation(
     }
     write_text(out / "evaluation.json", json.dumps(told, indent=1, ensure_ascii=False, default=float) + "\n")
     write_bytes(out / "worst.jpg", _jpeg(worst_picture(worst)))
-    print(f"\nthe worst, as they should be and as they were found: {out / 'worst.jpg'}")
+    print(f"\ntrue masks beside predictions, worst first: {out / 'worst.jpg'}")
 
 
 def as_text(scores: dict[str, Score]) -> str:
@@ -155,24 +155,24 @@ def as_text(scores: dict[str, Score]) -> str:
     return "\n".join(lines)
 
 
-def worst_picture(worst: Sequence[Seen]) -> np.ndarray:
-    """Rows of two photos, each as it should be and as it was found, with class and IoU, (H,W,3) RGB uint8."""
-    made = [_pair(seen) for seen in worst]
+def worst_picture(worst: Sequence[Result]) -> np.ndarray:
+    """Rows of two photos, each with true mask and prediction, class and IoU; (H,W,3) RGB uint8."""
+    made = [_pair(result) for result in worst]
     wide = max(pair.shape[1] for pair in made)
     made = [np.pad(p, ((0, 0), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in made]
     made += [np.full_like(made[0], 255)] * (len(made) % 2)
     return np.concatenate([np.concatenate(made[i : i + 2], 1) for i in range(0, len(made), 2)])
 
 
-def _pair(seen: Seen) -> np.ndarray:
-    size = (max(round(seen.image.shape[1] * _HEIGHT / seen.image.shape[0]), 1), _HEIGHT)
-    image = cv2.resize(seen.image, size, interpolation=cv2.INTER_AREA)
-    shown = []
-    for mask in (seen.truth == 1, seen.found):
+def _pair(result: Result) -> np.ndarray:
+    size = (max(round(result.image.shape[1] * _HEIGHT / result.image.shape[0]), 1), _HEIGHT)
+    image = cv2.resize(result.image, size, interpolation=cv2.INTER_AREA)
+    panels = []
+    for mask in (result.truth == 1, result.predicted):
         labels = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        shown.append(np.pad(overlay(image, labels, ["1"]), ((0, 0), (0, 6), (0, 0)), constant_values=255))
-    page = np.pad(np.concatenate(shown, 1), ((22, 8), (0, 8), (0, 0)), constant_values=255)
-    text = f"{seen.class_name}  IoU {seen.iou:.0f}  {Path(seen.name).name}: as it should be, as it was found"
+        panels.append(np.pad(overlay(image, labels, ["1"]), ((0, 0), (0, 6), (0, 0)), constant_values=255))
+    page = np.pad(np.concatenate(panels, 1), ((22, 8), (0, 8), (0, 0)), constant_values=255)
+    text = f"{result.class_name}  IoU {result.iou:.0f}  {Path(result.name).name}: true mask, prediction"
     return _titled(page, text)
 
 

@@ -39,7 +39,8 @@ def supports_of(words: Sequence[str]) -> list[Support]:
         name = _name(words, [str(path) for path in rest])
         return _annotated(first, second, name) if annotated else _pairs(first, second or first, name)
     if len(words) < 2:
-        raise UserError(f"--support {' '.join(words)}: {WANTED}")
+        there = "" if first.exists() else f"{first} does not exist; "
+        raise UserError(f"--support {' '.join(words)}: {there}{WANTED}")
     return [Support(first, rest[0], _name(words, words[2:]))]
 
 

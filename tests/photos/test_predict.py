@@ -249,6 +249,7 @@ def test_a_support_smaller_than_the_networks_grid_still_counts(predictor):
         ("--support support.png mask.png --query gone.png", "image gone.png does not exist"),
         ("--support gone.png mask.png --query query.png", "image gone.png does not exist"),
         ("--support support.png gone.png --query query.png", "mask gone.png does not exist"),
+        ("--support own --query query.png", "own does not exist; wanted IMG MASK"),
         ("--support support.png --query query.png", "wanted IMG MASK, a folder of photos"),
         ("--query query.png", "give at least one --support"),
         ("--support support.png small.png --query query.png", "the mask is 10x10, the image 80x60; save it"),

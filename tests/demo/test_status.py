@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fss.demo.desk import Desk, Photo
-from fss.demo.said import needed, understood
+from fss.demo.status import needed, understood
 from fss.photos.annotations import Support
 
 
