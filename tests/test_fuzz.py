@@ -7,6 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from fss.data.folder import read_classes
 from fss.data.lists import read_list
 from fss.data.planfile import read_plan
 from fss.data.prepare.coco import Region, draw, read_annotations
-from fss.data.prepare.labelme import read as read_labelme
+from fss.data.prepare.findings import Findings
+from fss.data.prepare.own import read_annotated
 from fss.data.source import open_source
 from fss.errors import UserError
 from fss.recipes import load_config
@@ -48,6 +50,38 @@ junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
+numbers = st.integers(-3, 12) | st.floats(-2, 12) | junk
+points = st.lists(st.lists(numbers, min_size=2, max_size=2), max_size=5) | junk
+kinds = (
+    st.sampled_from(["polygon", "rectangle", "circle", "ellipse", "mask", "bitmap", "rect", "point"]) | junk
+)
+texts = st.sampled_from(["1", "5", "1,1;5,1;5,5", "1,2,3", "-1", "nan", "1e400", "", "cat", "9" * 30])
+FORMATS = {
+    "labelme": st.fixed_dictionaries({
+        "imagePath": st.just("photo.jpg") | junk, "imageHeight": junk, "imageWidth": junk,
+        "shapes": st.lists(st.fixed_dictionaries({
+            "label": st.just("cat") | junk, "shape_type": kinds, "points": points, "mask": junk,
+        }), max_size=3),
+    }),
+    "VIA": st.dictionaries(st.text(max_size=3), st.fixed_dictionaries({
+        "filename": st.just("photo.jpg"),
+        "regions": st.lists(st.fixed_dictionaries({
+            "region_attributes": st.just({"class": "cat"}) | junk,
+            "shape_attributes": st.fixed_dictionaries({
+                "name": kinds, "all_points_x": st.lists(numbers, max_size=4), "x": numbers, "y": numbers,
+                "all_points_y": st.lists(numbers, max_size=4), "cx": numbers, "cy": numbers, "r": numbers,
+                "rx": numbers, "ry": numbers, "width": numbers, "height": numbers, "theta": numbers,
+            }) | junk,
+        }) | junk, max_size=3),
+    }), min_size=1, max_size=2),
+    "Supervisely": st.fixed_dictionaries({
+        "size": st.just({"height": 7, "width": 9}) | junk,
+        "objects": st.lists(st.fixed_dictionaries({
+            "classTitle": st.just("cat") | junk, "geometryType": kinds, "bitmap": junk,
+            "points": st.fixed_dictionaries({"exterior": points, "interior": st.lists(points, max_size=1)}),
+        }) | junk, max_size=3),
+    }),
+}  # fmt: skip
 
 
 def harm(data: bytes, changes) -> bytes:
@@ -262,6 +296,47 @@ def test_annotation_files(place, tree):
     path = place / "made/annotations.json"
     path.write_text(json.dumps(tree))
     only_user_errors(read_annotations, path, "")
-    problems: list[str] = []
-    shapes = read_labelme(path, None, problems)
-    assert shapes is not None or problems
+    only_user_errors(read_annotated, path, None, Findings())
+
+
+@many
+@given(st.sampled_from(sorted(FORMATS)), st.data())
+def test_annotations_of_every_format(place, kind, data):
+    tree = data.draw(FORMATS[kind])
+    path = place / "made/photo.jpg.json"
+    path.write_text(json.dumps(tree))
+    Image.new("RGB", (9, 7)).save(place / "made/photo.jpg")
+    findings = Findings("annotation")
+    read = only_user_errors(read_annotated, path, None, findings)
+    for item in read.items if read else ():
+        mask = only_user_errors(item.draw, {name: 1 for name in read.classes})
+        assert mask is None or mask.shape == item.size
+
+
+@many
+@given(st.lists(st.tuples(st.sampled_from(["box", "polygon", "mask", "ellipse"]), texts, texts), max_size=3))
+def test_cvat_files(place, shapes):
+    path = place / "made/cvat.xml"
+    root = ElementTree.Element("annotations")
+    image = ElementTree.SubElement(root, "image", name="photo.jpg", height="7", width="9")
+    for tag, one, other in shapes:
+        same = dict.fromkeys(("xtl", "xbr", "cx", "rx", "left", "width", "rle", "points"), one)
+        ElementTree.SubElement(
+            image, tag, {**same, **dict.fromkeys(("ytl", "ybr", "cy", "ry", "top", "height", "label"), other)}
+        )
+    path.write_bytes(ElementTree.tostring(root))
+    read = only_user_errors(read_annotated, path, None, Findings("annotation"))
+    for item in read.items if read else ():
+        only_user_errors(item.draw, {name: 1 for name in read.classes})
+
+
+@many
+@given(st.text(alphabet="0123456789.- ex\n", max_size=60))
+def test_yolo_files(place, text):
+    (place / "made/yolo").mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 7)).save(place / "made/yolo/a.jpg")
+    (place / "made/yolo/classes.txt").write_text("cat\ndog\n")
+    (place / "made/yolo/a.txt").write_text("0 0 0 0 1 1 1\n" + text)
+    read = only_user_errors(read_annotated, place / "made/yolo", None, Findings("annotation"))
+    for item in read.items if read else ():
+        only_user_errors(item.draw, {name: 1 for name in read.classes})

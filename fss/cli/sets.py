@@ -19,10 +19,15 @@ def _prepare_options(parser: argparse.ArgumentParser) -> None:
     add("--sbd", type=Path, metavar="DIR", help="pascal: holds SBD (default: sbd/ in the root)")
     text = "fss1000: holds trn.txt, val.txt, test.txt, lists of class names (default: the root)"
     add("--splits", type=Path, metavar="DIR", help=text)
-    text = "folder: COCO-style JSON file, folder of labelme's JSON files, or folder of mask PNGs"
+    text = (
+        "folder: masks, JSON of labelme, VIA, Supervisely or COCO, CVAT's XML or YOLO's outlines; a file or "
+        "a folder of them"
+    )
     add("--from", type=Path, dest="source", metavar="PATH", help=text)
     text = "folder: where the images are (default: beside the annotations)"
     add("--images", type=Path, metavar="DIR", help=text)
+    text = "folder: leave out the image of an annotation that cannot be drawn (default), or that annotation"
+    add("--leave-out", choices=("image", "annotation"), metavar="WHAT", help=text)
     text = "folder: the share of images that become test images (default: 0.5)"
     add("--val", type=float, metavar="SHARE", help=text)
 
@@ -80,7 +85,8 @@ VERBS = {
          "fss prepare coco --root data/coco --download",
          "fss prepare fss1000 --root fewshot_data --splits class_lists",
          "fss prepare folder --root my_photos --from labelme_json",
-         "fss prepare folder --root my_photos --from masks --images photos --val 0.3"), "",
+         "fss prepare folder --root my_photos --from masks --images photos --val 0.3",
+         "fss prepare folder --root my_photos --from annotations.xml --leave-out annotation"), "",
     ),
     "check-data": Verb(
         "read a whole data set and tell all that is wrong with it", _check_options, _check,

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from fss.config import DataConfig
 from fss.data.classes import class_names, fold_classes
-from fss.data.files import read_image
-from fss.data.index import count_labels
+from fss.data.files import count_mask, read_image
+from fss.data.index import count_labels, white_masks
 from fss.data.lists import Sample, list_checksum
 from fss.data.shapes import draw_shapes
 from fss.data.source import read_split
@@ -80,7 +80,7 @@ def check_set(config: DataConfig, shots: int) -> SetCheck:
             problems.append(f"{len(both)} images are in both lists, {one} and {other}: {_some(sorted(both))}")
     folds: dict[int, list[int]] = {c: [] for c in range(1, len(classes) + 1)}
     counts = counting(splits["val"], config)
-    for fold in range(config.folds):
+    for fold in folds_of(config):
         novel = fold_classes(config.model_copy(update={"fold": fold})).novel
         for c in novel:
             folds[c].append(fold)
@@ -91,6 +91,11 @@ def check_set(config: DataConfig, shots: int) -> SetCheck:
                 f"{_some(small)}"
             )
     return SetCheck(classes, splits, folds, problems)
+
+
+def folds_of(config: DataConfig) -> range:
+    """The folds to check: all, or, of a set that is tested as a whole, that one (-1)."""
+    return range(config.folds) if config.fold >= 0 else range(-1, 0)
 
 
 def counting(split: SplitCheck, config: DataConfig) -> np.ndarray:
@@ -113,7 +118,19 @@ def _check_split(config: DataConfig, split: str, classes: int) -> SplitCheck:
             found.modes.update([mode] if mode else [])
             found.sizes += [size] if size else []
             problems += [problem] if problem else []
+    if config.layout == "folder":  # published sets have images of which all is ignored
+        blank = [s for s, row in zip(samples, found.pixels, strict=True) if not row[1:].any()]
+        white = white_masks([s for s in blank if _is_readable(s)])
+        problems += [f"{split}: {white}"] if white else []
     return found
+
+
+def _is_readable(sample: Sample) -> bool:
+    try:
+        count_mask(sample.mask)
+    except UserError:
+        return False
+    return True
 
 
 def _look(sample: Sample, classes: int) -> tuple[np.ndarray, str, tuple[int, int] | None, str]:
@@ -159,7 +176,7 @@ def check_text(found: SetCheck, config: DataConfig) -> str:
         + "".join(f"{own[c]:>8}" for own in counts.values())
         for c, name in enumerate(found.classes, 1)
     ]
-    for fold in range(config.folds if any(found.folds.values()) else 0):
+    for fold in folds_of(config) if any(found.folds.values()) else ():
         tested = [c for c, folds in found.folds.items() if fold in folds]
         sums = ", ".join(f"{split} {_with_any(s, tested, config)}" for split, s in found.splits.items())
         lines.append(f"fold {fold}: {len(tested)} classes; images that count for one of them: {sums}")

@@ -41,14 +41,15 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
     """Names of the classes, label 1 first.
 
     Raises:
-        UserError: they stand in the data folder, and it has none; or they are fewer than the folds.
+        UserError: they stand in the data folder, and it has none; or they are fewer than the folds, of
+            which one is asked for.
     """
     fixed = {"voc": PASCAL_CLASSES, "coco": COCO_CLASSES}
     if config.layout in fixed:
         names = fixed[config.layout]
     else:
         names = read_classes(config.folder, most=10_000 if config.layout == "fss1000" else 254)
-    if len(names) < config.folds and config.trained_on is None:
+    if len(names) < config.folds and config.trained_on is None and config.fold >= 0:
         raise UserError(too_few(config.name, len(names), config.folds))
     return names
 

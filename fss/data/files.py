@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from fss.data.drawings import is_inverted
 from fss.errors import UserError
 
 # Images are read as stored: a mask has no EXIF tag, so turning the image alone would part the two.
@@ -88,6 +89,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             if mask.mode not in ("L", "P", "1"):
                 raise UserError(
                     f"mask {path} has mode {mask.mode}; wanted one 8-bit channel of labels (L or P)"
+                )
+            if is_inverted(mask):
+                raise UserError(
+                    f"mask {path} has a palette that shows label 0 white and 1 black, so that its object "
+                    "may be the background; save it in grey: 0 background, 1, 2, ... the classes"
                 )
             yield mask
     except FileNotFoundError:

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+from fss.episode import IGNORE
 from fss.errors import UserError
+
+# Names that programs give to what is no class, and the labels that these have.
+NO_CLASS = {"_background_": 0, "__background__": 0, "background": 0, "__ignore__": IGNORE, "_ignore_": IGNORE}
 
 
 def read_classes(root: Path, most: int = 254) -> tuple[str, ...]:
     """Class names from `root/classes.txt`, one a line; line n names label n.
 
     Raises:
-        UserError: no such file, no names, a name twice, or more than `most` (a mask of 8 bits holds 254).
+        UserError: no such file, no names, a name twice, one that is no class, or more than
+            `most` (a mask of 8 bits holds 254).
     """
     path = root / "classes.txt"
     try:
@@ -18,6 +23,12 @@ def read_classes(root: Path, most: int = 254) -> tuple[str, ...]:
         raise UserError(
             f"{path} is missing or no text: write one class name a line, line n for label n"
         ) from None
+    for number, name in enumerate(names, 1):
+        if name.casefold() in NO_CLASS:
+            raise UserError(
+                f"{path} line {number}: {name!r} is no class: background is label 0 and what is ignored 255, "
+                f"and neither has a line. Take the line away; line n names label n"
+            )
     twice = {n for n in names if names.count(n) > 1}
     if "" in names or any(not name.isprintable() for name in names):
         raise UserError(

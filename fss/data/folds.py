@@ -12,11 +12,11 @@ def novel_classes(num_classes: int, fold: int, folds: int, scheme: str) -> list[
     Raises:
         ValueError: unknown scheme, fold out of range, or fewer classes than folds.
     """
-    if not -1 <= fold < folds or num_classes < folds:
-        raise ValueError(f"fold {fold} of {folds} over {num_classes} classes does not exist")
     every = list(range(1, num_classes + 1))
     if fold == -1:
         return every
+    if not 0 <= fold < folds or num_classes < folds:
+        raise ValueError(f"fold {fold} of {folds} over {num_classes} classes does not exist")
     if scheme == "interleaved":
         return every[fold::folds]
     if scheme != "contiguous":

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from fss.data.drawings import is_black_and_white, shades
 from fss.data.files import count_mask, image_size
 from fss.data.lists import Sample
 from fss.episode import IGNORE
@@ -76,12 +77,29 @@ def count_labels(sample: Sample, num_classes: int) -> np.ndarray:
     highest = num_classes if sample.label is None else 1
     wrong = [int(v) for v in np.flatnonzero(found) if highest < v != IGNORE]
     if wrong:
-        raise UserError(f"mask {sample.mask} has unknown labels {wrong}; allowed: 0..{highest} and {IGNORE}")
+        listed = f"{wrong[:5]}" + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        grey = shades(found)
+        raise UserError(
+            f"mask {sample.mask} has unknown labels {listed}; allowed: 0..{highest} and {IGNORE}"
+            + (f". It {grey}" if grey else "")
+        )
     if sample.label is None:
         return found[: num_classes + 1]
     row = np.zeros(num_classes + 1, found.dtype)
     row[[0, sample.label]] = found[:2]
     return row
+
+
+def white_masks(samples: Sequence[Sample]) -> str:
+    """What to do about masks of 0 and 255 alone, whose objects are ignored; empty where there are none."""
+    white = [s.mask for s in samples if is_black_and_white(count_mask(s.mask)[1])]
+    if not white:
+        return ""
+    return (
+        f"{len(white)} of {len(samples)} masks hold 0 and {IGNORE} alone, such as {white[0]}; {IGNORE} is "
+        "ignored, so that they show no object. Paint objects with their class's label (1, 2, ...), or have "
+        "that done: fss prepare folder --root NEW --from MASKS --images IMAGES"
+    )
 
 
 def _stamp(sample: Sample) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""People's own photos and masks: any format, size, depth and orientation, as a viewer shows them.
+"""People's own photos: any format, size, depth and orientation, as a viewer shows them.
 
 Data sets are read by `fss.data.files`, which wants one format and says what deviates from it.
 """
@@ -7,22 +7,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from fss.episode import IGNORE
+from fss.data.formats import SUFFIXES, advice, is_picture, is_unread, ready
+from fss.data.pairs import photo_name
 from fss.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MOST_LABELS = 64  # labels of a mask at most; more are shades of an edge, or a photo
-SHADE = 96  # a label from here on, beside much white, is no label but a grey
-_WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits
-_LOSSY = ("GIF", "JPEG", "MPO", "WEBP")  # formats that may store other values than were drawn
+MOST_PIXELS = 100_000_000  # of a photo; 12,000 x 8,000 take 1 GiB, and cameras make no larger ones
+WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits
 _WHITE_IS_ZERO = (262, 0)  # TIFF's photometric interpretation
 
 
-def read_photo(path: Path) -> np.ndarray:
+def read_photo(path: Path | BinaryIO) -> np.ndarray:
     """A photo as RGB uint8 (H,W,3), turned as its EXIF tag says; what is transparent lies on white.
 
     Grey, palette and CMYK become RGB. 16 bits become 8, the upper ones; floats are taken for 0..1.
@@ -30,74 +29,41 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
         UserError: missing, damaged, of an unknown format, or with values beyond its kind's range.
     """
-    with _opened(path, "image") as picture:
+    with opened(path, "image") as picture:
         return _rgb(picture, path)
 
 
-def read_drawing(path: Path, photo: Path | None = None) -> np.ndarray:
-    """A mask or scribble as uint8 labels (H,W); palette images keep their indices.
+class Photos(NamedTuple):
+    """The photos of files and folders, and what else lies in those folders and looks like one.
 
-    Colour images pass where all channels agree. Of 16 bits, 65535 reads as 255. Palettes of black and white
-    alone read as 0 and 255.
-
-    Args:
-        photo: the image that was drawn on. A drawing as large as the photo is stored, before its EXIF tag
-            turns it, is turned with it.
-
-    Raises:
-        UserError: missing, damaged, of a format that alters values, with colours in place of labels, drawn
-            in the alpha channel, or labels beyond 255.
+    Attributes:
+        unread: pictures of formats that are not read.
+        drawings: masks and strokes, by their names, of photos that lie beside them.
     """
-    with _opened(path, "mask") as picture:
-        labels = _labels(picture, path)
-    turn = _orientation(photo) if photo else 1
-    if turn >= 5:  # only after a quarter turn do sizes tell which of the two was drawn on
-        with _opened(photo, "image") as picture:  # type: ignore[arg-type]
-            stored = picture.height, picture.width
-        if labels.shape == stored and stored[0] != stored[1]:
-            return _turned(labels, turn)
-    return labels
+
+    files: list[Path]
+    unread: list[Path]
+    drawings: list[Path]
 
 
-def object_labels(mask: np.ndarray, where: str) -> np.ndarray:
-    """The meaning of a mask (H,W): 0 background, labels from 1 on, 255 ignored.
-
-    A mask of 0 and 255 alone is black and white, and its white the object (1).
-
-    Args:
-        where: named in messages.
-
-    Raises:
-        UserError: nothing is marked, or values cannot be labels: too many, or greys at a white object's edge.
-    """
-    values = np.unique(mask)
-    named = values[(values != 0) & (values != IGNORE)]
-    white, rest = (mask == IGNORE).sum(), np.isin(mask, named).sum()
-    soft = len(named) and white > rest and (len(named) > 2 or named.max() >= SHADE)
-    if len(named) > MOST_LABELS or soft:
-        raise UserError(
-            f"{where} has {len(values)} different values; a mask has one a class. Save it without smooth "
-            "edges, as PNG and not as JPEG"
-        )
-    if len(named):
-        return mask
-    if IGNORE not in values:
-        raise UserError(f"{where} is empty: all its pixels are 0; paint the object with 1 or white (255)")
-    return (mask == IGNORE).astype(np.uint8)
-
-
-def photos_of(paths: Sequence[Path]) -> list[Path]:
+def photos_of(paths: Sequence[Path]) -> Photos:
     """The photos named, those in folders by name.
 
     Raises:
         UserError: no such file or folder, no photo in one, or two of one name, whose results would mix.
     """
-    found: list[Path] = []
+    found, unread, drawings = list[Path](), list[Path](), list[Path]()
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            every = [p for p in sorted(path.iterdir()) if p.is_file()]
+            pictures = [p for p in every if is_picture(p)]
+            stems = {p.stem for p in pictures}
+            drawn = [p for p in pictures if (name := photo_name(p)) != p.stem and name in stems]
+            unread += [p for p in every if is_unread(p)]
+            drawings += drawn
+            inside = [p for p in pictures if p not in drawn]
             if not inside:
-                raise UserError(f"no images in {path}; looked for {', '.join(SUFFIXES)}")
+                raise UserError(f"no images in {path}; looked for {', '.join(SUFFIXES)}{_but(unread)}")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -105,8 +71,16 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
             raise UserError(f"{path} is neither an image file nor a folder")
         else:
             raise UserError(f"image {path} does not exist")
+    return Photos(_once(found), unread, drawings)
+
+
+def _but(unread: Sequence[Path]) -> str:
+    return f". {unread[0].name}: {advice(unread[0])}" if unread else ""
+
+
+def _once(paths: Sequence[Path]) -> list[Path]:
     by_stem: dict[str, Path] = {}
-    for path in dict.fromkeys(found):
+    for path in dict.fromkeys(paths):
         twin = by_stem.setdefault(path.stem, path)
         if twin != path:
             raise UserError(f"{twin} and {path} have one name, so that results would mix; rename one")
@@ -115,32 +89,71 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
     return list(by_stem.values())
 
 
+def photo_size(path: Path | BinaryIO) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(H,W) of a photo as stored, and as a viewer shows it, from its header alone.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    with opened(path, "image", load=False) as picture:
+        stored = picture.height, picture.width
+        tag = picture.getexif().get(0x0112, 1)
+    return stored, (stored[1], stored[0]) if tag in (5, 6, 7, 8) else stored
+
+
 @contextmanager
-def _opened(path: Path, what: str) -> Iterator[Image.Image]:
-    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for it
-        raise UserError(f"{what} {path} is no file")
+def opened(path: Path | BinaryIO, what: str, load: bool = True) -> Iterator[Image.Image]:
+    """A picture's file, read as far as that it is known to be whole.
+
+    Args:
+        what: "image" or "mask", for messages.
+        load: decode it; else its header alone is read.
+
+    Raises:
+        UserError: missing, damaged, too large, or of a format that is not read.
+    """
+    name = path if isinstance(path, Path) else "within the annotation"
+    if isinstance(path, Path):
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for it
+            raise UserError(f"{what} {path} is no file")
+        ready(path)
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a large photo is no error
-            picture.load()
-            yield picture
+            with Image.open(path) as picture:
+                if load:
+                    _check_pixels(picture, f"{what} {name}")
+                    picture.load()
+                yield picture
     except FileNotFoundError:
-        raise UserError(f"{what} {path} does not exist") from None
+        raise UserError(f"{what} {name} does not exist") from None
     except IsADirectoryError:
-        raise UserError(f"{what} {path} is a folder") from None
+        raise UserError(f"{what} {name} is a folder") from None
     except UserError:
         raise
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UserError(f"{what} {path} has more than {most} million pixels; cut it into parts") from None
+        raise UserError(_too_large(f"{what} {name}")) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{what} {path} is damaged or of an unknown format ({error})") from None
+        if isinstance(path, Path) and (way := advice(path)):
+            raise UserError(f"{what} {path} cannot be read: {way}") from None
+        raise UserError(f"{what} {name} is damaged or of an unknown format ({error})") from None
 
 
-def _rgb(picture: Image.Image, path: Path) -> np.ndarray:
+def _check_pixels(picture: Image.Image, what: str) -> None:
+    if picture.width * picture.height > MOST_PIXELS:
+        raise UserError(f"{_too_large(what)} ({picture.width}x{picture.height})")
+
+
+def _too_large(what: str) -> str:
+    return (
+        f"{what} has more than {MOST_PIXELS // 10**6} million pixels; make it smaller, or cut it into parts"
+    )
+
+
+def _rgb(picture: Image.Image, path: Path | BinaryIO) -> np.ndarray:
     inverted = getattr(picture, "tag_v2", {}).get(_WHITE_IS_ZERO[0]) == _WHITE_IS_ZERO[1]
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in _WIDE:
+    if picture.mode in WIDE:
         grey = _eight_bits(np.asarray(picture).astype(np.float64), picture.mode, path)
         return np.repeat((255 - grey if inverted else grey)[..., None], 3, 2)
     if picture.has_transparency_data:
@@ -149,7 +162,7 @@ def _rgb(picture: Image.Image, path: Path) -> np.ndarray:
     return np.array(picture.convert("RGB"))  # a copy: PyTorch wants to own what it writes to
 
 
-def _eight_bits(values: np.ndarray, mode: str, path: Path) -> np.ndarray:
+def _eight_bits(values: np.ndarray, mode: str, path: Path | BinaryIO) -> np.ndarray:
     """Grey values (H,W) of more than 8 bits as uint8: 0..65535, or floats 0..1."""
     most = 1 if mode == "F" else 65535
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > most:
@@ -160,53 +173,7 @@ def _eight_bits(values: np.ndarray, mode: str, path: Path) -> np.ndarray:
     return (values * 255 / most).astype(np.uint8)
 
 
-def _labels(picture: Image.Image, path: Path) -> np.ndarray:
-    if picture.format in _LOSSY:
-        raise UserError(f"mask {path} is a {picture.format} file, which may alter labels; save it as PNG")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "1":
-        return np.array(picture).astype(np.uint8)
-    if picture.mode == "P":
-        return _palette_labels(picture)
-    if picture.mode == "L":
-        return np.array(picture)
-    if picture.mode in _WIDE:
-        wide = np.asarray(picture)
-        labels = np.where(wide == 65535, IGNORE, wide)
-        if (labels != labels.round()).any() or labels.min() < 0 or labels.max() > 255:
-            raise UserError(f"mask {path} has values from {wide.min()} to {wide.max()}; allowed: 0 to 255")
-        return labels.astype(np.uint8)
-    channels = np.asarray(picture.convert("RGB"))
-    if picture.mode in ("RGBA", "LA"):
-        alpha = np.asarray(picture.getchannel("A"))
-        if alpha.min() != alpha.max() and (channels == channels[0, 0]).all():
-            raise UserError(
-                f"mask {path} is drawn in its alpha channel; save it as black and white, or labels"
-            )
-    if picture.mode not in ("RGB", "RGBA", "LA") or (channels != channels[..., :1]).any():
-        raise UserError(
-            f"mask {path} has colours; save it as a grey or palette PNG: 0 background, 1, 2, ... the classes"
-        )
-    return channels[..., 0].copy()
-
-
-def _palette_labels(picture: Image.Image) -> np.ndarray:
-    """Palette indices; programs that save black and white with a palette may number the two either way."""
-    indices = np.array(picture)
-    colours = np.array(picture.getpalette("RGB")).reshape(-1, 3)
-    used = np.unique(indices)
-    if used.max() < len(colours) and np.array_equal(np.unique(colours[used], axis=0), [[0] * 3, [255] * 3]):
-        return colours[indices, 0].astype(np.uint8)
-    return indices
-
-
-def _orientation(path: Path) -> int:
-    with _opened(path, "image") as picture:
+def orientation(path: Path) -> int:
+    with opened(path, "image") as picture:
         found = picture.getexif().get(0x0112, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _turned(labels: np.ndarray, orientation: int) -> np.ndarray:
-    """Labels turned as EXIF orientations 5 to 8 turn a picture."""
-    flips = {5: (), 6: (1,), 7: (0, 1), 8: (0,)}[orientation]
-    return np.ascontiguousarray(np.flip(labels.T, flips))

@@ -10,7 +10,7 @@ import numpy as np
 from fss.config import DataConfig
 from fss.data.classes import class_names, fold_classes
 from fss.data.files import read_mask
-from fss.data.index import Index, build_index
+from fss.data.index import Index, build_index, white_masks
 from fss.data.lists import LIST_HINT, Sample, find_list, list_checksum, read_list
 from fss.data.shapes import draw_shapes
 from fss.episode import IGNORE
@@ -83,14 +83,20 @@ class Source:
             raise UserError(
                 f"too few images for {least - 1} shots and a query; wanted {least} with {min_pixels} or more "
                 f"pixels of the class, found {', '.join(short)}. Ask for fewer shots, lower data.min_pixels, "
-                "or leave such classes out with data.small_classes=drop"
+                f"or leave such classes out with data.small_classes=drop. {self._white()}".rstrip()
             )
         kept = {c: p for c, p in pools.items() if len(p) >= least}
         if not kept:
             raise UserError(
-                f"no class has {least} images with at least {min_pixels} pixels; lower data.min_pixels"
+                f"no class has {least} images with at least {min_pixels} pixels; lower data.min_pixels. "
+                f"{self._white()}".rstrip()
             )
         return kept
+
+    def _white(self) -> str:
+        return white_masks(
+            [s for s, row in zip(self.samples, self.index.pixels, strict=True) if not row[1:].any()]
+        )
 
 
 def open_source(config: DataConfig, split: str, cache: Path | None = None) -> Source:

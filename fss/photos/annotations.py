@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from fss.data.photos import object_labels, read_drawing, read_photo
+from fss.data.drawings import object_labels, read_drawing
+from fss.data.photos import read_photo
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.scribbles.clustering import at_working_size, check_scribble

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fss.data.photos import photos_of
+from fss.data.formats import advice
+from fss.data.photos import Photos, photos_of
 from fss.errors import UserError
 from fss.photos.annotations import Support
 from fss.photos.prediction import Prediction, check_threshold
@@ -63,46 +64,62 @@ class Job:
 
 
 def run_predict(job: Job) -> int:
-    """Segment every query; returns how many could not be read, each of which was named.
+    """Segment every query; returns 0.
 
     Raises:
-        UserError: anything wrong with supports, checkpoint or settings, before any work; or every query
-            is unreadable.
+        UserError: anything wrong with supports, checkpoint or settings, before any work; or queries that
+            cannot be read, after all others.
+        OSError: no space or no permission to write, which stops the work.
     """
     check_threshold(job.cut)
     check_tile(job.tile)
     if job.out.exists() and not job.out.is_dir():
         raise UserError(f"{job.out} is a file; name a folder for the results")
-    queries, about = photos_of(job.queries), job.account()
+    photos, about = photos_of(job.queries), job.account()
+    queries = photos.files
+    problems = [f"{path}: {advice(path)}" for path in photos.unread]
+    _say_passed_over(photos, problems)
     _check_nothing_is_lost(job, queries)
     left = [path for path in queries if _said(job, path).get("about") != {**about, "query": _digest(path)}]
     done = len(queries) - len(left)
     if done:
         print(f"{done} of {len(queries)} done already -> {job.out}")
     if not left:
-        return 0
+        return _end(problems, len(queries) + len(photos.unread), job.out)
     predictor = Predictor(
         job.checkpoint, head=job.head, settings=job.settings, size=job.size, support_by=job.support_by
     )
     warn_of_doubts(predictor)
     predictor.learn(job.supports, job.tile, leave_one_out=job.threshold is None)
     print(_how(predictor))
-    problems, shares = [], []
+    shares = []
     for path in tqdm(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
         try:
             shares.append(_one(job, predictor, path, about))
-        except (UserError, OSError) as error:  # OSError: no space, no permission
+        except UserError as error:
             problems.append(str(error))
             tqdm.write(f"left out: {error}")
     for remark in remarks(shares):
         print(f"fss: warning: {remark}", file=sys.stderr)
-    if len(problems) == len(queries):
+    return _end(problems, len(queries) + len(photos.unread), job.out)
+
+
+def _say_passed_over(photos: Photos, problems: Sequence[str]) -> None:
+    """Name pictures in the queries' folders that are no queries."""
+    for line in problems:
+        print(f"left out: {line}")
+    if photos.drawings:
+        names = ", ".join(path.name for path in photos.drawings[:3])
+        print(f"{len(photos.drawings)} masks or strokes by their names, not taken for photos: {names}")
+
+
+def _end(problems: Sequence[str], every: int, out: Path) -> int:
+    """0, or `UserError` where queries could not be segmented, each of which was named."""
+    if problems and len(problems) == every:
         raise UserError("no query could be segmented:\n" + "\n".join(problems))
     if problems:
-        raise UserError(
-            f"{len(problems)} of {len(queries)} queries could not be segmented; the others are in {job.out}"
-        )
-    return len(problems)
+        raise UserError(f"{len(problems)} of {every} queries could not be segmented; the others are in {out}")
+    return 0
 
 
 def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
@@ -112,7 +129,7 @@ def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:
         UserError: names what is in the way.
     """
     drawn = [Path(s.marks) for s in job.supports if isinstance(s.marks, str | Path)]
-    images = [Path(str(s.image)) for s in job.supports]
+    images = [Path(s.image) for s in job.supports if isinstance(s.image, str | Path)]
     for path in [*queries, *images, *drawn]:
         if path.resolve().parent == job.out.resolve():
             raise UserError(f"{path} lies in {job.out}, where the results go; name another folder with --out")
@@ -244,7 +261,9 @@ def _account(support: Support) -> dict[str, Any]:
         marks = hashlib.sha256(marks.tobytes()).hexdigest()[:16]
     else:
         marks = [list(m) for m in marks]
-    image = _digest(Path(str(support.image)))
+    image: Any = support.image
+    is_file = isinstance(image, str | Path)
+    image = _digest(Path(image)) if is_file else hashlib.sha256(image.tobytes()).hexdigest()[:16]
     return {"image": image, "kind": support.kind, "name": support.name, "marks": marks}
 
 

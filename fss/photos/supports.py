@@ -1,22 +1,26 @@
-"""Supports as people have them: a photo and its mask, a folder of both, labelme's files, or a COCO file."""
+"""Supports as people have them: a photo and its mask, a folder of both, or files of annotations."""
 
-from collections import defaultdict
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fss.data.photos import SUFFIXES
-from fss.data.prepare.own import Annotated, read_annotated
+from fss.data.pairs import pairs_of
+from fss.data.photos import photo_size, read_photo
+from fss.data.prepare.findings import Findings
+from fss.data.prepare.item import Annotated, Item
+from fss.data.prepare.own import read_annotated
+from fss.data.prepare.recognise import annotations_of
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.photos.annotations import Support
 
 WANTED = (
-    "wanted IMG MASK, a folder of photos and masks of the same names, two such folders, a labelme JSON file "
-    "or a folder of them, or a COCO JSON file; then perhaps a class's name"
+    "wanted IMG MASK, a folder of photos and masks of the same names, two such folders, or annotations: a "
+    "labelme, COCO, VIA or CVAT file, or a folder of them; then perhaps a class's name"
 )
-_ENDS = ("_mask", "-mask", ".mask", " mask")  # ends of a mask's name that its photo's does not have
+_ANNOTATIONS = (".json", ".xml")
 
 
 def supports_of(words: Sequence[str]) -> list[Support]:
@@ -32,7 +36,7 @@ def supports_of(words: Sequence[str]) -> list[Support]:
     if not words:
         raise UserError(f"--support: {WANTED}")
     first = Path(words[0])
-    annotated = first.suffix.lower() == ".json" or (first.is_dir() and any(first.rglob("*.json")))
+    annotated = first.suffix.lower() in _ANNOTATIONS or (first.is_dir() and bool(annotations_of(first)[0]))
     rest = [Path(word) for word in words[1:]]
     if annotated or first.is_dir():
         second = rest.pop(0) if rest and rest[0].is_dir() else None
@@ -51,41 +55,27 @@ def _name(words: Sequence[str], left: Sequence[str]) -> str | None:
 
 
 def _pairs(photos: Path, masks: Path, name: str | None) -> list[Support]:
-    """Photos and masks with one name each; of two PNGs in one folder, the mask is the one named so."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(photos.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            found[path.stem].append(path)
-    drawn = {_plain(p): p for p in sorted(masks.iterdir()) if p.suffix.lower() in (".png", ".bmp", ".tif")}
-    pairs = []
-    for stem, paths in found.items():
-        mask = drawn.get(stem)
-        others = [path for path in paths if path != mask]
-        if mask and others:
-            pairs.append(Support(others[0], mask, name))
+    """Photos and masks with one name each."""
+    pairs, problems = pairs_of(photos, masks)
     if not pairs:
         raise UserError(
             f"no photo in {photos} has a mask of its name in {masks}: looked for pairs such as cat.jpg and "
-            "cat.png, or cat.png and cat_mask.png"
+            "cat.png, or cat.png and cat_mask.png" + "".join(f"\n{line}" for line in problems[:5])
         )
-    return pairs
-
-
-def _plain(mask: Path) -> str:
-    """The name that a mask's photo should have."""
-    return next((mask.stem.removesuffix(end) for end in _ENDS if mask.stem.endswith(end)), mask.stem)
+    _warn(problems)
+    return [Support(pair.photo, pair.mask, name) for pair in pairs]
 
 
 def _annotated(source: Path, images: Path | None, name: str | None) -> list[Support]:
-    """Supports of labelme's or COCO's annotations: one for each photo and class."""
-    problems: list[str] = []
-    read = read_annotated(source, images, problems)
-    if problems:
-        more = f"\nand {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError("\n".join(problems[:5]) + more)
+    """Supports of a program's annotations: one for each photo and class."""
+    findings = Findings()
+    read = read_annotated(source, images, findings)
+    if findings.problems:
+        raise UserError(_first(findings.problems))
     if name is not None and name not in read.classes:
         raise UserError(f"{source} has no class {name!r}; there are: {', '.join(read.classes) or 'none'}")
     found = _drawn(read, [name] if name is not None else read.classes)
+    _warn([f"left out: {line}" for line in findings.left_out])
     if not found:
         raise UserError(f"{source} has no photo with an annotation{f' of {name}' if name else ''}")
     return found
@@ -95,9 +85,28 @@ def _drawn(read: Annotated, names: Sequence[str]) -> list[Support]:
     numbers = {name: n for n, name in enumerate(read.classes, 1)}
     found = []
     for item in read.items:
+        _check_size(item)
         labels = item.draw(numbers)
         for name in names:
             if (labels == numbers[name]).any():
                 mask = np.where(labels == IGNORE, IGNORE, labels == numbers[name]).astype(np.uint8)
-                found.append(Support(item.image, mask, name))
+                image = item.image if item.content is None else read_photo(item.file)
+                found.append(Support(image, mask, name))
     return found
+
+
+def _check_size(item: Item) -> None:
+    """Compare sizes before anything is drawn, since a file may ask for any."""
+    sizes = photo_size(item.file)
+    if item.size not in sizes:
+        (h, w), (height, width) = sizes[1], item.size
+        raise UserError(f"{item.image} is {w}x{h}, its annotation in {item.source} {width}x{height}")
+
+
+def _warn(lines: Sequence[str]) -> None:
+    if lines:
+        print(f"fss: warning: {_first(lines)}", file=sys.stderr)
+
+
+def _first(lines: Sequence[str], most: int = 5) -> str:
+    return "\n".join(lines[:most]) + (f"\nand {len(lines) - most} more" if len(lines) > most else "")

@@ -4,8 +4,9 @@ import glob
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from fss.data.drawings import read_drawing
 from fss.data.files import png_bytes
-from fss.data.photos import photos_of, read_drawing, read_photo
+from fss.data.formats import advice
+from fss.data.photos import Photos, photos_of, read_photo
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.pictures.marks import draw_marks, palette
@@ -70,26 +73,47 @@ def run_cluster(job: Job) -> None:
     Raises:
         UserError: files that are missing or do not fit, settings that do not go together.
     """
-    images = _checked(job)
+    photos = _checked(job)
+    problems = [f"{path}: {advice(path)}" for path in photos.unread]
+    for line in problems:
+        _say(f"left out: {line}")
+    images, work = photos.files, _worker(job)
+    for path in tqdm(images, "images", leave=False, disable=len(images) < 2):
+        try:
+            work(path)
+        except UserError as error:
+            if len(images) == 1:
+                raise
+            problems.append(str(error))
+            _say(f"left out: {error}")
+    if problems:
+        every = len(images) + len(photos.unread)
+        raise UserError(
+            f"{len(problems)} of {every} images could not be segmented; the others are in {job.out}"
+        )
+
+
+def _worker(job: Job) -> Callable[[Path], None]:
+    """The function that segments an image: on its own, or with a reference's network."""
     if job.reference or job.weights:
         reference = Reference(job.settings, job.seed, job.device, job.half)
         if job.weights:
             reference.load(job.weights)
         else:
             assert job.reference is not None
-            reference.train(photos_of([job.reference]), job.out / "weights.pt")
-        for path in tqdm(images, "images", leave=False, disable=len(images) < 2):
-            image = read_photo(path)
-            start = time.monotonic()
-            _write(job, path, image, None, reference.labels(image), {"steps": 0}, start)
-        return
-    for path in tqdm(images, "images", leave=False, disable=len(images) < 2):
-        _one(job, path)
+            reference.train(photos_of([job.reference]).files, job.out / "weights.pt")
+        return partial(_with_reference, job, reference)
+    return partial(_one, job)
 
 
-def _checked(job: Job) -> list[Path]:
+def _with_reference(job: Job, reference: Reference, path: Path) -> None:
+    image, start = read_photo(path), time.monotonic()
+    _write(job, path, image, None, reference.labels(image), {"steps": 0}, start)
+
+
+def _checked(job: Job) -> Photos:
     """The images, after every check that can be made before any work."""
-    images = photos_of([job.source])
+    photos = photos_of([job.source])
     if job.out.exists() and not job.out.is_dir():
         raise UserError(f"{job.out} is a file; name a folder for the results")
     marked = job.scribble is not None or bool(job.points)
@@ -101,12 +125,16 @@ def _checked(job: Job) -> list[Path]:
         raise UserError("--scribble and --points are for a single image, clustered on its own")
     if job.watch < 0 or (job.watch and (job.reference or job.weights)):
         raise UserError(f"--watch {job.watch}: allowed are 0 and more, for images clustered on their own")
-    return images
+    return photos
 
 
 def _one(job: Job, path: Path) -> None:
     """Segment one image, unless that is done already."""
     image = read_photo(path)
+    if min(image.shape[:2]) < 2:
+        raise UserError(
+            f"{path} has {image.shape[1]}x{image.shape[0]} pixels; clustering needs 2 a side or more"
+        )
     marks = _marks(job, path, image)
     about = {**job.about, "input": _digest(image, marks)}
     told = job.out / f"{path.stem}_cluster.json"

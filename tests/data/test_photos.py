@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss.data.photos import object_labels, photos_of, read_drawing, read_photo
+from fss.data.drawings import object_labels, read_drawing
+from fss.data.photos import photos_of, read_photo
 from fss.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -130,7 +131,7 @@ def test_photos_are_found_by_name_once(tmp_path):
     for name in names:
         save(tmp_path / name, COLOUR)
     (tmp_path / "notes.txt").write_text("no photo")
-    assert sorted(p.name for p in photos_of([tmp_path, tmp_path / "b.jpg"])) == sorted(names)
+    assert sorted(p.name for p in photos_of([tmp_path, tmp_path / "b.jpg"]).files) == sorted(names)
     with pytest.raises(UserError, match="does not exist"):
         photos_of([tmp_path / "absent"])
     (tmp_path / "empty").mkdir()
@@ -139,6 +140,39 @@ def test_photos_are_found_by_name_once(tmp_path):
     save(tmp_path / "b.png", COLOUR)
     with pytest.raises(UserError, match="have one name, so that results would mix"):
         photos_of([tmp_path])
+
+
+def test_pictures_that_are_no_photos_of_a_folder_are_named(tmp_path):
+    for name in ("cat.jpg", "cat_scribble.png", "cat_mask.PNG", "dog_mask.png"):
+        save(tmp_path / name, COLOUR)
+    for name in ("b.HEIC", "c.gif", "notes.txt", ".hidden.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    found = photos_of([tmp_path])
+    assert [p.name for p in found.files] == ["cat.jpg", "dog_mask.png"]  # a photo of its own
+    assert [p.name for p in found.drawings] == ["cat_mask.PNG", "cat_scribble.png"]
+    assert [p.name for p in found.unread] == ["b.HEIC", "c.gif"]
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone/a.heic").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"no images in .*phone; looked for .*a\.heic: it is HEIC: pip install"
+    ):
+        photos_of([tmp_path / "phone"])
+
+
+@pytest.mark.parametrize("suffix", ["heic", "jpg"])
+def test_heic_is_named_by_suffix_and_by_content(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 99)
+    with pytest.raises(UserError, match=r"cannot be read: it is HEIC: pip install pillow-heif, or save it"):
+        read_photo(path)
+
+
+def test_a_bomb_is_refused_before_it_unpacks(tmp_path):
+    size = 13_000
+    Image.new("1", (size, size)).save(tmp_path / "bomb.png")
+    with pytest.raises(UserError, match=r"more than 100 million pixels; make it smaller.*\(13000x13000\)"):
+        read_photo(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 10**6
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "gif", "webp"])

@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fss.data.coco import COCO_CLASSES
-from fss.data.prepare.common import Prepared, fetch_zip, name_problem, tally, write_list, write_mask
+from fss.data.prepare.common import Prepared, fetch_zip, tally, write_list, write_mask
+from fss.data.prepare.findings import Findings, Nothing
+from fss.data.prepare.images import find_image, given_size, stored_size
+from fss.data.prepare.shapes import corners, inside
 from fss.errors import UserError
 
 SPLITS = {"train": "train2014", "val": "val2014"}
@@ -28,15 +31,21 @@ _URLS = {
     "annotations": "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
 }
 _GET = "Put COCO 2014 there as train2014/, val2014/ and annotations/instances_{train,val}2014.json"
-_SLACK = 1.0  # pixels that a polygon may reach over the image's border
 
 
 class Region(NamedTuple):
-    """One annotated object: its label and COCO's `segmentation` (polygons, RLE, or compressed RLE)."""
+    """One annotated object.
+
+    Attributes:
+        outline: COCO's `segmentation`: polygons, RLE, or compressed RLE.
+        number: the annotation's id, for messages.
+        empty: whether its box, where it has one, has no area.
+    """
 
     label: int
     outline: Any
-    number: int  # the annotation's id, for messages
+    number: int
+    empty: bool = False
 
 
 class Job(NamedTuple):
@@ -76,7 +85,8 @@ def prepare_coco(root: Path, lists: Path, download: bool = False) -> Prepared:
         names = tuple(c["name"] for c in sorted(content["categories"], key=lambda c: int(c["id"])))
         if names != COCO_CLASSES:
             raise UserError(f"{folder}: the categories are not COCO's 80, but {len(names)}: {names[:3]} ...")
-        jobs = list(collect(content, labels, root / folder, root / MASKS / folder, found.problems))
+        locate = lambda name, folder=root / folder: find_image(name, folder, folder, "images")  # noqa: E731
+        jobs = list(collect(content, labels, locate, root / MASKS / folder, found.problems))
         good = draw_all(found, jobs, f"{folder} masks")
         lines = (f"{folder}/{j.image.name} {MASKS}/{folder}/{j.mask.name}" for j in jobs if j.name in good)
         write_list(found, lists / f"{split}.txt", lines)
@@ -99,17 +109,22 @@ def read_annotations(path: Path, hint: str) -> dict[str, Any]:
             with one of them twice.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise UserError(f"annotations {path}: lists are nested too deeply. {hint}") from None
+    except (OSError, ValueError) as error:
         raise UserError(f"annotations {path} cannot be read ({error}). {hint}") from None
     for part, rules in _RULES.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise UserError(f"annotations {path}: {part} must be a list of objects")
+            raise UserError(f"annotations {path}: {part} must be a list of objects. {hint}")
         for i, entry in enumerate(entries):
-            wrong = [k for k, fit in rules.items() if not (isinstance(entry, dict) and fit(entry.get(k)))]
-            if wrong:
-                raise UserError(f"annotations {path}: {part}[{i}] has no usable {', '.join(wrong)}")
+            if not isinstance(entry, dict):
+                raise UserError(f"annotations {path}: {part}[{i}] is {entry!r:.60}; wanted an object")
+            for key, (fits, wanted) in rules.items():
+                if not fits(entry.get(key)):
+                    value = repr(entry[key])[:60] if key in entry else "missing"
+                    raise UserError(f"annotations {path}: {part}[{i}]: {key} is {value}; wanted {wanted}")
     for part, key in (
         ("images", "id"),
         ("images", "file_name"),
@@ -127,42 +142,55 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and 0 < value < 2**16
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and name_problem(value) is None and Path(value).name != ""
-
-
-def _is_name(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-_RULES: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "images": {"id": _is_id, "file_name": _is_file, "height": _is_side, "width": _is_side},
-    "annotations": {"id": _is_id, "image_id": _is_id, "category_id": _is_id},
-    "categories": {"id": _is_id, "name": _is_name},
+_ID = (_is_id, "a whole number or text")
+_RULES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "images": {"id": _ID, "file_name": (_is_text, 'the image\'s file, such as "cat.jpg"')},
+    "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID},
+    "categories": {"id": _ID, "name": (_is_text, 'the class\'s name, such as "cat"')},
 }
 
 
 def collect(
-    content: Mapping[str, Any], labels: Mapping[Any, int], images: Path, masks: Path, problems: list[str]
-) -> Iterator[Job]:
-    """One job for each image with annotations; annotations that fit nothing go to `problems`."""
+    content: Mapping[str, Any], labels: Mapping[Any, int], locate: Callable[[str], Path], masks: Path,
+    problems: list[str],
+) -> Iterator[Job]:  # fmt: skip
+    """One job for each image with annotations; what fits nothing goes to `problems`.
+
+    Args:
+        locate: the image's file from its name; may raise `UserError`.
+    """
     regions: dict[Any, list[Region]] = {entry["id"]: [] for entry in content["images"]}
     for a in content["annotations"]:
-        if a.get("category_id") not in labels:
-            problems.append(f"annotation {a['id']}: unknown category {a.get('category_id')}")
-        elif a.get("image_id") not in regions:
-            problems.append(f"annotation {a['id']}: unknown image {a.get('image_id')}")
+        if a["category_id"] not in labels:
+            problems.append(f"annotation {a['id']}: unknown category {a['category_id']}")
+        elif a["image_id"] not in regions:
+            problems.append(f"annotation {a['id']}: unknown image {a['image_id']}")
         else:
-            regions[a["image_id"]].append(Region(labels[a["category_id"]], a.get("segmentation"), a["id"]))
+            region = Region(labels[a["category_id"]], a.get("segmentation"), a["id"], not _has_box(a))
+            regions[a["image_id"]].append(region)
     for entry in content["images"]:
-        own, path = regions[entry["id"]], images / entry["file_name"]
-        if own:
-            size = (int(entry["height"]), int(entry["width"]))
+        if own := regions[entry["id"]]:
+            try:
+                path = locate(entry["file_name"])
+                size = given_size(entry.get("height"), entry.get("width"))
+                size = size or stored_size(path, f"image {entry['file_name']}")
+            except UserError as error:
+                problems.append(str(error))
+                continue
             yield Job(path.stem, path, masks / f"{path.stem}.png", size, own)
+
+
+def _has_box(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation's box has an area."""
+    box = annotation.get("bbox")
+    try:
+        return isinstance(box, list) and float(box[2]) > 0 and float(box[3]) > 0
+    except (LookupError, TypeError, ValueError):
+        return False
 
 
 def draw_all(found: Prepared, jobs: list[Job], title: str) -> set[str]:
@@ -192,50 +220,78 @@ def make(job: Job) -> str | None:
     return write_mask(job.mask, job.image, drawn, job.size)
 
 
-def draw(regions: list[Region], size: tuple[int, int], name: str) -> np.ndarray:
+def draw(
+    regions: list[Region], size: tuple[int, int], name: str, findings: Findings | None = None
+) -> np.ndarray:
     """The label map (H,W) uint8 of an image's objects, small ones on top.
+
+    Args:
+        findings: says what becomes of an outline that cannot be drawn.
 
     Raises:
         UserError: an outline that is malformed or reaches out of the image.
     """
     from pycocotools import mask as api
 
-    coded = [_encode(region, size, name) for region in regions]
+    findings = findings or Findings()
+    coded = []
+    for region in regions:
+        where = f"{name}, annotation {region.number}"
+        try:
+            coded.append((_encode(region, size, findings.lenient), region.label))
+        except Nothing:
+            findings.empty(where)
+        except UserError as error:
+            findings.unusable(f"{where}: {error}")
     labels = np.zeros(size, np.uint8)
-    for i in sorted(range(len(coded)), key=lambda i: -float(api.area(coded[i]))):
-        labels[api.decode(coded[i]) > 0] = regions[i].label
+    for code, label in sorted(coded, key=lambda c: -float(api.area(c[0]))):
+        labels[api.decode(code) > 0] = label
     return labels
 
 
-def _encode(region: Region, size: tuple[int, int], name: str) -> dict[str, Any]:
+def _encode(region: Region, size: tuple[int, int], cut: bool) -> dict[str, Any]:
     """A region as compressed RLE, after every check that pycocotools leaves out."""
     from pycocotools import mask as api
 
     outline, (h, w) = region.outline, size
-    where = f"{name}, annotation {region.number}"
+    if isinstance(outline, dict):
+        return dict(api.frPyObjects({"size": [h, w], "counts": _runs(outline, size)}, h, w))
+    if (not outline and outline != []) or (outline == [] and not region.empty):
+        what = "missing" if outline is None else repr(outline)[:60]
+        raise UserError(
+            f"its segmentation is {what}, and a box or keypoints alone are no mask; draw its outline"
+        )
+    if not isinstance(outline, list):
+        raise UserError(
+            f"its segmentation is {outline!r:.60}; wanted a list of polygons, or a run-length code"
+        )
+    if outline and not any(isinstance(part, list) for part in outline):
+        outline = [outline]  # one polygon that is not in a list of its own
+    polygons = []
+    for polygon in outline:
+        try:
+            polygons.append(inside(corners(polygon, 3, "polygon"), size, cut).ravel().tolist())
+        except Nothing:
+            continue
+    if not polygons:
+        raise Nothing
+    return dict(api.merge(api.frPyObjects(polygons, h, w)))
+
+
+def _runs(outline: Mapping[str, Any], size: tuple[int, int]) -> list[int]:
+    """The lengths of the runs of a run-length code; `UserError` where they are not those of the image."""
+    (h, w), counts = size, outline.get("counts")
+    if outline.get("size") != [h, w]:
+        raise UserError(f"a run-length code of {outline.get('size')!r:.40}, the image is {[h, w]}")
+    if not isinstance(counts, str | bytes | list) or not counts:
+        raise UserError(f"its run-length code is {counts!r:.40}; wanted a list of whole numbers, or text")
     try:
-        if isinstance(outline, dict):
-            if list(outline["size"]) != [h, w]:
-                raise UserError(f"{where}: a run-length code of {outline['size']}, the image is {[h, w]}")
-            counts = outline["counts"]
-            counts = _counts(counts) if isinstance(counts, str | bytes) else [int(c) for c in counts]
-            if sum(counts) != h * w or min(counts) < 0:
-                raise ValueError(f"counts add up to {sum(counts)}, the image has {h * w} pixels")
-            return dict(api.frPyObjects({"size": [h, w], "counts": counts}, h, w))
-        for polygon in outline:
-            points = np.asarray(polygon, float).reshape(-1, 2)
-            if len(points) < 3 or not np.isfinite(points).all():
-                raise ValueError("a polygon needs three points or more")
-            over = max(-points.min(), *(points.max(0) - (w, h)))
-            if over > _SLACK:
-                raise UserError(f"{where}: a polygon reaches {over:.1f} pixels out of the image ({w}x{h})")
-        if not outline:
-            raise ValueError("no polygon")
-        return dict(api.merge(api.frPyObjects(outline, h, w)))
-    except UserError:
-        raise
-    except Exception as error:  # pycocotools raises many kinds
-        raise UserError(f"{where}: no outline that can be read ({error})") from None
+        runs = [int(c) for c in counts] if isinstance(counts, list) else _counts(counts)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"its run-length code {counts!r:.40} cannot be read") from None
+    if sum(runs) != h * w or min(runs) < 0:
+        raise UserError(f"its run-length code adds up to {sum(runs)} pixels, the image has {h * w}")
+    return runs
 
 
 def _counts(code: str | bytes) -> list[int]:

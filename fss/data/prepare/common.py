@@ -16,13 +16,15 @@ from fss.errors import UserError
 
 @dataclass
 class Prepared:
-    """The data root, the images of every list written, and errors."""
+    """The data root, the images of every list written, and lines to print, as of `Findings`."""
 
     root: Path
     lists: dict[str, int] = field(default_factory=dict)
     made: int = 0
     kept: int = 0
     problems: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def write_mask(
@@ -52,8 +54,8 @@ def write_mask(
         return write(path, png.getvalue())
     except UserError as error:
         return str(error)
-    except (ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
-        return f"{image}: its annotation cannot be drawn ({type(error).__name__}: {error})"
+    except (ValueError, MemoryError) as error:
+        return f"{image}: its annotation cannot be drawn ({error})"
 
 
 def _same_size(image: Path, wanted: tuple[int, int], found: tuple[int, int]) -> None:

@@ -1,154 +1,155 @@
-"""Reading a user's own annotations: labelme, COCO-style JSON, or plain masks."""
+"""Reading a user's own annotations, whatever program made them."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from fss.data.files import read_mask
-from fss.data.folder import read_classes
-from fss.data.prepare import coco, labelme
-from fss.episode import IGNORE
+from fss.data.folder import NO_CLASS
+from fss.data.prepare import coco, cvat, labelme, supervisely, via, yolo
+from fss.data.prepare.findings import Findings
+from fss.data.prepare.images import find_image
+from fss.data.prepare.item import Annotated, Item
+from fss.data.prepare.masks import read_masks
+from fss.data.prepare.recognise import READS, Kind, annotations_of, describe, has_pictures, load_json
+from fss.data.prepare.shapes import Drawing, is_class
 from fss.errors import UserError
 
-
-class Item(NamedTuple):
-    """One annotated image.
-
-    Attributes:
-        source: the file that holds its annotation; a mask older than that is made anew.
-        size: (H,W) that the annotation is for.
-        draw: class name -> label in, label map (H,W) uint8 out.
-    """
-
-    name: str
-    image: Path
-    source: Path
-    size: tuple[int, int]
-    draw: Callable[[dict[str, int]], np.ndarray]
+_IMAGES = ("images", "img")  # folders that say nothing of what is in them
+_JSON = {"labelme": labelme.read, "VIA": via.read, "Supervisely": supervisely.read}
 
 
-class Annotated(NamedTuple):
-    """All items, and the class names that they use, in the order in which new ones get their numbers."""
-
-    items: list[Item]
-    classes: list[str]
-
-
-def read_annotated(source: Path, images: Path | None, problems: list[str]) -> Annotated:
-    """The annotations at `source`: a COCO-style JSON file, labelme's, or a folder of masks.
+def read_annotated(source: Path, images: Path | None, findings: Findings) -> Annotated:
+    """The annotations at `source`: a file of COCO's, labelme's, VIA's or CVAT's, or a folder.
 
     Args:
         images: where the images are; default: beside the annotations.
-        problems: takes a line for each annotation that cannot be used.
+        findings: takes what was recognised, and a line for each annotation that cannot be used.
 
     Raises:
-        UserError: nothing is there, or it is of none of these kinds.
+        UserError: nothing is there, it is of no known format, or of two.
     """
-    if source.suffix.lower() == ".json" and source.is_file():
-        if labelme.is_one(source):
-            return _read_labelme([source], source.parent, images, problems)
-        return _read_coco(source, images or source.parent, problems)
+    if not source.exists():
+        raise UserError(f"no annotations at {source}; name a file of annotations, or a folder")
+    found, others = annotations_of(source)
+    if len(found) > 1:
+        kinds = " and ".join(f"{kind}'s ({len(f)}, such as {f[0]})" for kind, f in found.items())
+        raise UserError(
+            f"{source} holds annotations of several formats: {kinds}; name one file, or one folder"
+        )
+    if not found:
+        return _masks(source, images, findings, others)
+    kind, files = next(iter(found.items()))
+    findings.said.append(f"recognised {kind}'s format: {len(files)} files, such as {files[0]}")
+    if others:
+        findings.said.append(f"passed over, since no annotations: {_some(others)}")
+    if kind == "COCO":
+        return _coco(files, source if source.is_dir() else source.parent, images, findings)
+    return _drawings(kind, files, source, images, findings)
+
+
+def _masks(source: Path, images: Path | None, findings: Findings, others: list[Path]) -> Annotated:
     if not source.is_dir():
-        raise UserError(f"no annotations at {source}; name a COCO-style JSON file or a folder")
-    if files := sorted(source.rglob("*.json")):
-        return _read_labelme(files, source, images, problems)
-    return _read_masks(source, images, problems)
+        load_json(source) if source.suffix.lower() == ".json" else None  # whether it is damaged
+        raise UserError(f"{source} is of no format that is known. {READS}")
+    if not has_pictures(source):
+        raise UserError(f"{source} holds {describe(source)}, and no annotations that are known. {READS}")
+    read = read_masks(source, images, findings)
+    if not read.items and images is None:
+        raise UserError(
+            "\n".join([f"{source} holds pictures, none of them the mask of another, as cat.png of cat.jpg. "
+                       f"If they are masks, say with --images where the images are. {READS}",
+                       *findings.problems[:5]])
+        )  # fmt: skip
+    findings.said.append(
+        f"recognised {len(read.items)} masks in {source}, with labels of {_listed(read.classes)}"
+    )
+    if others:
+        findings.said.append(f"passed over, since no annotations: {_some(others)}")
+    return read
 
 
-def _read_labelme(files: list[Path], root: Path, images: Path | None, problems: list[str]) -> Annotated:
-    shapes = [s for f in files if (s := labelme.read(f, images, problems))]
-    items = [Item(_name(s.file, root), s.image, s.file, s.size, s.draw) for s in shapes]
-    return Annotated(items, sorted({label for s in shapes for label in s.labels}))
+def _drawings(
+    kind: Kind, files: list[Path], source: Path, images: Path | None, findings: Findings
+) -> Annotated:
+    root = source if source.is_dir() else source.parent
+    drawings: list[Drawing] = []
+    names: list[str] = []
+    if kind == "YOLO":
+        try:
+            drawings, names = yolo.read(root, files, images, findings)
+        except UserError as error:
+            raise UserError(f"{error}. {READS}") from None
+    for file in files if kind != "YOLO" else ():
+        try:
+            if kind == "CVAT":
+                drawings += cvat.read(file, images, findings)
+            else:
+                drawings += _JSON[kind](file, load_json(file), images, findings)
+        except UserError as error:
+            findings.problems.append(str(error))
+    used = {label for d in drawings for label in d.labels}
+    items = [_item(d, root, images, kind == "labelme", findings) for d in drawings]
+    return Annotated(items, [n for n in names if is_class(n)] or sorted(used))
 
 
-def _read_coco(source: Path, images: Path, problems: list[str]) -> Annotated:
-    hint = "Wanted is COCO's instance format"
-    content = coco.read_annotations(source, hint)
-    ordered = sorted(content["categories"], key=lambda c: str(c["id"]).zfill(12))
+def _item(drawing: Drawing, root: Path, images: Path | None, by_file: bool, findings: Findings) -> Item:
+    """An item named after its image, or after its own annotation file."""
+    draw = lambda numbers: drawing.draw(numbers, findings)  # noqa: E731
+    name = _name(drawing.file, root) if by_file else _name(drawing.image, images or root)
+    return Item(name, drawing.image, drawing.file, drawing.size, draw, drawing.content)
+
+
+def _coco(files: list[Path], root: Path, images: Path | None, findings: Findings) -> Annotated:
+    coco.need_pycocotools()
+    items: list[Item] = []
+    names: dict[str, None] = {}
+    for file in files:
+        content = coco.read_annotations(file, READS)
+        used = {a["category_id"] for a in content["annotations"]}
+        ordered = sorted(content["categories"], key=lambda c: str(c["id"]).zfill(12))
+        classes = [c for c in ordered if c["id"] in used and is_class(c["name"].strip())]
+        unused = [c["name"] for c in ordered if c["id"] not in used and is_class(c["name"].strip())]
+        if unused:
+            findings.said.append(
+                f"{file}: categories without an annotation, which become no classes: {_listed(unused)}"
+            )
+        names.update(dict.fromkeys(c["name"].strip() for c in classes))
+        items += _coco_items(file, content, root, ordered, images, findings)
+    return Annotated(items, list(names))
+
+
+def _coco_items(
+    file: Path, content: dict[str, Any], root: Path, ordered: Sequence[dict[str, str]],
+    images: Path | None, findings: Findings,
+) -> list[Item]:  # fmt: skip
     names = [c["name"].strip() for c in ordered]
     ids = {c["id"]: i for i, c in enumerate(ordered)}
-    coco.need_pycocotools()
 
     def drawer(job: coco.Job) -> Callable[[dict[str, int]], np.ndarray]:
         def draw(numbers: dict[str, int]) -> np.ndarray:
-            regions = [r._replace(label=numbers[names[r.label]]) for r in job.regions]
-            return coco.draw(regions, job.size, str(job.image))
+            every = {**NO_CLASS, **numbers}
+            labels = [every.get(name if is_class(name) else name.casefold(), 0) for name in names]
+            regions = [r._replace(label=labels[r.label]) for r in job.regions]
+            return coco.draw(regions, job.size, str(job.image), findings)
 
         return draw
 
-    jobs = coco.collect(content, ids, images, Path(), problems)
-    items = [Item(_name(j.image, images), j.image, source, j.size, drawer(j)) for j in jobs]
-    return Annotated(items, names)
-
-
-def _read_masks(source: Path, images: Path | None, problems: list[str]) -> Annotated:
-    """Masks with labels 0..N and 255, or, where 255 is all that they hold, with one class of 255."""
-    if images is None:
-        raise UserError(f"{source} holds masks; say with --images where the images are")
-    files = sorted(source.rglob("*.png"))
-    found: dict[str, list[Path]] = {}
-    for path in sorted(set(images.rglob("*")) - set(files)):
-        if path.suffix.lower() in Image.registered_extensions():
-            found.setdefault(_name(path, images), []).append(path)
-    values: set[int] = set()
-    kept: list[tuple[str, Path, tuple[int, int]]] = []
-    with ThreadPoolExecutor() as pool:
-        for path, seen in zip(files, pool.map(_values, files), strict=True):
-            name = _name(path, source)
-            fitting = found.get(name, [])
-            if isinstance(seen, str) or len(fitting) != 1:
-                many = f"{len(fitting)} images in" if fitting else "no image in"
-                problems.append(seen if isinstance(seen, str) else f"mask {path} has {many} {images}")
-                continue
-            values |= seen[0]
-            kept.append((name, path, seen[1]))
-    names = _mask_names(source, values - {0})
-    whole = IGNORE in values and values <= {0, IGNORE}
-
-    def drawer(path: Path) -> Callable[[dict[str, int]], np.ndarray]:
-        def draw(numbers: dict[str, int]) -> np.ndarray:
-            table = np.zeros(256, np.uint8)
-            table[IGNORE] = numbers[names[IGNORE]] if whole else IGNORE
-            for value, name in names.items():
-                table[value] = numbers[name]
-            return table[read_mask(path)]
-
-        return draw
-
-    items = [Item(name, found[name][0], path, size, drawer(path)) for name, path, size in kept]
-    return Annotated(items, list(names.values()))
-
-
-def _values(path: Path) -> tuple[set[int], tuple[int, int]] | str:
-    """A mask's labels and size (H,W), or its error."""
-    try:
-        mask = read_mask(path)
-    except UserError as error:
-        return str(error)
-    return set(np.unique(mask).tolist()), (mask.shape[0], mask.shape[1])
-
-
-def _mask_names(source: Path, values: set[int]) -> dict[int, str]:
-    """Label -> class name: from classes.txt beside the masks or one folder up, else "class N"."""
-    whole, values = values == {IGNORE}, values - {IGNORE}
-    for folder in (source, source.parent):
-        if (folder / "classes.txt").is_file():
-            names = read_classes(folder)
-            if whole:
-                return {IGNORE: names[0]}
-            if max(values, default=0) > len(names):
-                raise UserError(
-                    f"{folder / 'classes.txt'} names {len(names)} classes, masks hold {max(values)}"
-                )
-            return dict(enumerate(names, 1))
-    return {IGNORE: "class 1"} if whole else {value: f"class {value}" for value in sorted(values)}
+    locate = lambda name: find_image(name, file.parent, images, str(file))  # noqa: E731
+    jobs = coco.collect(content, ids, locate, Path(), findings.problems)
+    return [Item(_name(j.image, images or root), j.image, file, j.size, drawer(j)) for j in jobs]
 
 
 def _name(path: Path, root: Path) -> str:
     """A name for an image from its path below `root`, folders joined by underscores."""
     below = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    return "_".join(below.with_suffix("").parts)
+    return "_".join(part for part in below.with_suffix("").parts if part not in _IMAGES)
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

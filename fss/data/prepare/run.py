@@ -1,5 +1,6 @@
 """`fss prepare`: archives, or annotations of a user's own, into masks and lists."""
 
+import sys
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
@@ -38,13 +39,21 @@ def run_prepare(name: str, given: Mapping[str, Any]) -> None:
         raise UserError(
             f"prepare {name}: "
             + "; ".join(
-                [f"--{k.replace('source', 'from')} is not for this" for k in unknown]
-                + [f"say --{k.replace('source', 'from')}, too" for k in needed]
+                [f"{_option(k)} is not for this" for k in unknown]
+                + [f"say {_option(k)}, too" for k in needed]
             )
         )
     done = _PREPARE[name](**given)
     counts = ", ".join(f"{file} {count} images" for file, count in done.lists.items())
+    for line in done.said:
+        print(line)
+    for line in done.left_out:
+        print(f"fss: warning: left out: {line}", file=sys.stderr)
     print(f"{done.made} masks made, {done.kept} kept; lists: {counts}")
     print(f"use it with data.root={done.root}; read it all with: fss check-data {name} data.root={done.root}")
     if done.problems:
         raise UserError("\n".join([f"{len(done.problems)} problems, their images left out:", *done.problems]))
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("source", "from").replace("_", "-")

@@ -15,6 +15,7 @@ from fss.cli import main
 from fss.data.coco import COCO_CLASSES
 from fss.data.files import read_mask
 from fss.data.prepare.coco import Region, draw
+from fss.errors import UserError
 
 pytest.importorskip("pycocotools", reason="pip install pycocotools")
 
@@ -122,8 +123,8 @@ def test_damage_is_named_and_counted_at_the_end(archive, tmp_path, capsys):
         error = capsys.readouterr().err
         for part in (
             "5 problems", "annotation 30: unknown image 99", "annotation 31: unknown category 12",
-            "000000000001.jpg, annotation 10: a polygon reaches 9.0 pixels out of the image (60x40)",
-            "000000000002.jpg, annotation 12: no outline that can be read (counts add up to 10, the",
+            "000000000001.jpg, annotation 10: reaches 9.0 pixels out of the image (60x40)",
+            "000000000002.jpg, annotation 12: its run-length code adds up to 10 pixels, the image has",
             "000000000005.jpg is damaged: it breaks off",
         ):  # fmt: skip
             assert part in error
@@ -187,14 +188,11 @@ def test_killed_in_the_middle_and_run_again(tmp_path):
 
 
 @pytest.mark.parametrize("code", ["]6d0d000000", "]", "'[iIO_kQEic1", "PHMXG4", "", "\u00e9", 7, None])
-def test_run_length_codes_are_checked_before_pycocotools_sees_them(archive, tmp_path, code, capsys):
+def test_run_length_codes_are_checked_before_pycocotools_sees_them(code):
     """It takes some of these for whole, and writes beyond its memory for others."""
-    path = archive / "annotations/instances_val2014.json"
-    content = json.loads(path.read_text())
-    content["annotations"][0]["segmentation"] = {"size": [H, W], "counts": code}
-    path.write_text(json.dumps(content))
-    assert prepare(archive, tmp_path / "lists") == 2
-    assert "annotation 20: no outline that can be read" in capsys.readouterr().err
+    region = Region(1, {"size": [H, W], "counts": code}, 20)
+    with pytest.raises(UserError, match="x, annotation 20: its run-length code"):
+        draw([region], (H, W), "x")
 
 
 def test_compressed_codes_are_read_as_pycocotools_reads_them():
@@ -223,12 +221,19 @@ def twice(part, key, value):
             "images with file_name 'COCO_val2014_000000000005.jpg' stand in it twice",
         ),
         (twice("categories", "name", "more"), "categories with id"),
-        (lambda c: c["images"][0].update(height="abc"), "images[0] has no usable height"),
-        (lambda c: c["images"][0].update(width=1e6), "images[0] has no usable width"),
-        (lambda c: c["images"][0].update(file_name="../../x.jpg"), "images[0] has no usable file_name"),
-        (lambda c: c["images"][0].update(file_name="a\0b.jpg"), "images[0] has no usable file_name"),
-        (lambda c: c["annotations"][0].update(image_id={}), "annotations[0] has no usable image_id"),
-        (lambda c: c["annotations"][0].update(category_id=[1]), "annotations[0] has no usable category_id"),
+        (lambda c: c["images"][0].update(file_name="../../x.jpg"), "image '../../x.jpg' leads out of"),
+        (
+            lambda c: c["images"][0].update(file_name="a\0b.jpg"),
+            "images[0]: file_name is 'a\\x00b.jpg'; wanted the image's file",
+        ),
+        (
+            lambda c: c["annotations"][0].update(image_id={}),
+            "annotations[0]: image_id is {}; wanted a whole number",
+        ),
+        (
+            lambda c: c["annotations"][0].update(category_id=[1]),
+            "annotations[0]: category_id is [1]; wanted a whole",
+        ),
     ],
 )
 def test_entries_that_cannot_be_used_are_named(archive, tmp_path, harm, message, capsys):

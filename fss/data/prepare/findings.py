@@ -1,0 +1,43 @@
+"""What comes to light in reading people's annotations, and what becomes of an annotation of no use."""
+
+from dataclasses import dataclass, field
+
+from fss.errors import UserError
+
+
+@dataclass
+class Findings:
+    """Lines to print, by what they are about.
+
+    Attributes:
+        leave_out: "image": an annotation that cannot be drawn costs its image; "annotation": it is left out
+            alone, and what little reaches over the border is cut off; None: as "image", without a choice.
+        said: the format that was recognised, and files that were passed over.
+        left_out: annotations that are left out of images that stay.
+        problems: images that are left out.
+    """
+
+    leave_out: str | None = None
+    said: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def lenient(self) -> bool:
+        """Whether single annotations are left out."""
+        return self.leave_out == "annotation"
+
+    def unusable(self, what: str) -> None:
+        """Leave an annotation out, or, by raising `UserError`, its image."""
+        if not self.lenient:
+            choice = "; mend it, or leave it out alone with --leave-out annotation" if self.leave_out else ""
+            raise UserError(what + choice)
+        self.left_out.append(what)
+
+    def empty(self, what: str) -> None:
+        """Leave an annotation out that marks nothing, which changes no mask."""
+        self.left_out.append(f"{what} marks nothing")
+
+
+class Nothing(Exception):
+    """An outline that marks nothing at all."""

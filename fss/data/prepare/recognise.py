@@ -1,0 +1,84 @@
+"""The format of annotations, told from what files hold and not from their names."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from fss.data.formats import is_picture
+from fss.data.prepare import cvat, via, yolo
+from fss.errors import UserError
+
+Kind = Literal["labelme", "COCO", "VIA", "Supervisely", "CVAT", "YOLO"]
+READS = (
+    "fss reads masks (PNG, BMP or TIFF, named as their photos), JSON of labelme, VIA, Supervisely and COCO "
+    "(of Roboflow and Label Studio, too), CVAT's XML for images, and YOLO's outlines (TXT with data.yaml)"
+)
+
+
+def load_json(path: Path) -> Any:
+    """A JSON file's content, in UTF-8 or UTF-16.
+
+    Raises:
+        UserError: it cannot be read, or is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise UserError(f"{path} is no annotation: its lists are nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); export it again") from None
+
+
+def kind_of(content: Any) -> Kind | None:
+    """The format of a JSON file's content; None where it is none that is known."""
+    if via.entries_of(content) is not None:
+        return "VIA"
+    if not isinstance(content, dict):
+        return None
+    if "shapes" in content:
+        return "labelme"
+    if {"images", "annotations"} <= content.keys() or {"images", "categories"} <= content.keys():
+        return "COCO"
+    return "Supervisely" if {"objects", "size"} <= content.keys() else None
+
+
+def annotations_of(source: Path) -> tuple[dict[Kind, list[Path]], list[Path]]:
+    """The annotation files at `source`, a file or a folder, by format; and other JSON and XML files."""
+    if source.is_file():
+        files = [source]
+    else:
+        files = [
+            p for p in sorted(source.rglob("*")) if p.suffix.lower() in (".json", ".xml") and p.is_file()
+        ]
+    found: dict[Kind, list[Path]] = {}
+    others = []
+    for path in files:
+        kind = _kind(path)
+        if kind:
+            found.setdefault(kind, []).append(path)
+        else:
+            others.append(path)
+    if source.is_dir() and (labels := yolo.label_files(source)):
+        found["YOLO"] = labels
+    return found, others
+
+
+def _kind(path: Path) -> Kind | None:
+    if path.suffix.lower() == ".xml":
+        return "CVAT" if cvat.is_one(path) else None
+    try:
+        return kind_of(load_json(path))
+    except UserError:
+        return None
+
+
+def describe(source: Path) -> str:
+    """The files of a folder by their suffixes, for messages."""
+    suffixes = Counter(p.suffix or "no suffix" for p in source.rglob("*") if p.is_file())
+    return ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common(5)) or "nothing"
+
+
+def has_pictures(source: Path) -> bool:
+    """Whether pictures lie below a folder."""
+    return any(is_picture(p) for p in source.rglob("*"))
