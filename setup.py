@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fss/__init__.py").read_tex
 EXTRAS = {
     "prepare": ["pycocotools", "scipy"],
     "demo": ["gradio>=6,<7"],
+    "heic": ["pillow-heif>=0.20"],  # telephones' photos
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
 }
 CHECKS = [

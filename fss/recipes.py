@@ -162,4 +162,11 @@ def _explain(error: Any) -> str:
     for part in error["loc"][:-1]:
         section = section.model_fields[part].annotation
     names = list(section.model_fields)
-    return f"unknown key {where}{nearest(error['loc'][-1], names)}; allowed: {', '.join(names)}"
+    inner = [f"{name}.{where}" for name in names if where in _keys(section, name)]
+    near = f", did you mean {' or '.join(inner)}?" if inner else nearest(error["loc"][-1], names)
+    return f"unknown key {where}{near}; allowed: {', '.join(names)}"
+
+
+def _keys(section: Any, name: str) -> Sequence[str]:
+    """The keys of a section within a section; none where a key holds a value."""
+    return tuple(getattr(section.model_fields[name].annotation, "model_fields", ()))

@@ -21,6 +21,7 @@ def test_later_differences_win():
     ("override", "message"),
     [
         ("data.sise=97", "unknown key data.sise, did you mean size?"),
+        ("lr=0.1", "unknown key lr, did you mean pretrain.lr or pseudo.lr or train.lr?"),
         ("dta.size=97", "unknown key dta, did you mean data?"),
         ("data.fold=4", r"fold 4 does not exist; allowed: 0..3"),
         ("test.runs=0", "test.runs: .*greater than or equal to 1"),

@@ -14,7 +14,7 @@ FOLDER = Path("initmodel")
 _PLAIN = {"conv1": "layer0.0", "bn1": "layer0.1"}
 _DEEP = {**_PLAIN, "conv2": "layer0.3", "bn2": "layer0.4", "conv3": "layer0.6", "bn3": "layer0.7"}
 _HINT = """no weights for ResNet-{layers} ({stem}) in {folder}/. Do one of these:
-  - deep stem, as published: put resnet{layers}_v2.pth into {folder}/ (see {folder}/README.md)
+  - deep stem, as published: put resnet{layers}_v2.pth into {folder}/
   - plain stem: put torchvision's resnet{layers}-*.pth there, or have it fetched: backbone.weights=download
   - a file of your own: backbone.weights=FILE
   - on purpose without: backbone.weights=random (novel classes will be segmented badly)"""
@@ -100,7 +100,7 @@ def read_torch(path: Path) -> object:
         reason = re.split(r"[.\n]", str(error), maxsplit=1)[0] or type(error).__name__
         raise UserError(
             f"{path} is truncated, or no checkpoint that can be read safely ({reason}). "
-            "Replace it, or delete it to make it anew"
+            "Put a whole one in its place, or move it away to have it made anew"
         ) from None
 
 

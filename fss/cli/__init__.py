@@ -1,6 +1,7 @@
 """The command line: parse, build, call. No logic."""
 
 import argparse
+import errno
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -46,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown option {unknown[0]}{near}; see `fss {verb} --help`")
         VERBS[verb].run(options, arguments)
         return 0
-    except (UserError, OSError) as error:  # OSError: no permission, no space
+    except UserError as error:
         return _fail(str(error))
+    except OSError as error:  # no permission, no space
+        return _fail(_plainly(error))
     except ModuleNotFoundError as error:
         if (error.name or "fss").partition(".")[0] == "fss":
             raise
@@ -64,6 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"fss: error: {message}".replace("\n", "\n  "), file=sys.stderr)
     return 2
+
+
+def _plainly(error: OSError) -> str:
+    """The machine's refusal in words: the file, the reason, and what to do about it."""
+    reason = (error.strerror or str(error)).lower()
+    place = f"{error.filename}: " if error.filename else ""
+    after = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "name another folder"}
+    fix = after.get(error.errno or 0, "look at its permissions, or name another place")
+    return f"{place}{reason}; {fix}, and the same command goes on"
 
 
 def _verb(arguments: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ _IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
 _TWO_PATHS = re.compile(r"^(.+\.(?:jpe?g|png|bmp))\s+(\S.*\.png)$", re.IGNORECASE)
 
 
-LIST_HINT = "Write one `IMAGE MASK` a line, relative to the root (lists/README.md), or set data.{split}_list."
+LIST_HINT = "Write one `IMAGE MASK` a line, relative to the root, or set data.{split}_list."
 
 
 class Sample(NamedTuple):

@@ -49,7 +49,7 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
     if kind != "backbone" and config.data.fold == -1:
         raise UserError("fold -1 holds out every class; name the fold that the files were trained on")
     if out.exists():
-        raise UserError(f"{out} exists; name another file, or delete it")
+        raise UserError(f"{out} exists; name another file")
     state: dict[str, Tensor] = {}
     for path in inputs:
         part = read_state(path)
@@ -187,6 +187,6 @@ def run_convert(
     head = about["head"]
     if head["type"] == "asgnet":
         said.append(f"head.context={head['context']}")
-    run = f"{data} {about['shots']} [0] {part['type']} {about['fold']} --head {head['type']}"
+    run = f"--data {data} --fold {about['fold']} --layers {part['type']} --shots {about['shots']}"
     print(f"{out}: {head['type']}, {what}, {on}, {about['shots']} shot(s). Try it with")
-    print(" ".join([f"  sh scripts/test.sh {run} --checkpoint {out}", *said]))
+    print(" ".join([f"  fss test {run} --head {head['type']} --checkpoint {out}", *said]))

@@ -122,11 +122,11 @@ def _claim(out: Path, wanted: dict[str, Any]) -> None:
         write_text(path, json.dumps(wanted, indent=1) + "\n")
         return
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete {out} to write it anew") from None
+        raise UserError(f"{path} cannot be read ({error}); move {out} away to have it written anew") from None
     differ = [f"{k} {found.get(k)} (now {v})" for k, v in wanted.items() if found.get(k) != v]
     if differ:
         raise UserError(
-            f"{out} holds other pseudo-masks: {', '.join(differ)}. Delete it to write them anew, or name "
+            f"{out} holds other pseudo-masks: {', '.join(differ)}. Move it away to have them written anew, or name "
             "another folder with data.train_masks=DIR"
         )
 

@@ -102,7 +102,7 @@ def _spare(path: Path) -> str:
     spare = before(path, 1)
     if spare.is_file():
         return f"Rename {spare.name}, the one before it, to {path.name} to go on from there"
-    return "Replace it, or delete it to make it anew"
+    return "Put a whole one in its place, or move it away to have it made anew"
 
 
 def best_score(content: dict[str, Any]) -> float | None:

@@ -39,7 +39,7 @@ def make_plans(config: Config, source: Source) -> list[list[Draw]]:
 def run_plan(config: Config, out: Path) -> None:
     """The episodes of a test as a text file that `test.plan` takes."""
     if out.exists():
-        raise UserError(f"{out} exists; name another file, or delete it")
+        raise UserError(f"{out} exists; name another file")
     source = open_source(config.data, "val", config.output / "cache")
     plans = make_plans(config, source)
     write_text(out, plan_text(plans, source))

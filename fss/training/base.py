@@ -50,8 +50,8 @@ def refuse_other_domain(config: Config) -> None:
     if data.trained_on:
         raise UserError(
             f"{data.name} is for testing what was trained on {data.trained_on}; train there: "
-            f"sh scripts/train.sh {data.trained_on} {max(data.fold, 0)} [0] {config.backbone.type} "
-            f"{config.train.shots} --head {config.head.type}"
+            f"fss train --data {data.trained_on} --fold {max(data.fold, 0)} --layers {config.backbone.type} "
+            f"--shots {config.train.shots} --head {config.head.type}"
         )
 
 

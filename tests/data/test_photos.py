@@ -142,6 +142,12 @@ def test_photos_are_found_by_name_once(tmp_path):
         photos_of([tmp_path])
 
 
+@pytest.fixture
+def without_heif(monkeypatch):
+    monkeypatch.setattr("fss.data.formats._heif", lambda: False)
+
+
+@pytest.mark.usefixtures("without_heif")
 def test_pictures_that_are_no_photos_of_a_folder_are_named(tmp_path):
     for name in ("cat.jpg", "cat_scribble.png", "cat_mask.PNG", "dog_mask.png"):
         save(tmp_path / name, COLOUR)
@@ -159,6 +165,14 @@ def test_pictures_that_are_no_photos_of_a_folder_are_named(tmp_path):
         photos_of([tmp_path / "phone"])
 
 
+def test_heic_is_read_where_its_package_is(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pip install pillow-heif")
+    heif.from_pillow(Image.fromarray(COLOUR)).save(tmp_path / "a.HEIC", quality=100)
+    (found,) = photos_of([tmp_path]).files
+    assert np.abs(read_photo(found).astype(int) - COLOUR).mean() < 12  # its colours are halved
+
+
+@pytest.mark.usefixtures("without_heif")
 @pytest.mark.parametrize("suffix", ["heic", "jpg"])
 def test_heic_is_named_by_suffix_and_by_content(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

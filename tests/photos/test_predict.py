@@ -297,6 +297,36 @@ def test_one_bad_query_does_not_stop_the_others(photos, capsys):
     assert (photos / "out/good_labels.png").is_file() and not list((photos / "out").glob("bad*"))
 
 
+def test_a_full_disk_stops_the_work_and_is_said_once(photos, monkeypatch, capsys):
+    import errno
+
+    from fss.photos.prediction import Prediction
+
+    for name in "abc":
+        put(photos / f"in/{name}.png", scene((30, 12), seed=1)[0])
+
+    def save(self, out, stem, cut):
+        raise OSError(errno.ENOSPC, "No space left on device", str(out / f"{stem}_labels.png"))
+
+    monkeypatch.setattr(Prediction, "save", save)
+    assert predict("--support", "support.png", "mask.png", "--query", "in") == 2
+    said, error = capsys.readouterr()
+    assert error.count("no space left") == 1 and "make room, and the same command goes on" in error
+    assert "Errno" not in error + said and "b_labels" not in error
+
+
+def test_pictures_that_are_not_read_are_named_and_counted(photos, monkeypatch, capsys):
+    monkeypatch.setattr("fss.data.formats._heif", lambda: False)
+    put(photos / "in/a.png", scene((30, 12), seed=1)[0])
+    put(photos / "in/a_scribble.png", scene((30, 12), seed=1)[1])
+    (photos / "in/b.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 99)
+    assert predict("--support", "support.png", "mask.png", "--query", "in") == 2
+    said, error = capsys.readouterr()
+    assert "left out: in/b.heic: it is HEIC" in said and "1 of 2 queries" in error
+    assert "1 masks or strokes by their names, not taken for photos: a_scribble.png" in said
+    assert (photos / "out/a_labels.png").is_file() and not (photos / "out/a_scribble_labels.png").exists()
+
+
 def test_weights_that_are_missing_are_told(photos, capsys):
     words = ["--support", "support.png", "mask.png", "--query", "query.png", "--out", "out"]
     assert main(["predict", *words, "backbone.type=resnet50"]) == 2

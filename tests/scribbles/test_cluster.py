@@ -46,6 +46,19 @@ def run(*arguments):
     return main(["cluster", *map(str, arguments), *QUICK])
 
 
+def test_one_photo_of_no_use_does_not_stop_the_others(tmp_path, capsys):
+    image = picture()[0]
+    for name in "ac":
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"in/{name}.png")
+    Image.fromarray(image[:1, :1]).save(tmp_path / "in/b.png")
+    (tmp_path / "in/d.gif").write_bytes(b"x")
+    assert run(tmp_path / "in", tmp_path / "out", "--steps", "3") == 2
+    said, error = capsys.readouterr()
+    assert "b.png has 1x1 pixels; clustering needs 2 a side" in said and "d.gif: GIF is not read" in said
+    assert "2 of 4 images" in error and (tmp_path / "out/c_labels.png").is_file()
+
+
 def files(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
