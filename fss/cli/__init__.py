@@ -73,9 +73,15 @@ def _plainly(error: OSError) -> str:
     """The machine's refusal in words: the file, the reason, and what to do about it."""
     reason = (error.strerror or str(error)).lower()
     place = f"{error.filename}: " if error.filename else ""
-    after = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "name another folder"}
-    fix = after.get(error.errno or 0, "look at its permissions, or name another place")
-    return f"{place}{reason}; {fix}, and the same command goes on"
+    goes_on = "and the same command goes on"
+    fixes = {
+        errno.ENOSPC: f"make room, {goes_on}",
+        errno.EDQUOT: f"make room, {goes_on}",
+        errno.EACCES: f"allow it, {goes_on}, or name another place",
+        errno.EEXIST: "a file is in the way; name another place",
+        errno.ENOTDIR: "a file is in the way; name another place",
+    }
+    return f"{place}{reason}; {fixes.get(error.errno or 0, 'name another place')}"
 
 
 def _verb(arguments: Sequence[str]) -> str:

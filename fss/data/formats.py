@@ -11,6 +11,7 @@ _OTHERS = (
     *_HEIF, ".avif", ".jxl", ".jp2", ".j2k", ".jpf", ".gif", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".xcf",
     ".svg", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".raw",
 )  # fmt: skip
+_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg")
 _BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -28,6 +29,8 @@ def advice(path: Path) -> str:
     """The way to a picture that can be read, for messages; empty where the format is unknown."""
     if path.suffix.lower() in _HEIF or _holds_heif(path):
         return "it is HEIC: pip install pillow-heif, or save it as JPEG"
+    if path.suffix.lower() in _VIDEOS:
+        return "it is a video; save the frames that matter as JPEG or PNG"
     if path.suffix.lower() in _OTHERS:
         return f"{path.suffix[1:].upper()} is not read; save it as JPEG or PNG"
     return ""

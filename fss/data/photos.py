@@ -63,7 +63,7 @@ def photos_of(paths: Sequence[Path]) -> Photos:
             drawings += drawn
             inside = [p for p in pictures if p not in drawn]
             if not inside:
-                raise UserError(f"no images in {path}; looked for {', '.join(SUFFIXES)}{_but(unread)}")
+                raise UserError(f"no images in {path}; looked for {', '.join(SUFFIXES)}{_but(path, unread)}")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -74,8 +74,11 @@ def photos_of(paths: Sequence[Path]) -> Photos:
     return Photos(_once(found), unread, drawings)
 
 
-def _but(unread: Sequence[Path]) -> str:
-    return f". {unread[0].name}: {advice(unread[0])}" if unread else ""
+def _but(folder: Path, unread: Sequence[Path]) -> str:
+    if unread:
+        return f". {unread[0].name}: {advice(unread[0])}"
+    inner = next((p for p in sorted(folder.rglob("*")) if is_picture(p)), None)
+    return f". There are some in {inner.parent}; name that folder" if inner else ""
 
 
 def _once(paths: Sequence[Path]) -> list[Path]:

@@ -17,10 +17,15 @@ _DRAWN = (*_KINDS, "polyline", "points", "cuboid", "skeleton")
 
 def is_one(file: Path) -> bool:
     """Whether an XML file is one of CVAT's."""
+    return root_tag(file) == "annotations"
+
+
+def root_tag(file: Path) -> str:
+    """The name of an XML file's outermost element; empty where there is none."""
     try:
-        return next(ElementTree.iterparse(file, ("start",)))[1].tag == "annotations"
+        return str(next(ElementTree.iterparse(file, ("start",)))[1].tag)
     except (OSError, SyntaxError, StopIteration):
-        return False
+        return ""
 
 
 def read(file: Path, images: Path | None, findings: Findings) -> list[Drawing]:

@@ -12,7 +12,7 @@ from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image
 from fss.data.prepare.item import Annotated, Item
 from fss.data.prepare.masks import read_masks
-from fss.data.prepare.recognise import READS, Kind, annotations_of, describe, has_pictures, load_json
+from fss.data.prepare.recognise import READS, Kind, advice, annotations_of, describe, has_pictures, load_json
 from fss.data.prepare.shapes import Drawing, is_class
 from fss.errors import UserError
 
@@ -32,6 +32,8 @@ def read_annotated(source: Path, images: Path | None, findings: Findings) -> Ann
     """
     if not source.exists():
         raise UserError(f"no annotations at {source}; name a file of annotations, or a folder")
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images {images} is no folder")
     found, others = annotations_of(source)
     if len(found) > 1:
         kinds = " and ".join(f"{kind}'s ({len(f)}, such as {f[0]})" for kind, f in found.items())
@@ -51,12 +53,14 @@ def read_annotated(source: Path, images: Path | None, findings: Findings) -> Ann
 
 def _masks(source: Path, images: Path | None, findings: Findings, others: list[Path]) -> Annotated:
     if not source.is_dir():
-        load_json(source) if source.suffix.lower() == ".json" else None  # whether it is damaged
-        raise UserError(f"{source} is of no format that is known. {READS}")
+        raise UserError(f"{advice(source) or f'{source} is of no format that is known'}. {READS}")
+    hint = next((line for path in others if (line := _advice(path))), "")
     if not has_pictures(source):
-        raise UserError(f"{source} holds {describe(source)}, and no annotations that are known. {READS}")
+        raise UserError(f"{source} holds {describe(source)}, and no annotations that are known. {hint or READS}")
     read = read_masks(source, images, findings)
     if not read.items and images is None:
+        if hint:
+            raise UserError(hint)
         raise UserError(
             "\n".join([f"{source} holds pictures, none of them the mask of another, as cat.png of cat.jpg. "
                        f"If they are masks, say with --images where the images are. {READS}",
@@ -68,6 +72,13 @@ def _masks(source: Path, images: Path | None, findings: Findings, others: list[P
     if others:
         findings.said.append(f"passed over, since no annotations: {_some(others)}")
     return read
+
+
+def _advice(path: Path) -> str:
+    try:
+        return advice(path)
+    except UserError as error:  # a damaged file, perhaps the one that was meant
+        return str(error)
 
 
 def _drawings(

@@ -73,6 +73,25 @@ def _kind(path: Path) -> Kind | None:
         return None
 
 
+def advice(path: Path) -> str:
+    """The way from a known format that is not read to one that is; empty for all others."""
+    suffix = path.suffix.lower()
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        return f"{path} is an archive; unpack it, and name the folder"
+    if suffix == ".csv":
+        return f"{path} is a table; export the annotations as JSON"
+    if suffix in (".ndjson", ".jsonl"):
+        return f"{path} has a JSON a line, as Labelbox writes it; export it as COCO"
+    if suffix == ".xml" and cvat.root_tag(path) == "annotation":
+        return f"{path} is Pascal VOC's, whose boxes are no masks; draw outlines, or take `fss predict --box`"
+    if suffix == ".json":
+        content = load_json(path)
+        first = content[0] if isinstance(content, list) and content else None
+        if isinstance(first, dict) and "data" in first:
+            return f"{path} is Label Studio's own; export it as COCO, or as PNG masks"
+    return ""
+
+
 def describe(source: Path) -> str:
     """The files of a folder by their suffixes, for messages."""
     suffixes = Counter(p.suffix or "no suffix" for p in source.rglob("*") if p.is_file())
