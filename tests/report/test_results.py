@@ -140,6 +140,12 @@ def test_a_result_that_contradicts_itself_is_refused_by_name(changes, message, f
     assert not (tmp_path / f"table{format}").exists()
 
 
+def test_many_episodes_may_be_unevenly_spread_over_classes(tmp_path):
+    changes = {"protocol__episodes": 10**5, "scores__episodes_run": 5 * 10**5}
+    (tmp_path / "odd.json").write_text(json.dumps(load("fold0_cwt_1shot", **changes).content))
+    assert read_results([tmp_path / "odd.json"])
+
+
 def test_a_single_run_equals_its_classes(tmp_path):
     changes = {"protocol__runs": 1, "scores__episodes_run": 200, "scores__interval": None}
     content = load("fold0_cwt_1shot", **changes, scores__runs=[{"miou": 62.4}], scores__miou=62.4).content
