@@ -1,11 +1,14 @@
 """Small files that ask for much, and large ones, are refused before they cost anything."""
 
+import re
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
+import fss
 from fss.cli import main
 from fss.errors import UserError
 from fss.reading import load_yaml, read_json, read_yaml
@@ -40,6 +43,11 @@ def test_recipes_that_grow_are_refused(text, message, tmp_path):
 
 def test_aliases_of_a_recipe_are_read():
     assert load_yaml("a: &a {x: 1}\nb: {<<: *a, y: *a}\n")["b"] == {"x": 1, "y": {"x": 1}}
+
+
+def test_nothing_else_reads_yaml():
+    package, reads = Path(fss.__file__).parent, re.compile(r"yaml\.(safe_|full_|unsafe_)?load")
+    assert [p for p in package.rglob("*.py") if reads.search(p.read_text())] == [package / "reading.py"]
 
 
 @pytest.mark.parametrize("command", [["train", "--data", "FILE"], ["test", "--config", "FILE"]])
