@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fss import reading
 from fss.config import Config
 from fss.errors import UserError
 from fss.parts import nearest
@@ -85,10 +86,7 @@ def _with_head(recipe: Path, head_of: Path) -> list[Path]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file; `UserError` names the file where it is none."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    tree = reading.read_yaml(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a mapping (section: ...), got {type(tree).__name__}")
     return tree
@@ -107,7 +105,9 @@ def merge(tree: dict[str, Any], difference: Mapping[str, Any], source: str) -> N
         elif value is None:  # a section's name with nothing below it
             continue
         elif not isinstance(value, Mapping):
-            raise UserError(f"{source}: {key} must be a section ({key}: {{name: value}}), got {value!r}")
+            raise UserError(
+                f"{source}: {key} must be a section ({key}: {{name: value}}), got {_short(value)}"
+            )
         else:
             old = tree.setdefault(key, {})
             if key in _PARTS and "type" in old and value.get("type", old["type"]) != old["type"]:
@@ -142,7 +142,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key:
         raise UserError(f"{text!r} is not key=value, such as data.size=473")
     try:
-        tree: Any = yaml.safe_load(value)
+        tree: Any = reading.load_yaml(value)
     except (ValueError, RecursionError, yaml.YAMLError):
         tree = value  # a path or name with YAML's own signs in it
     if isinstance(tree, str) and _EXPONENT.fullmatch(tree):
@@ -152,11 +152,16 @@ def _parse_override(text: str) -> dict[str, Any]:
     return tree
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(error["input"], BaseModel | dict) else f" (got {error['input']!r})"
+        got = "" if isinstance(error["input"], BaseModel | dict) else f" (got {_short(error['input'])})"
         return f"{where}: {message}{got}"
     section: Any = Config
     for part in error["loc"][:-1]:

@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and texts from elsewhere made harmless in what is written."""
 
 import os
+import re
 from pathlib import Path
 
 from fss.errors import UserError
@@ -22,3 +23,31 @@ def write_bytes(path: Path, content: bytes) -> None:
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def plain_line(text: str) -> str:
+    """A text with blanks for line breaks and for signs that move a terminal's cursor or turn its writing."""
+    return _CONTROL.sub(" ", text)
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def markdown_cell(text: str) -> str:
+    """A text as Markdown shows it letter by letter: no tag, link, code or further cell of a table."""
+    plain = plain_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`|]|\]\()", lambda m: "]\\(" if m[0] == "](" else f"\\{m[0]}", plain)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+
+def csv_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: an apostrophe before =, +, -, @, but for numbers."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def from_csv_cell(text: str) -> str:
+    """The text that `csv_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text

@@ -10,6 +10,7 @@ the classes that are *not* held out there: a choice by a column has not seen wha
 import argparse
 import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from fss.heads.votes import MAP
 from fss.model import build_backbone, build_model
 from fss.ops import binary_mask, foreground
 from fss.recipes import load_config
+from fss.runs.folders import environment
 
 LEVELS = {
     "stages 3, 4": {"stage3": 1.0, "stage4": 1.0},
@@ -126,7 +128,11 @@ def main() -> None:
             text = name if value is None else f"{name} {value}"
             table[f"{text}, {shots} shots"] = row
             print(f"{text[:42]:42} {shots:5}  " + "  ".join(f"{x:6.2f}" for x in row), flush=True)
-    told = {"set": given.root.name, **{k: v for k, v in vars(given).items() if k not in ("root", "out")}}
+    told = {"date": date.today().isoformat(), "set": given.root.name}
+    told |= {
+        "environment": environment(torch.device("cpu")),
+        **{k: v for k, v in vars(given).items() if k not in ("root", "out")},
+    }
     told |= {"chosen": chosen, "columns": ["all", *(f"base of fold {f}" for f in range(4))], "rows": table}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(told, indent=1) + "\n")

@@ -7,6 +7,7 @@ Both ways are measured: as `fss` computes the network, and with TensorFlow's pad
 
 import argparse
 import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from fss.backbones import efficientnet, make_backbone
+from fss.runs.folders import environment
 
 SIDE = 321  # pixels
 DIRECTIONS = 6  # random sums of channels whose gradients are taken
@@ -49,7 +51,10 @@ def main() -> None:
         }
         table[way] = {level: [round(float(v), 1) for v in mean] for level, mean in means.items()}
         print(way, table[way])
-    told = {"set": given.root.name, "photos": len(images), "side": SIDE, "down_and_right_px": table}
+    told = {
+        "date": date.today().isoformat(), "set": given.root.name, "photos": len(images), "side": SIDE,
+        "down_and_right_px": table, "environment": environment(torch.device("cpu")),
+    }  # fmt: skip
     given.out.write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""Necks measured against each other: `python studies/measure_necks.py OUT.md [data.root=PHOTOS] [key=value]`
+"""Necks against each other: `python studies/measure_necks.py OUT.json [data.root=PHOTOS] [key=value]`
 
 Every neck goes through base training with several seeds and equally many steps, on `shapes` and, with
 `data.root=`, on a set of one's own (the `folder` layout). All start from one backbone, which pyramid pooling
 trained on `shapes` before (`--start 0`: from random weights). What is done is skipped: a run that was stopped
-goes on, and with more seeds or necks only those are added. Where OUT.md has the lines `<!-- measured -->` and
-`<!-- end -->`, what lies between them is replaced.
+goes on, and with more seeds or necks only those are added. `--seeds 0` trains nothing and measures what necks
+cost. What was found is printed as a table, too.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from fss.metrics import interval95
 from fss.model import build_backbone, build_model, build_neck
 from fss.recipes import load_config
 from fss.runs import checkpoint
+from fss.runs.folders import environment
 from fss.runs.precision import wants_half
 from fss.testing.test import test
 from fss.training.base import pretrain
@@ -173,7 +175,16 @@ def with_interval(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}" + ("" if half is None else f" ± {half:.1f}")
 
 
-def table(plan: Plan, found: dict[Run, dict[str, Any]]) -> Iterator[str]:
+Costs = dict[str, dict[str, dict[str, float]]]  # set -> neck -> what it costs
+
+
+def costs_of(plan: Plan, data: str, necks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Milliseconds an image and millions of parameters of each neck."""
+    times = milliseconds(plan, data, necks)
+    return {n: {"ms": round(times[n], 2), "parameters_m": round(parameters(plan, data, n), 3)} for n in necks}
+
+
+def table(plan: Plan, found: dict[Run, dict[str, Any]], costs: Costs) -> Iterator[str]:
     """Lines of Markdown: for each set what was done, all necks, and alignment on against off."""
     for data in dict.fromkeys(run.data for run in found):
         mine = {run: m for run, m in found.items() if run.data == data}
@@ -182,11 +193,11 @@ def table(plan: Plan, found: dict[Run, dict[str, Any]]) -> Iterator[str]:
         yield from described(plan, data, some)
         yield f"| neck | {' | '.join(SCORES.values())} | ms an image | parameters, M | seeds |"
         yield "|---" * (len(SCORES) + 4) + "|"
-        times = milliseconds(plan, data, necks)
         for neck in necks:
             rows = [m for run, m in mine.items() if run.neck == neck]
             cells = [with_interval([m[key] for m in rows]) for key in SCORES]
-            last = [f"{times[neck]:.1f}", f"{parameters(plan, data, neck):.2f}", str(len(rows))]
+            cost = costs[data][neck]
+            last = [f"{cost['ms']:.1f}", f"{cost['parameters_m']:.2f}", str(len(rows))]
             yield f"| {neck} | {' | '.join([*cells, *last])} |"
         yield from ["", f"| alignment on minus off, by seed | {' | '.join(SCORES.values())} |"]
         yield "|---" * (len(SCORES) + 1) + "|"
@@ -218,14 +229,16 @@ def described(plan: Plan, data: str, some: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def put(out: Path, text: str) -> None:
-    """Write `text`, between the marks if the file has them."""
-    old = out.read_text(encoding="utf-8") if out.is_file() else ""
-    begin, end = "<!-- measured -->\n", "<!-- end -->"
-    if begin in old and end in old:
-        before, _, rest = old.partition(begin)
-        text = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
-    write_text(out, text)
+def told(plan: Plan, found: dict[Run, dict[str, Any]], costs: Costs) -> dict[str, Any]:
+    """All that was measured, for a file."""
+    keys = (*SCORES, "steps", "training_seconds", "protocol")
+    return {
+        "date": date.today().isoformat(),
+        "settings": list(plan.settings), "steps": plan.steps, "start": plan.start, "rounds": ROUNDS,
+        "runs": [{**run._asdict(), **{k: m[k] for k in keys}} for run, m in found.items()],
+        "costs": costs,
+        "environment": environment(torch.device("cpu")),
+    }  # fmt: skip
 
 
 def main() -> int:
@@ -247,13 +260,15 @@ def main() -> int:
     sets = ["shapes", *(["folder"] if root else [])]
     found: dict[Run, dict[str, Any]] = {}
     try:
-        weights = start_weights(plan)
+        weights = start_weights(plan) if options.seeds else "random"
         for seed in range(options.seeds):
             for run in [Run(data, neck, seed) for data in sets for neck in options.necks]:
                 found[run] = measure(plan, run, weights)
                 scores = ", ".join(f"{key} {found[run][key]:.2f}" for key in SCORES)
                 print(f"{run.data}, {run.neck}, seed {run.seed}: {scores}", flush=True)
-            put(options.out, "\n".join(table(plan, found)))
+        costs = {data: costs_of(plan, data, options.necks) for data in sets}
+        write_text(options.out, json.dumps(told(plan, found, costs), indent=1) + "\n")
+        print("\n".join(table(plan, found, costs)) or json.dumps(costs, indent=1))
     except UserError as error:
         print(f"measure_necks: error: {error}", file=sys.stderr)
         return 2

@@ -10,14 +10,17 @@ IoU over all of their pixels (in percent). What is compared differs in one thing
 import argparse
 import json
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from fss.photos.annotations import Support
 from fss.photos.predictor import Predictor
+from fss.runs.folders import environment
 
 IGNORE = 255
 # name -> arguments of `Predictor`, of `learn`
@@ -126,7 +129,9 @@ def main() -> None:
         print(way, json.dumps(told), flush=True)
     asked = {k: v for k, v in vars(options).items() if k not in ("root", "out", "also")}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"set": options.root.name, **asked, "ways": found}, indent=1) + "\n")
+    told = {"date": date.today().isoformat(), "set": options.root.name, **asked, "ways": found,
+            "environment": environment(torch.device("cpu"))}  # fmt: skip
+    options.out.write_text(json.dumps(told, indent=1) + "\n")
     print("\n| class | " + " | ".join(found) + " |\n|---|" + "---|" * len(found))
     for name in found["default"]["iou"]:
         print(f"| {name} | " + " | ".join(f"{np.mean(w['iou'][name]):.1f}" for w in found.values()) + " |")

@@ -1,4 +1,4 @@
-"""What pseudo-masks are worth on `shapes`: `python studies/measure_pseudo.py TABLE.md`.
+"""What pseudo-masks are worth on `shapes`: `python studies/measure_pseudo.py OUT.json`.
 
 First the pseudo-masks themselves, against the true masks of the training images: the global network alone,
 by the classification loss; that network as the start (no ImageNet weights are used) of attention transfer,
@@ -6,19 +6,25 @@ and of shape transfer too, from the generator's imperfect saliency; and in place
 as long as they cost. Then CWT and ASGNet, with base and episodic training on true masks and on
 pseudo-masks, tested on novel classes with true masks.
 
-Everything is kept below --work: the same command goes on where it was stopped, and the table is written anew
-after each part. Budgets are in steps, so that a busy machine changes no number.
+Everything is kept below --work: the same command goes on where it was stopped, and OUT.json is written anew
+after each part; the table is printed at the end. `--start-only` makes the masks of the first network
+alone. Budgets are in steps, so that a busy machine changes no number.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from statistics import mean
+from typing import Any
+
+import torch
 
 from fss.cli import main as fss
 from fss.errors import UserError
 from fss.metrics import interval95
+from fss.runs.folders import environment
 
 SMALL = ["--data", "shapes", "--layers", "18", "--gpus", "cpu", "precision=auto"]
 # Epochs of 37 steps of 16 images. A transfer step sees 3.25 times the pixels: 64 px, and four crops of 48 px.
@@ -92,6 +98,30 @@ class Study:
             )
             yield
 
+    def told(self) -> dict[str, Any]:
+        """All that was measured so far, for a file."""
+        masks = [
+            {"kind": p.parent.name, "seed": p.parent.parent.name, "steps": self._steps(p.parent),
+             "rows": json.loads(p.read_text())["rows"]}
+            for p in sorted(self.work.glob("masks*/*/quality.json"))
+        ]  # fmt: skip
+        return {
+            "date": date.today().isoformat(), "fold": self.fold, "masks": masks, "heads": self._scores(),
+            "environment": environment(torch.device("cpu")),
+        }  # fmt: skip
+
+    def _scores(self) -> list[dict[str, Any]]:
+        """What heads came to: head, masks that they learnt from, scores, protocol."""
+        found = []
+        for path in sorted(self.work.glob(f"seed*/shapes/fold{self.fold}/*/test_1shot_*/result.json")):
+            got = json.loads(path.read_text())
+            masks = Path(got["protocol"].get("train_masks", "true")).name
+            found.append({
+                "head": got["head"]["type"], "masks": masks, "novel": got["scores"]["miou"],
+                "base": got["checkpoint"]["base"]["base_miou"], "protocol": got["protocol_name"],
+            })  # fmt: skip
+        return found
+
     def table(self) -> str:
         """The Markdown table of all results so far."""
         return "\n".join([*self._quality_lines(), "", *self._head_lines()]) + "\n"
@@ -133,12 +163,9 @@ class Study:
         ]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         said = set()
-        for path in sorted(self.work.glob(f"seed*/shapes/fold{self.fold}/*/test_1shot_*/result.json")):
-            got = json.loads(path.read_text())
-            masks = Path(got["protocol"].get("train_masks", "true")).name
-            scores = got["scores"]["miou"], got["checkpoint"]["base"]["base_miou"]
-            found.setdefault((got["head"]["type"], masks), []).append(scores)
-            said.add(got["protocol_name"])
+        for got in self._scores():
+            found.setdefault((got["head"], got["masks"]), []).append((got["novel"], got["base"]))
+            said.add(got["protocol"])
         for (head, masks), every in sorted(found.items()):
             novel, base = ([pair[i] for pair in every] for i in (0, 1))
             lines.append(f"| {head} | {masks} masks | {len(every)} | {_number(novel)} | {_number(base)} |")
@@ -155,18 +182,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", type=Path, help="the Markdown file to write")
+    parser.add_argument("out", type=Path, help="a JSON file")
     parser.add_argument("--work", type=Path, default=Path("results/measure_pseudo"))
     parser.add_argument("--root", type=Path, default=Path("data/shapes"))
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument(
         "--seeds", type=int, default=3, help="of pseudo-masks and heads; those of shape transfer: one"
     )
+    parser.add_argument("--start-only", action="store_true", help="the masks of the first network alone")
     parser.add_argument("--only-table", action="store_true", help="run nothing")
     options = parser.parse_args()
     study = Study(options.work, options.root, options.fold)
 
     def parts() -> Iterator[None]:
+        if options.start_only:
+            for seed in range(1, options.seeds + 1):
+                yield from study.make_masks(seed, ())
+            return
         yield from study.make_masks(1, ("shape", "attention"))
         for masks in ("true", "start", "shape"):
             yield from study.train_heads(masks, 1)
@@ -178,8 +210,8 @@ def main() -> None:
             yield from study.make_masks(seed, ("alone",))
 
     for _ in () if options.only_table else parts():
-        options.table.write_text(study.table(), encoding="utf-8")
-    options.table.write_text(study.table(), encoding="utf-8")
+        options.out.write_text(json.dumps(study.told(), indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(study.told(), indent=1) + "\n", encoding="utf-8")
     print(study.table(), end="")
 
 

@@ -23,7 +23,8 @@ WAYS = [("mask", "clustering"), *product(("scribble", "box", "points"), ("cluste
 
 def measure(options: argparse.Namespace) -> None:
     """Run the tests that are not there yet, one kind of annotation after another."""
-    for (kind, method), job in product(WAYS, options.job):
+    ways = [way for way in WAYS if way[0] == "mask" or way[1] in options.by]
+    for (kind, method), job in product(ways, options.job):
         fold, head, checkpoint = job.split(":", 2)
         done = options.out[0] / f".done_{fold}_{head}_{kind}_{method}"
         if done.exists():
@@ -102,6 +103,8 @@ def main() -> None:
     parser.add_argument("--data", default="shapes")
     parser.add_argument("--config", action="append", default=[])
     parser.add_argument("--job", action="append", default=[], metavar="FOLD:HEAD:CHECKPOINT")
+    methods = ["clustering", "grabcut", "drawn"]
+    parser.add_argument("--by", nargs="+", default=methods, choices=methods, help="what makes masks")
     options, more = parser.parse_known_intermixed_args()
     if options.table:
         print(table(read_results([*options.table])))

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
+from fss.metrics import interval95
 from fss.pictures.overlay import file_name, write_jpeg
 from fss.report.episodes import Scored, episodes_text
 
@@ -68,8 +70,15 @@ def _scores(every: list[Scored]) -> dict:
         for name in CLASSES
     }
     per_class = {name: 100 * c["intersection"][1] / c["union"][1] for name, c in counts.items()}
+    shown = [sum(getattr(e, part) for e in every) for part in ("intersection", "union")]
+    fb_iou = 50 + 50 * shown[0] / shown[1]  # of background is a pixel in each class, and found
     runs = []
     for run in range(RUNS):
         own = [[e.iou for e in every if e.run == run and e.class_name == name] for name in CLASSES]
-        runs.append({"miou": sum(sum(x) / len(x) for x in own) / 3, "fb_iou": 50.0})
-    return {"runs": runs, "fb_iou": 50.0, "per_class": per_class, "counts": counts, "unseen_classes": []}
+        runs.append({"miou": sum(sum(x) / len(x) for x in own) / 3, "fb_iou": fb_iou})
+    return {
+        "miou": mean(r["miou"] for r in runs),
+        "interval": interval95([r["miou"] for r in runs]),
+        "runs": runs, "fb_iou": fb_iou, "per_class": per_class, "counts": counts, "unseen_classes": [],
+        "episodes_run": len(every),
+    }  # fmt: skip

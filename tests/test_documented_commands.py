@@ -235,7 +235,7 @@ def known_options() -> set[str]:
         ("sh scripts/train.sh shapes 7 [0] 50 1", "fold 7 does not exist"),
         ("sh scripts/trian.sh shapes 0 [0] 50 1", "scripts/trian.sh does not exist"),
         ("sh scripts/test.sh shapes 1 [0] 50 0 --head examples/no.yaml", "examples/no.yaml does not exist"),
-        ("python studies/bench_growth.py out.png --rusn 3", "knows no --rusn"),
+        ("python studies/bench_index.py --rusn 3", "knows no --rusn"),
         ("torchrun --standalone --nproc_per_node=2 -m fss train --data pascal --vold 0", "no option --vold"),
         ("CUDA_VISIBLE_DEVICES=0 fss train --data shapes --shot 1 --layer", "expected one argument"),
         ("fss cluster photo.jpg", "required: OUT"),

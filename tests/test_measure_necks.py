@@ -1,6 +1,7 @@
 """The script that measures necks: it goes on where it was, refuses other settings, prints what it found."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def test_what_is_measured_is_kept_and_tabled(script, tmp_path, monkeypatch):
     assert {run: script.measure(plan, run, "random") for run in runs} == found
     with pytest.raises(UserError, match="measured with other settings; repeat those"):
         script.measure(plan._replace(settings=[*QUICK, "test.episodes=5"]), runs[0], "random")
-    lines = list(script.table(plan, found))
+    costs = {"folder": script.costs_of(plan, "folder", ["sfnet", "fpn"])}
+    lines = list(script.table(plan, found, costs))
     assert lines[0].startswith(
         "**folder (photos)**, fold 0: resnet18, stages of stride 4, 8, 8, 8; 16 channels;"
     )
@@ -44,11 +46,10 @@ def test_what_is_measured_is_kept_and_tabled(script, tmp_path, monkeypatch):
     assert any(line.startswith("| sfnet - fpn |") and f" {gain:.1f} |" in line for line in lines)
 
 
-def test_a_table_takes_the_place_between_its_marks(script, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n")
-    for _ in range(2):
-        script.put(page, "| new |")
-        assert page.read_text() == "before\n<!-- measured -->\n\n| new |\n<!-- end -->\nafter\n"
-    script.put(tmp_path / "fresh.md", "| new |")
-    assert (tmp_path / "fresh.md").read_text() == "| new |"
+def test_what_necks_cost_needs_no_training(script, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "n.json"), "--seeds", "0", "--necks", "ppm", "fpn"])
+    assert script.main() == 0
+    told = json.loads((tmp_path / "n.json").read_text())
+    assert told["runs"] == [] and list(told["costs"]["shapes"]) == ["ppm", "fpn"]
+    assert told["costs"]["shapes"]["ppm"]["parameters_m"] == 1.443
+    assert told["environment"]["torch"] and told["date"]

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 from fss.demo.acts import Acts
 from fss.demo.look import CSS, theme
@@ -99,21 +98,42 @@ def _own_names_only() -> Any:
 
 
 def _own_pages_only() -> Any:
-    """Refuse what a page from elsewhere, open in the same browser, sends here: uploads, for one."""
+    """Refuse what a page from elsewhere, open in the same browser, sends here, and to be shown inside one.
+
+    Its own page is the one whose origin is the address that the request went to, with the port: another
+    program of this machine may serve pages on another port. Under a forwarded port both have that one.
+    """
+    from starlette.datastructures import MutableHeaders
     from starlette.middleware import Middleware
     from starlette.responses import PlainTextResponse
+    from starlette.websockets import WebSocketClose
 
     class OwnPages:
         def __init__(self, app: Any) -> None:
             self.app = app
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            origin = dict(scope.get("headers", [])).get(b"origin", b"").decode("latin-1")
-            if scope["type"] == "http" and origin and urlsplit(origin).hostname not in (HOST, "localhost"):
-                return await PlainTextResponse("from another page", 403)(scope, receive, send)
-            await self.app(scope, receive, send)
+            async def send_unframed(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message).update(_UNFRAMED)
+                await send(message)
+
+            answer = self.app
+            if scope["type"] in ("http", "websocket") and not _is_own(dict(scope["headers"])):
+                http = scope["type"] == "http"
+                answer = PlainTextResponse("from another page", 403) if http else WebSocketClose()
+            await answer(scope, receive, send_unframed)
 
     return Middleware(OwnPages)
+
+
+_UNFRAMED = {"X-Frame-Options": "DENY", "Content-Security-Policy": "frame-ancestors 'none'"}
+
+
+def _is_own(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request comes from no page, such as a typed address, or from a page of where it goes to."""
+    origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
+    return not origin or origin in (f"http://{host}", f"https://{host}")
 
 
 def free_port(port: int) -> int:

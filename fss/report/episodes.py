@@ -12,6 +12,7 @@ from typing import Any
 from fss.errors import UserError
 from fss.metrics import interval95
 from fss.report.results import Result
+from fss.writing import csv_cell, from_csv_cell
 
 NAME = "episodes.csv"
 
@@ -51,34 +52,36 @@ def episodes_text(episodes: Sequence[Scored]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*heads, "intersection", "union", "iou"])
     for e in episodes:
-        place = (e.run, e.number, e.class_name, e.query, *e.supports)
+        place = (e.run, e.number, *map(csv_cell, (e.class_name, e.query, *e.supports)))
         writer.writerow([*place, e.intersection, e.union, f"{e.iou:.4f}"])
     return out.getvalue()
 
 
-def read_episodes(path: Path) -> list[Scored]:
-    """The episodes that `episodes_text` wrote.
+def read_episodes(path: Path, most: int | None = None) -> list[Scored]:
+    """The episodes that `episodes_text` wrote, `most` of them.
 
     Raises:
         UserError: no such file, or a line that is none of ours; names the line.
     """
     try:
-        lines = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
-        return [_scored(line, path, lines.line_num) for line in lines]
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            return [_scored(line, path, lines.line_num) for line in itertools.islice(lines, most)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error})") from None
 
 
 def _scored(line: dict[str, Any], path: Path, number: int) -> Scored:
     try:
-        supports = tuple(v for k, v in line.items() if k is not None and k.startswith("support_"))
+        supports = [v for k, v in line.items() if k is not None and k.startswith("support_")]
         run, place, inter, union = (int(line[k]) for k in ("run", "number", "intersection", "union"))
         texts = (line["class"], line["query"], *supports)
         if None in line or None in texts:  # the line has too many cells, or too few
             raise ValueError
+        name, query, *supports = map(from_csv_cell, texts)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} line {number} is no episode; test again, or take the file away") from None
-    return Scored(run, place, line["class"], line["query"], supports, inter, union)
+    return Scored(run, place, name, query, tuple(supports), inter, union)
 
 
 def episodes_of(result: Result) -> tuple[list[Scored], str]:
@@ -90,11 +93,16 @@ def episodes_of(result: Result) -> tuple[list[Scored], str]:
     path = result.path.with_name(NAME)
     if not path.is_file():
         return [], f"no {NAME} beside it (tests of earlier versions wrote none)"
-    episodes = read_episodes(path)
     p = result.protocol
-    places = [(e.run, e.number) for e in episodes]
-    planned = list(itertools.product(range(p["runs"]), range(p["episodes"])))
-    if places != planned or _sums(episodes) != _counts(result):
+    wanted = p["runs"] * p["episodes"]
+    episodes = read_episodes(path, wanted + 1)
+    # A result may say any number of episodes, so places are made for those alone that are there.
+    planned = [divmod(i, p["episodes"]) for i in range(len(episodes))]
+    if (
+        len(episodes) != wanted
+        or [(e.run, e.number) for e in episodes] != planned
+        or _sums(episodes) != _counts(result)
+    ):
         return [], f"the {NAME} beside it does not add up to it, and must be of another test"
     return episodes, ""
 

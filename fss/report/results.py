@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from fss.errors import UserError
-from fss.heads import HEADS
 from fss.metrics import interval95
+from fss.reading import read_json
+from fss.report.content import Content
 from fss.report.protocol import FREE
-from fss.report.versions import defaults_of, network_of, one_spelling
+from fss.report.recipe import labels, recipe_of
+from fss.report.versions import one_spelling
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """One head with one number of test shots, over the folds that were measured.
+    """One training recipe with one number of test shots, over the folds that were measured.
 
     Attributes:
-        label: the head, with the options in which it differs from others of its kind.
+        label: the head, with what tells it from others of its kind: options, network, training.
         checkpoint: as of `Result.checkpoint`.
         trained: shots in training; None if nothing was trained on episodes.
         tested: shots in testing.
@@ -100,116 +102,40 @@ def read_results(paths: Iterable[Path]) -> list[Result]:
     return list(found.values())
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
-
-
-class _Run(_Part):
-    miou: float
-
-
-class _Supports(_Part):
-    kind: str
-    method: str
-    miou_with_truth: float | None = None
-
-
-class _Protocol(_Part):
-    data: str
-    fold: int = Field(ge=-1)
-    folds: int = Field(ge=1)
-    shots: int
-    runs: int
-    episodes: int
-    seed: int | str | None
-    label_size: str
-    plan_sha256: str
-    published_list: bool | None
-    support: _Supports | None = None
-
-
-_Sides = Annotated[list[int], Field(min_length=2, max_length=2)]  # background, foreground
-
-
-class _Counts(_Part):
-    intersection: _Sides
-    union: _Sides
-
-
-class _Scores(_Part):
-    runs: list[_Run] = Field(min_length=1)
-    fb_iou: float
-    per_class: dict[str, float] = Field(min_length=1)
-    counts: dict[str, _Counts] = {}
-    notes: dict[str, int] = {}
-    unseen_classes: list[str] = []
-
-
-class _Head(_Part):
-    type: str
-
-
-class _Shots(_Part):
-    train: int | None
-    test: int
-
-
-class _Content(_Part):
-    """The fields that tables and pages read; other fields are not checked."""
-
-    protocol: _Protocol
-    scores: _Scores
-    head: _Head
-    shots: _Shots
-    config: dict[str, Any]
-    frozen_sha256: str
-    checkpoint: dict[str, Any] = {}
-    environment: dict[str, Any] = {}
-    supports: _Supports | None = None
-
-    @model_validator(mode="after")
-    def _agree(self) -> "_Content":
-        if len(self.scores.runs) != self.protocol.runs:
-            raise ValueError(f"{len(self.scores.runs)} runs, where the protocol says {self.protocol.runs}")
-        if self.protocol.fold >= self.protocol.folds:
-            raise ValueError(f"fold {self.protocol.fold} of {self.protocol.folds} does not exist")
-        return self
-
-
 def _read(path: Path) -> Result:
+    content = read_json(path, "a result")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        _Content.model_validate(one_spelling(content) if isinstance(content, dict) else content)
+        Content.model_validate(one_spelling(content) if isinstance(content, dict) else content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no result of a test: {where}: {first['msg']}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as a result ({error})") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path} is no result of a test: {where}: {why}") from None
     return Result(path, content)
 
 
 def make_rows(results: Sequence[Result]) -> list[Row]:
-    """One row per head, options, tag, checkpoint and shots; fewest shots first, then the order of the labels.
+    """One row per training recipe (`recipe_of`), checkpoint and shots; fewest shots first, then by label.
 
     Raises:
         UserError: protocols or plans that differ (named, with their files), or two results for one cell.
     """
     check_comparable(results)
-    labels = _labels(results)
+    recipes = [recipe_of(r.modern) for r in results]
     if len({r.protocol["fold"] == -1 for r in results}) > 1:
         raise UserError("results over every class (fold -1) and over folds must not share a table")
-    cells: dict[tuple[str, str, int | None, int], dict[int, Result]] = {}
-    for result, label in zip(results, labels, strict=True):
+    cells: dict[tuple[str, str, str, int | None, int], dict[int, Result]] = {}
+    for result, recipe, label in zip(results, recipes, labels(recipes), strict=True):
         shots, fold = result.modern["shots"], result.protocol["fold"]
-        row = cells.setdefault((label, result.checkpoint, shots["train"], shots["test"]), {})
+        key = (json.dumps(recipe, sort_keys=True), label, result.checkpoint, shots["train"], shots["test"])
+        row = cells.setdefault(key, {})
         if fold in row:
             raise UserError(
                 f"two results for {label}, fold {fold}, {shots['test']} shot(s): {row[fold].path} and "
                 f"{result.path}; name the one that counts"
             )
         row[fold] = result
-    rows = [_row(*key, folds) for key, folds in cells.items()]
+    rows = [_row(*key[1:], folds) for key, folds in cells.items()]
     return sorted(rows, key=lambda r: (r.tested, r.label, r.trained or 0, r.checkpoint))
 
 
@@ -236,30 +162,6 @@ def _difference(key: str, results: Sequence[Result], where: str = "") -> str:
     if len(files) < 2:
         return ""
     return f"  {key}{where}: " + "; ".join(f"{value[:40]} ({path})" for value, path in files.items())
-
-
-def _labels(results: Sequence[Result]) -> list[str]:
-    """Names of heads, with their tags and with the options and networks in which heads of one name differ."""
-    options = [_options(r.modern) for r in results]
-    labels = []
-    for result, own in zip(results, options, strict=True):
-        differ = [k for k in own if len({json.dumps(o.get(k)) for o in _kin(k, own, options)}) > 1]
-        tag = result.modern["config"].get("tag")
-        name = own["type"].rpartition(":")[2]
-        labels.append(" ".join([name, *(f"{k}={own[k]}" for k in differ), *([f"({tag})"] if tag else [])]))
-    return labels
-
-
-def _options(content: dict[str, Any]) -> dict[str, Any]:
-    """A head's type, its options (newer ones at their defaults), and those of its network."""
-    return {**defaults_of(content["head"], HEADS), **content["head"], **network_of(content)}
-
-
-def _kin(key: str, own: dict[str, Any], every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results in which `key` means the same: those of one head and, for an option of a part, of that part."""
-    part, dot, _ = key.partition(".")
-    same = {"type", f"{part}.type"} - {key} if dot else {"type"}
-    return [o for o in every if all(o.get(k) == own.get(k) for k in same)]
 
 
 def _row(label: str, checkpoint: str, trained: int | None, tested: int, folds: dict[int, Result]) -> Row:

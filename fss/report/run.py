@@ -22,7 +22,7 @@ def run_report(paths: Sequence[Path], out: Path | None, compared: bool, pictures
     if kind == tables.PAGE:
         text = report_page(results, pictures)
     elif difference:
-        text = tables.comparison_text(results[0], results[1], difference) + "\n"
+        text = tables.comparison_text(results[0], results[1], difference, kind if out else "") + "\n"
     else:
         text = tables.FORMATS[kind](make_rows(results), results)
     if out:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fss.report.protocol import protocol_name
+from fss.writing import plain_line
 
 
 def console_table(result: dict[str, Any]) -> str:
@@ -41,8 +42,8 @@ def _scores(scores: dict[str, Any], protocol: dict[str, Any]) -> str:
 
     interval = "" if scores["interval"] is None else f"+- {scores['interval']:.2f} "
     about = f"{interval}(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)"
-    lines: list[Any] = [[name, f"{iou:.2f}", ""] for name, iou in scores["per_class"].items()]
-    lines += [[name, "-", "never seen"] for name in scores["unseen_classes"]]
+    lines: list[Any] = [[plain_line(name), f"{iou:.2f}", ""] for name, iou in scores["per_class"].items()]
+    lines += [[plain_line(name), "-", "never seen"] for name in scores["unseen_classes"]]
     lines += [
         SEPARATING_LINE,
         ["mIoU", f"{scores['miou']:.2f}", about],

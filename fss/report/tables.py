@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fss.errors import UserError
+from fss.reading import read_yaml
 from fss.report.protocol import protocol_name
 from fss.report.results import Comparison, Result, Row
+from fss.report.training import is_step
+from fss.writing import csv_cell, markdown_cell, plain_line
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
@@ -44,6 +45,7 @@ def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     mixed = [f for f in folds if len({r.networks[f] for r in rows if f in r.networks}) > 1]
     if mixed:
         lines.append(f"Frozen networks differ between rows in fold {', '.join(map(str, mixed))}.")
+    lines += [line for row in rows if (line := _steps(row))]
     if any(r.miou is None for r in rows):
         lines.append("No mean where a fold is missing.")
     if p["published_list"] is False:
@@ -53,12 +55,18 @@ def notes(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def _steps(row: Row) -> str:
+    """Says where folds were tested after different numbers of steps, as budgets in seconds make them."""
+    found = {r.modern.get("checkpoint", {}).get("steps") for r in row.results.values()}
+    steps = sorted(s for s in found if is_step(s))
+    return f"Checkpoints of {row.label}: of step {steps[0]} to {steps[-1]}." if len(steps) > 1 else ""
+
+
 def published(rows: Sequence[Row], results: Sequence[Result]) -> list[list[str]]:
     """Published numbers on the same data with the same shots, from published.yaml."""
     shown = sorted({f for r in rows for f in r.folds})
-    text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
     lines = []
-    for paper in yaml.safe_load(text):
+    for paper in read_yaml(Path(__file__).parent / "published.yaml"):
         here = paper["data"] == results[0].protocol["data"] and results[0].protocol["folds"] == 4
         if not here or -1 in shown or paper["shots"] not in {r.tested for r in rows}:
             continue
@@ -72,16 +80,21 @@ def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
     """A table for a README."""
     from tabulate import tabulate
 
-    every = [*cells(rows), *published(rows, results)]
+    every = [[markdown_cell(c) for c in line] for line in [*cells(rows), *published(rows, results)]]
     table = tabulate(every, headings(rows), "github", disable_numparse=True)
-    return table + "\n\n" + "\n".join(notes(rows, results)) + "\n"
+    return table + "\n\n" + "\n".join(map(markdown_cell, notes(rows, results))) + "\n"
 
 
 def comma_separated(rows: Sequence[Row], results: Sequence[Result]) -> str:
     """A table for a spreadsheet, without notes and published numbers."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([headings(rows), *cells(rows)])
+    lines = [headings(rows), *cells(rows)]
+    csv.writer(out, lineterminator="\n").writerows([list(map(_csv, line)) for line in lines])
     return out.getvalue()
+
+
+def _csv(text: str) -> str:
+    return csv_cell(plain_line(text))
 
 
 FORMATS = {".md": markdown, ".csv": comma_separated}
@@ -95,13 +108,14 @@ def format_of(path: Path) -> str:
     return path.suffix
 
 
-def comparison_text(first: Result, second: Result, difference: Comparison) -> str:
-    """A paired comparison, class by class."""
+def comparison_text(first: Result, second: Result, difference: Comparison, kind: str = "") -> str:
+    """A paired comparison, class by class, for the screen or for a file of a kind in `FORMATS`."""
     from tabulate import SEPARATING_LINE, tabulate
 
     d = difference.miou
     half = "" if d.interval is None else f"+- {d.interval:.2f} (95%, runs in pairs)"
-    lines: list[Any] = [[name, f"{value:+.2f}", ""] for name, value in difference.per_class.items()]
+    said = {".md": markdown_cell, ".csv": _csv}.get(kind, plain_line)
+    lines: list[Any] = [[said(name), f"{value:+.2f}", ""] for name, value in difference.per_class.items()]
     lines += [SEPARATING_LINE, ["mIoU", f"{d.mean:+.2f}", half]]
     table = tabulate(lines, tablefmt="simple", disable_numparse=True, colalign=("left", "right", "left"))
-    return f"{second.path}\nless {first.path}\n\n{table}"
+    return f"{said(str(second.path))}\nless {said(str(first.path))}\n\n{table}"

@@ -11,6 +11,7 @@ from fss.errors import UserError
 from fss.report.results import Result
 
 _VAST = 1e15  # larger numbers, and those that are not finite, are left out of curves
+_LINE = 1 << 16  # letters of a line that are read at once; ours have some hundred
 _MOST = 60  # points of a curve, because more would be noise
 
 
@@ -59,16 +60,20 @@ def is_step(value: object) -> TypeGuard[int]:
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            while line := file.readline(_LINE):
+                content = _content(line)
+                if isinstance(content, dict):
+                    yield content
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"log {path} cannot be read ({error})") from None
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            yield content
+
+
+def _content(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def stretches(points: Sequence[tuple[int, float]], most: int = _MOST) -> list[Stretch]:

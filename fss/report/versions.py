@@ -45,7 +45,8 @@ def network_of(content: Content) -> Content:
     key alone: {"network": "external"}.
     """
     config, told = content["config"], content.get("checkpoint") or {}
-    if content.get("frozen_sha256") == "external" or "external" in told or _kind(config) == "external":
+    foreign = "external" in told and "backbone" not in config  # a network of ours, trained elsewhere, has one
+    if content.get("frozen_sha256") == "external" or foreign or _kind(config) == "external":
         return {"network": "external"}
     found = {**_NETWORK, "network": _kind(config)}
     for part, table in (("backbone", BACKBONES), ("neck", NECKS)):

@@ -263,7 +263,9 @@ def _about_ours(model: FewShotModel, protocol: Protocol, name: str | None) -> _A
     frozen, precision = frozen_checksum(model), "bf16" if model.bf16 else "fp32"
     if not told:
         head = {"type": _checked_name(name) if name else type(model.head).__name__}
-        return _About(head, frozen=frozen, precision=precision)
+        parts = {"backbone": model.backbone, "neck": model.neck}
+        network = {k: {"type": type(part).__name__} for k, part in parts.items() if part is not None}
+        return _About(head, frozen=frozen, precision=precision, network=network)
     head = dict(told["head"]) | ({"type": _checked_name(name)} if name else {})
     network = {"backbone": told["backbone"], "neck": told.get("neck") or {}}
     return _About(head, "file", told, told.get("shots"), frozen, precision, network)

@@ -12,9 +12,11 @@ from fss.config import Config
 from fss.data.plan import Draw, plan_hash
 from fss.data.planfile import seeds_hash
 from fss.data.source import Source, open_source
+from fss.errors import UserError
 from fss.metrics import EpisodeScore, interval95
 from fss.model import frozen_checksum
 from fss.pictures.overlay import EpisodePictures
+from fss.reading import read_json
 from fss.report.episodes import NAME, Scored, episodes_text
 from fss.report.protocol import protocol_name
 from fss.runs import distributed
@@ -93,8 +95,8 @@ def measured(said: dict[str, Any], out: Evaluation, source: Source) -> dict[str,
 def _folder_for(said: dict[str, Any], folder: Path) -> Path:
     """`folder`, or one beside it where it holds the result of another protocol, so that none is lost."""
     try:
-        there = json.loads((folder / "result.json").read_text(encoding="utf-8"))["protocol"]
-    except (OSError, ValueError, KeyError, TypeError):
+        there = read_json(folder / "result.json", "a result")["protocol"]
+    except (UserError, KeyError, TypeError):
         return folder
     if there == said:
         return folder

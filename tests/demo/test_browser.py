@@ -103,6 +103,16 @@ def test_it_answers_to_its_own_names_only(served, name, status):
     connection.close()
 
 
+def test_another_port_of_this_machine_is_another_page(served):
+    place = urlparse(served[0]).netloc
+    for origin, status in ((f"http://{place}", 200), ("http://127.0.0.1:1", 403), ("http://localhost", 403)):
+        connection = http.client.HTTPConnection(place, timeout=60)
+        connection.request("GET", "/", headers={"Origin": origin})
+        answer = connection.getresponse()
+        assert answer.status == status and answer.headers["X-Frame-Options"] == "DENY"
+        connection.close()
+
+
 def drop(page, where, *paths):
     page.set_input_files(f"#{where} input[type=file]", [str(p) for p in paths])
 

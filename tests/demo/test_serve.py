@@ -82,19 +82,35 @@ def test_ctrl_c_and_sigterm_end_it_quietly(number):
 
 
 @pytest.mark.parametrize(
-    ("origin", "status"),
+    ("host", "origin", "status"),
     [
-        ("http://127.0.0.1:7860", 200),
-        ("http://localhost:1", 200),
-        ("", 200),
-        ("http://evil.example", 403),
-        ("null", 403),
+        ("127.0.0.1:7860", "http://127.0.0.1:7860", 200),
+        ("localhost:8888", "http://localhost:8888", 200),  # a port that ssh forwards here
+        ("127.0.0.1:7860", "", 200),
+        ("127.0.0.1:7860", "http://127.0.0.1:1", 403),
+        ("127.0.0.1:7860", "http://localhost:7860", 403),
+        ("127.0.0.1:7860", "http://127.0.0.1", 403),
+        ("127.0.0.1:7860", "http://evil.example", 403),
+        ("127.0.0.1:7860", "http://127.0.0.1:7860.evil.example", 403),
+        ("127.0.0.1:7860", "null", 403),
     ],
 )
-def test_other_pages_in_the_browser_are_refused(origin, status):
+def test_other_pages_in_the_browser_are_refused(host, origin, status):
+    answer = ask({"host": host, **({"origin": origin} if origin else {})})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:7860", "http://evil.example"])
+def test_no_page_may_frame_it(origin):
+    headers = ask({"host": "127.0.0.1:7860", "origin": origin}).headers
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["content-security-policy"] == "frame-ancestors 'none'"
+
+
+def ask(headers):
+    """The answer to a request for a page that always answers "there"."""
     testclient = pytest.importorskip("starlette.testclient", reason="comes with gradio")
     from starlette.responses import PlainTextResponse
 
     app = serve._own_pages_only().cls(PlainTextResponse("there"))
-    answer = testclient.TestClient(app).post("/", headers={"origin": origin} if origin else {})
-    assert answer.status_code == status
+    return testclient.TestClient(app).post("/", headers=headers)

@@ -1,6 +1,7 @@
 """Episodes as text and back, and what is made of them."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -19,6 +20,35 @@ def test_text_says_all_and_is_read_back(tmp_path):
     assert "1,3,33.3333\n" in text
     (tmp_path / "episodes.csv").write_bytes(text.encode())
     assert read_episodes(tmp_path / "episodes.csv") == episodes
+
+
+def test_names_that_a_spreadsheet_would_compute_come_back(tmp_path):
+    episodes = [Scored(0, 0, "=1+1", "@q", ("-x", "'=s"), 1, 3)]
+    text = episodes_text(episodes)
+    assert "0,0,'=1+1,'@q,'-x,''=s,1,3" in text
+    (tmp_path / "episodes.csv").write_text(text)
+    assert read_episodes(tmp_path / "episodes.csv") == episodes
+
+
+def test_a_billion_episodes_cost_no_more_than_the_file_holds(tmp_path):
+    path = make_result(tmp_path, pictures=False)
+    content = json.loads(path.read_text())
+    content["protocol"] |= {"runs": 3, "episodes": 10**9}
+    content["scores"]["episodes_run"] = 3 * 10**9
+    path.write_text(json.dumps(content))
+    (result,) = read_results([path])
+    tracemalloc.start()
+    episodes, why = episodes_of(result)
+    assert not episodes and "does not add up to it" in why
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_no_more_episodes_are_read_than_the_result_has(tmp_path):
+    path = make_result(tmp_path, pictures=False)
+    more = episodes_text([*make_episodes(10), *make_episodes(10)]) + "a line that nobody comes to\n"
+    path.with_name("episodes.csv").write_text(more)
+    assert "does not add up to it" in episodes_of(read_results([path])[0])[1]
 
 
 def test_nothing_to_find_and_nothing_found_is_0():

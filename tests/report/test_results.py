@@ -110,6 +110,50 @@ def test_odd_files_are_named_with_the_odd_part(changes, message, tmp_path):
         read_results([tmp_path / "odd.json"])
 
 
+@pytest.mark.parametrize("format", [".md", ".csv", ".html"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores__miou": 99.0}, "miou is 99.0000, where its runs give 62.1"),
+        ({"scores__miou": 250}, "scores.miou: Input should be less than or equal to 100"),
+        ({"scores__runs": [{"miou": 99.0}] * 5, "scores__miou": 99.0, "scores__interval": 0.0},
+         "miou is 99.0000, where its classes give 62.0"),
+        ({"scores__runs": [{"miou": -50}] * 5}, "scores.runs.0.miou: Input should be greater than"),
+        ({"scores__runs": [{"miou": 1e308}] * 5}, "scores.runs.0.miou: Input should be less than"),
+        ({"scores__interval": 9.0}, "interval is 9.0000, where its runs give 1.0"),
+        ({"scores__fb_iou": 99.0}, "fb_iou is 99.0000, where its runs give 76"),
+        ({"scores__fb_iou": float("inf")}, "scores.fb_iou: Input should be"),
+        ({"scores__per_class__star_stripes": 99.0}, "IoU of class 'star_stripes' is 99.0000"),
+        ({"scores__counts__star_stripes__union": [1, 1]}, "an intersection larger than its union"),
+        ({"scores__counts__star_stripes__union": [1, -1]}, "union.1: Input should be greater than"),
+        ({"scores__counts__other": {"intersection": [1, 1], "union": [1, 1]}}, "has an IoU or counts"),
+        ({"protocol__episodes": 10**9}, "1000 episodes, where the protocol says 5000000000"),
+        ({"protocol__runs": 10**9}, "5 runs, where the protocol says 1000000000"),
+    ],
+)  # fmt: skip
+def test_a_result_that_contradicts_itself_is_refused_by_name(changes, message, format, tmp_path, capsys):
+    (tmp_path / "odd.json").write_text(json.dumps(load("fold0_cwt_1shot", **changes).content))
+    words = ["report", str(tmp_path / "odd.json"), "--out", str(tmp_path / f"table{format}")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "odd.json is no result of a test: " in said and message in said
+    assert not (tmp_path / f"table{format}").exists()
+
+
+def test_many_episodes_may_be_unevenly_spread_over_classes(tmp_path):
+    changes = {"protocol__episodes": 10**5, "scores__episodes_run": 5 * 10**5}
+    (tmp_path / "odd.json").write_text(json.dumps(load("fold0_cwt_1shot", **changes).content))
+    assert read_results([tmp_path / "odd.json"])
+
+
+def test_a_single_run_equals_its_classes(tmp_path):
+    changes = {"protocol__runs": 1, "scores__episodes_run": 200, "scores__interval": None}
+    content = load("fold0_cwt_1shot", **changes, scores__runs=[{"miou": 62.4}], scores__miou=62.4).content
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"miou is 62.4000, where its classes give 62.0"):
+        read_results([tmp_path / "odd.json"])
+
+
 def test_a_folder_of_renamed_results_is_read(tmp_path):
     for fold in range(4):
         (tmp_path / f"{fold}.json").write_text(json.dumps(load(f"fold{fold}_cwt_1shot").content))
@@ -124,6 +168,89 @@ def test_two_results_for_one_cell_are_refused():
 def test_a_tag_makes_another_row():
     rows = make_rows([load("fold0_cwt_1shot"), load("fold0_cwt_1shot", config__tag="long")])
     assert [r.label for r in rows] == ["cwt", "cwt (long)"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"config__backbone__layers": 101}, "backbone.type=resnet101"),
+        ({"config__neck__channels": 512}, "neck.channels=512"),
+        ({"precision": "fp32"}, "precision=fp32"),
+        ({"checkpoint__base__weights": "some/where/r50.pth"}, "weights=r50.pth"),
+        ({"checkpoint__base__backbone_sha256": "e" * 64}, "weights_sha256=eeeeeeee"),
+        ({"config__pretrain__seconds": 1000}, "pretrain.seconds=1000"),
+        ({"config__pretrain__epochs": 3}, "pretrain.epochs=3"),
+        ({"config__train__seconds": 6.5}, "train.seconds=6.5"),
+        ({"config__train__episodes": 7}, "train.episodes=7"),
+        ({"config__train__lr": 0.5}, "train.lr=0.5"),
+        ({"checkpoint__batch": 9}, "train.batch=9"),
+        ({"config__seed": 4, "checkpoint__seed": 4}, "train.seed=4"),
+        ({"checkpoint__base__precision": "fp32"}, "pretrain.precision=fp32"),
+    ],
+)
+def test_a_row_is_one_network_and_one_training(changes, label):
+    rows = make_rows([*folds("cwt", which=(0, 1, 2)), load("fold3_cwt_1shot", **changes)])
+    assert sorted(list(row.folds) for row in rows) == [[0, 1, 2], [3]]
+    (other,) = [row.label for row in rows if 3 in row.folds]
+    assert other.split()[1:] == [label] and all(row.miou is None for row in rows)
+    both = make_rows([load("fold0_cwt_1shot"), load("fold0_cwt_1shot", **changes)])
+    assert len({row.label for row in both}) == 2  # on one fold, too
+
+
+def test_settings_that_change_no_number_part_nothing():
+    other = {"config__train__accumulate": 2, "config__pretrain__keep": 9, "config__train__seconds": 60}
+    rows = make_rows([*folds("cwt", which=(0, 1, 2)), load("fold3_cwt_1shot", **other)])
+    assert [row.label for row in rows] == ["cwt"]
+
+
+def test_of_a_given_file_the_file_tells_how_it_was_trained():
+    given = {"protocol__selection": "a given file"}
+    same = [load("fold0_cwt_1shot", **given), load("fold1_cwt_1shot", **given, config__train__seconds=1)]
+    assert [row.label for row in make_rows(same)] == ["cwt"]
+    other = load("fold1_cwt_1shot", **given, checkpoint__batch=3)
+    assert [r.label for r in make_rows([same[0], other])] == ["cwt train.batch=3", "cwt train.batch=8"]
+
+
+def test_a_training_is_compared_among_those_that_had_one():
+    heads = make_rows([load("fold0_cwt_1shot"), load("fold0_cwt_plain_1shot", head__transformer=True)])
+    assert [row.label for row in heads] == ["cwt", "cwt"] and {r.trained for r in heads} == {1, None}
+
+
+def test_a_checksum_is_named_where_nothing_else_differs():
+    other = load(
+        "fold0_cwt_1shot", checkpoint__base__weights="r50.pth", checkpoint__base__backbone_sha256="e"
+    )
+    labels = [row.label for row in make_rows([load("fold0_cwt_1shot"), other])]
+    assert labels == ["cwt weights=r50.pth", "cwt weights=random"]
+
+
+def test_steps_that_differ_between_folds_are_said():
+    results = folds("cwt")
+    assert "Checkpoints of cwt: of step 339 to 401." in markdown(make_rows(results), results)
+    assert "Checkpoints of" not in markdown(make_rows(results[:1]), results[:1])
+
+
+def test_names_from_results_break_out_of_no_table(tmp_path, capsys):
+    name = "=x|<script>`\n"
+    content = load("fold0_cwt_1shot", head__type=f"a:{name}", protocol__data=f"set {name}").content
+    for part in ("per_class", "counts"):
+        content["scores"][part] = {f"{name} {k}": v for k, v in content["scores"][part].items()}
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    content["config"]["tag"] = "other"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    texts = {}
+    for kind in (".md", ".csv", ".html"):
+        for more in ([], ["--compare"]):
+            out = tmp_path / f"t{len(more)}{kind}"
+            files = [str(tmp_path / f) for f in ("odd.json", "other.json")[: len(more) + 1]]
+            assert main(["report", *files, *more, "--out", str(out)]) == 0, capsys.readouterr().err
+            texts[out.name] = out.read_text()
+    for text in (v for k, v in texts.items() if not k.endswith(".csv")):
+        assert "<script>`" not in text and "&lt;script&gt;" in text
+    assert r"| =x\|&lt;script&gt;\` " in texts["t0.md"]
+    for text in (texts["t0.csv"], texts["t1.csv"]):
+        assert not any(line.startswith("=") for line in text.splitlines())
+    assert "'=x" in texts["t0.csv"] and "'=x" in texts["t1.csv"]
 
 
 def test_best_and_last_checkpoint_stand_in_rows_of_their_own():

@@ -29,6 +29,12 @@ def test_a_log_that_is_no_text_is_named(tmp_path):
         read_log(tmp_path / "log.jsonl")
 
 
+def test_lines_that_are_nested_or_endless_are_passed_over(tmp_path):
+    odd = "[" * 100_000 + "\n" + "9" * 300_000 + "\n"
+    (tmp_path / "log.jsonl").write_text(odd + '{"step": 1, "total": 2.0}\n')
+    assert read_log(tmp_path / "log.jsonl").losses == [(1, 2.0)]
+
+
 def test_long_curves_are_drawn_in_stretches():
     points = [(s, float(s)) for s in range(1000)]
     got = stretches(points, most=10)

@@ -23,7 +23,7 @@ OLD = {
 }  # fmt: skip
 NEW = {
     "config": {
-        "backbone": {"type": "resnet50", "weights": "auto", "stem": None, "stride": 8},
+        "backbone": {"type": "resnet50", "weights": "random", "stem": None, "stride": 8},
         "network": "base",
         "neck": {"type": "ppm", "channels": 256},
     },

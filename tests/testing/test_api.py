@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import fss
+from fss.backbones import make_backbone
 from fss.cli import main
+from fss.model import build_model
 from fss.ops import normalise
 from fss.report.results import make_rows, read_results
 from tests.make import TINY, make_folder
@@ -65,6 +67,15 @@ def test_our_own_model_as_a_callable_gives_the_same_counts(place):
     score = fss.evaluate(wrapped, load(place))
     assert score.content["scores"]["counts"] == result_of_test(place)["scores"]["counts"]
     assert score.content["frozen_sha256"] == score.content["precision"] == "external"
+
+
+def test_models_on_two_backbones_share_a_table(place, tmp_path):
+    protocol = load(place, runs=1, episodes=1)
+    for kind in ("resnet18", "resnet34"):
+        model = build_model("prototype", {"level": "stage3"}, make_backbone(kind, "random", {}))
+        fss.evaluate(model, protocol).save(tmp_path / f"{kind}.json")
+    names = [row.label for row in make_rows(read_results([tmp_path]))]
+    assert names == ["Prototype backbone.type=ResNet18", "Prototype backbone.type=ResNet34"]
 
 
 @pytest.mark.parametrize("settings", [(), ("test.label_size=common",)])

@@ -14,6 +14,7 @@ from fss.data.formats import is_picture
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.shapes import Drawing, Shape
 from fss.errors import UserError
+from fss.reading import load_yaml
 
 _NAMED = ("classes.txt", "obj.names", "README.txt", "requirements.txt", "train.txt", "val.txt", "test.txt")
 
@@ -115,8 +116,8 @@ def _names(root: Path, labels: Path) -> list[str]:
 
 def _yaml_names(path: Path) -> list[str]:
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content: Any = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({error})") from None
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):

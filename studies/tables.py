@@ -1,0 +1,401 @@
+"""Every measured table of README and docs, made from its files: `python studies/tables.py` writes them.
+
+A table stands on its page between `<!-- measured: NAME -->` and `<!-- end -->`; NAME is in `TABLES`, whose
+functions name the files. Numbers in running text are phrases (`PHRASES`), which their page must hold word by
+word. `tests/test_numbers.py` holds the pages against both, and refuses other numbers with decimals.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from fss.metrics import interval95
+from fss.report.results import Number, Result, Row, make_rows, read_results
+from fss.report.table import console_table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, STUDIES = ROOT / "docs/results", ROOT / "studies/results"
+_BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def pages() -> list[Path]:
+    """The pages that may hold measured numbers."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rewritten(text: str) -> str:
+    """A page with all its measured tables as their files have them."""
+    return _BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n\n{m[3]}", text)
+
+
+# Reading.
+
+
+def results(*names: str) -> list[Result]:
+    """Results of docs/results by name, `*` for every fold; all of a name must be there."""
+    found = [path for name in names for path in sorted(RESULTS.glob(f"{name}.json"))]
+    assert len({p.name.split("_fold")[0] for p in found}) >= 1, names
+    return read_results(found)
+
+
+def row(*names: str) -> Row:
+    """The one row that results make."""
+    (found,) = make_rows(results(*names))
+    return found
+
+
+def study(name: str) -> dict[str, Any]:
+    """The JSON of a study."""
+    return dict(json.loads((STUDIES / f"{name}.json").read_text(encoding="utf-8")))
+
+
+# Writing.
+
+
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    every = [f"| {' | '.join(cells)} |" for cells in (heads, *lines)]
+    return "\n".join([every[0], "|---" * len(heads) + "|", *every[1:]])
+
+
+def origin(where: str, commits: Iterable[str | None]) -> str:
+    """The line below a table: its files, and the commits at which they were measured."""
+    known = list(dict.fromkeys(str(c)[:7] for c in commits if c))
+    at = f"commit{'s' if len(known) > 1 else ''} {', '.join(known)}"
+    return f"*From `{where}`; {at}.*"
+
+
+def commits(found: Iterable[Result]) -> list[str | None]:
+    """The commits of results."""
+    return [r.content.get("environment", {}).get("commit") for r in found]
+
+
+def of_study(*names: str) -> str:
+    """`origin` of studies."""
+    told = [study(name)["environment"]["commit"] for name in names]
+    return origin(" and ".join(f"studies/results/{n}.json" for n in names), told)
+
+
+def number(value: Number | None, digits: int = 1) -> str:
+    """A mean with its interval."""
+    if value is None:
+        return ""
+    half = "" if value.interval is None else f" ± {value.interval:.{digits}f}"
+    return f"{value.mean:.{digits}f}{half}"
+
+
+def by_fold(rows: Sequence[tuple[Sequence[str], Row]], with_interval: bool = True) -> list[list[str]]:
+    """Cells of rows with their titles before, four folds and the mean after."""
+    lines = []
+    for titles, one in rows:
+        last = "" if one.miou is None else number(one.miou if with_interval else Number(one.miou.mean, None))
+        lines.append([*titles, *(number(one.folds.get(f)) for f in range(4)), last])
+    return lines
+
+
+FOLDS = [f"fold {f}" for f in range(4)]
+
+# The tables.
+
+HEADS = {
+    "prototype": "prototype",
+    "CWT without its transformer": "cwt_plain",
+    "CWT": "cwt",
+    "ASGNet, one prototype": "asgnet_one",
+    "ASGNet": "asgnet",
+}
+BUILT = {
+    "random backbone, norms' statistics set; plain inner loop": "random_plain",
+    "random backbone, norms' statistics set; transformer, 60 s of episodes": "random_transformer",
+    "trained 210 s; transformer as published, 60 s of episodes": "trained_published",
+    "trained 210 s; transformer, 20 minutes of episodes": "trained_transformer_20min",
+}
+WEIGHTS = {
+    "votes, ImageNet, installed with fss": "votes",
+    "prototype, ImageNet, installed with fss": "prototype",
+    "prototype, random": "prototype_random",
+}
+
+
+def shapes_means() -> str:
+    lines = []
+    for title, name in HEADS.items():
+        means = [row(f"shapes_fold*_{name}_{k}shot").miou for k in (1, 5)]
+        lines.append([title, *(f"{m.mean:.1f}" for m in means if m)])
+    found = [r for name in HEADS.values() for r in results(f"shapes_fold*_{name}_[15]shot")]
+    told = origin("docs/results/shapes_fold*_HEAD_*shot.json", commits(found))
+    return table(["head", "1 shot", "5 shots"], lines) + f"\n\n{told}"
+
+
+def shapes_console() -> str:
+    (result,) = results("shapes_fold0_cwt_1shot")
+    told = origin("docs/results/shapes_fold0_cwt_1shot.json", commits([result]))
+    return f"```\n{console_table(result.modern)}\n```\n\n{told}"
+
+
+def shapes_heads() -> str:
+    every = [(title, k, f"shapes_fold*_{n}_{k}shot") for title, n in HEADS.items() for k in (1, 5)]
+    lines = by_fold([([title, str(k)], row(name)) for title, k, name in every], with_interval=False)
+    told = origin("docs/results/shapes_fold*_HEAD_*shot.json", commits(results(*(n for *_, n in every))))
+    return table(["head", "shots", *FOLDS, "mean"], lines) + f"\n\n{told}"
+
+
+def shapes_built() -> str:
+    every = {title: f"shapes_fold*_{name}" for title, name in BUILT.items()}
+    lines = by_fold([([title], row(name)) for title, name in every.items()], with_interval=False)
+    told = origin("docs/results/shapes_fold*.json", commits(results(*every.values())))
+    return table(["network; classifier", *FOLDS, "mean"], lines) + f"\n\n{told}"
+
+
+def msrc_weights() -> str:
+    every = {title: f"msrc_fold*_{name}_1shot" for title, name in WEIGHTS.items()}
+    lines = by_fold([([title], row(_exact(name))) for title, name in every.items()])
+    told = origin("docs/results/msrc_fold*_HEAD_1shot.json", commits(results(*map(_exact, every.values()))))
+    return table(["head, weights", *FOLDS, "mean"], lines) + f"\n\n{told}"
+
+
+def _exact(name: str) -> str:
+    return name.replace("fold*", "fold[0-3]")
+
+
+def msrc_votes() -> str:
+    every = [(h, k, f"msrc_fold[0-3]_{h}_{k}shot") for k in (1, 5) for h in ("prototype", "votes")]
+    lines = by_fold([([head, str(k)], row(name)) for head, k, name in every])
+    told = origin("docs/results/msrc_fold*_HEAD_*shot.json", commits(results(*(n for *_, n in every))))
+    return table(["head", "shots", *FOLDS, "mean"], lines) + f"\n\n{told}"
+
+
+def other_sets() -> str:
+    every = [
+        (title, head, f"{name}_fold[0-3]_{head}{end}_1shot")
+        for title, name, end in (("CamVid", "camvid", ""), ("`shapes`", "shapes", "_lite0"))
+        for head in ("prototype", "votes")
+    ]
+    lines = by_fold([([title, head], row(name)) for title, head, name in every])
+    found = results(*(name for *_, name in every))
+    told = origin("docs/results/{camvid_*,shapes_*_lite0*}.json", commits(found))
+    return table(["set", "head", *FOLDS, "mean"], lines) + f"\n\n{told}"
+
+
+def half_precision() -> str:
+    lines, files = [], []
+    for head in ("prototype", "votes"):
+        for title, end in (("float32", ""), ("bfloat16", "_bf16")):
+            name = f"msrc_fold[0-3]_{head}{end}_1shot"
+            one = row(name)
+            files.append(name)
+            lines.append([f"{head}, {title}", *(f"{one.folds[f].mean:.2f}" for f in range(4))])
+    told = origin("docs/results/msrc_fold*_HEAD[_bf16]_1shot.json", commits(results(*files)))
+    return table(["head, network in", *FOLDS], lines) + f"\n\n{told}"
+
+
+def supports() -> str:
+    true = results("msrc_fold0_votes_supports_mask_1shot")[0]
+    every = results("msrc_fold0_votes_supports_*_1shot")
+    assert len({r.protocol["plan_sha256"] for r in every}) == 1
+    cells, lines = {_way(r): r for r in every}, []
+    for way in [("", ""), *product(("scribble", "box", "points"), ("grabcut", "drawn"))]:
+        one = cells[way]
+        less = Number(*_paired(one, true)) if one is not cells["", ""] else None
+        told = one.content.get("supports")
+        lines.append([
+            way[0] or "mask", way[1], f"{told['miou_with_truth']:.1f}" if told else "",
+            number(Number(mean(one.runs), one.content["scores"]["interval"])), number(less),
+        ])  # fmt: skip
+    told = origin("docs/results/msrc_fold0_votes_supports_*.json", commits(every))
+    return table(["supports", "masks by", "masks' IoU", "votes", "less true masks"], lines) + f"\n\n{told}"
+
+
+def _way(result: Result) -> tuple[str, str]:
+    support = result.protocol.get("support") or {"kind": "", "method": ""}
+    return support["kind"], support["method"]
+
+
+def _paired(one: Result, other: Result) -> tuple[float, float | None]:
+    gains = [a - b for a, b in zip(one.runs, other.runs, strict=True)]
+    return mean(gains), interval95(gains)
+
+
+def photos() -> str:
+    ways = study("photos_msrc")["ways"]
+    lines = [
+        [name, *(f"{mean(way['iou'][name]):.1f}" for way in ways.values())] for name in ways["default"]["iou"]
+    ]
+    lines.append(["**mean**", *(f"**{way['miou']:.1f}**" for way in ways.values())])
+    names = ["fss predict" if n == "default" else n for n in ways]
+    return table(["class", *names], lines) + f"\n\n{of_study('photos_msrc')}"
+
+
+def speed() -> str:
+    told = study("speed")
+    seconds = told["seconds"]
+    titles = {
+        "cwt_train_1shot": "CWT, training step, 1 shot",
+        "cwt_test_1shot": "CWT, test episode, 1 shot, nothing cached",
+        "cwt_cached_1shot": "CWT, test episode, 1 shot, images cached",
+        "cwt_image": "CWT, an image encoded",
+        "asgnet_train_1shot": "ASGNet, training step, 1 shot, batch 4",
+        "asgnet_test_1shot": "ASGNet, test episode, 1 shot, nothing cached",
+        "asgnet_cached_1shot": "ASGNet, test episode, 1 shot, images cached",
+        "asgnet_image": "ASGNet, an image encoded",
+        "load_episode": "loading one training episode",
+    }
+    lines = []
+    for name, title in titles.items():
+        plain, ours = seconds[name]["plain"], seconds[name]["ours"]
+        lines.append([title, f"{plain:.3f} s", f"{ours:.3f} s", f"{plain / ours:.1f}"])
+    plain, ours = (sum(n * seconds[c][way] for n, c in _FOLD[way]) for way in ("plain", "ours"))
+    title = "CWT, published test of a fold (5 x 1,000 episodes, 350 images; a sum)"
+    lines.append([title, f"{plain:,.0f} s", f"{ours:,.0f} s", f"{plain / ours:.1f}"])
+    return table(["", "published", "fss", "ratio"], lines) + f"\n\n{of_study('speed')}"
+
+
+_FOLD = {"plain": [(5000, "cwt_test_1shot")], "ours": [(350, "cwt_image"), (5000, "cwt_cached_1shot")]}
+
+
+def necks() -> str:
+    told = study("necks")
+    costs = told["costs"]["shapes"]
+    lines = [[n, f"{c['ms']:.1f}", f"{c['parameters_m']:.2f}"] for n, c in costs.items()]
+    return table(["neck", "ms an image", "parameters, M"], lines) + f"\n\n{of_study('necks')}"
+
+
+def pseudo() -> str:
+    told = study("pseudo")
+    every = told["masks"]
+    cells = []
+    for key in ("miou", "miou_with_background"):
+        at = [next(r[key] for r in m["rows"] if r["background"] == 0.25) for m in every]
+        cells.append(_over_seeds(at))
+    best = [max(m["rows"], key=lambda r: r["miou"]) for m in every]
+    where = ", ".join(sorted({f"{r['background']:.2f}" for r in best}))
+    (steps,) = {m["steps"] for m in every}
+    line = [str(len(every)), steps, *cells, where, _over_seeds([r["miou"] for r in best])]
+    heads = ["seeds", "steps", "mIoU at background 0.25", "with background", "best threshold", "mIoU there"]
+    return table(heads, [line]) + f"\n\n{of_study('pseudo')}"
+
+
+def _over_seeds(values: list[float]) -> str:
+    return number(Number(mean(values), interval95(values)))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
+    "shapes-built": shapes_built, "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
+    "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
+    "speed": speed, "necks": necks, "pseudo": pseudo,
+}  # fmt: skip
+
+
+# Numbers in running text.
+
+
+def _mean(name: str) -> float:
+    one = row(name).miou
+    assert one is not None
+    return one.mean
+
+
+def readme_text() -> list[str]:
+    votes = [_mean(f"msrc_fold[0-3]_votes_{k}shot") for k in (1, 5)]
+    average = [_mean(f"msrc_fold[0-3]_prototype_{k}shot") for k in (1, 5)]
+    random = _mean("msrc_fold[0-3]_prototype_random_1shot")
+    photos = study("photos_msrc")["ways"]["default"]["miou"]
+    return [
+        f"With three examples a class that gives {photos:.1f} mean IoU",
+        f"scores {votes[0]:.1f} mIoU with one shot and {votes[1]:.1f} with five on 21 classes of everyday "
+        f"photos, one prototype each {average[0]:.1f} and {average[1]:.1f}, random weights {random:.1f}",
+    ]
+
+
+def predict_text() -> list[str]:
+    way = study("photos_msrc")["ways"]["default"]
+    ious = [mean(v) for v in way["iou"].values()]
+    return [
+        f"gives {way['miou']:.1f} mean IoU with three supports a class, {min(ious):.0f} to "
+        f"{max(ious):.0f} by class"
+    ]
+
+
+def _largest_move(head: str) -> float:
+    pair = [row(f"msrc_fold[0-3]_{head}{end}_1shot").folds for end in ("", "_bf16")]
+    return max(abs(pair[0][f].mean - pair[1][f].mean) for f in range(4))
+
+
+def half_text() -> list[str]:
+    return [f"by {max(_largest_move('votes'), _largest_move('prototype')):.2f} points at most"]
+
+
+def index_text() -> list[str]:
+    told = study("index")
+    one, ours, again = told["seconds"].values()
+    return [
+        f"reading one after another with a pass per class {one:.1f} s, indexed {ours:.1f} s "
+        f"({one / ours:.1f} times as fast), second start {again:.2f} s"
+    ]
+
+
+def votes_text() -> list[str]:
+    rows = {k: v[0] for k, v in study("votes_choice")["rows"].items()}
+    less = [rows[f"as chosen, {k} shots"] - rows[f"{what}, {k} shots"]
+            for what in ("walk 0.0", "level {'stage3': 1.0, 'stage4': 1.0}") for k in (1, 5)]  # fmt: skip
+    warmer = mean(rows[f"tau 0.025, {k} shots"] - rows[f"as chosen, {k} shots"] for k in (1, 5))
+    odds = study("threshold_msrc")["ways"]["even odds"]["default_gains"]
+    helps, hurts = (f"{100 * odds[k]:.0f}%" for k in ("helps_by_a_point", "hurts_by_a_point"))
+    sizes = study("sizes_msrc")["ways"]
+    ious = [sizes[name]["miou"] for name in ("257 px", "default", "385 px")]
+    seconds = [sizes[name]["seconds_a_photo"] for name in ("257 px", "default", "385 px")]
+    return [
+        f"without the walk {less[0]:.1f} points less with one shot and {less[1]:.1f} with five; without "
+        f"stage 2, {less[2]:.1f} and {less[3]:.1f}",
+        f"but a temperature of 0.025, by {warmer:.1f}",
+        f"over {odds['draws']} draws of three supports",
+        f"{odds['mean_gain']:.2f} points; in {helps} of the draws it helps by a point or more, up to "
+        f"{odds['best']:.1f}, in {hurts} it hurts, down to "
+        f"{odds['worst']:.1f}".replace("-", "−"),
+        f"257, 321 and 385 px give {ious[0]:.1f}, {ious[1]:.1f} and {ious[2]:.1f}, in {seconds[0]:.1f}, "
+        f"{seconds[1]:.1f} and {seconds[2]:.1f} s a photo",
+        *_cells_text(),
+    ]
+
+
+def _cells_text() -> list[str]:
+    found = study("cells")["down_and_right_px"]
+    theirs, ours = (
+        [mean(found[way][s]) for s in ("stage3", "stage4")] for way in ("TensorFlow's padding", "fss")
+    )
+    return [
+        f"{-theirs[0]:.0f} px in stage 3 and {-theirs[1]:.0f} px in stage 4",
+        f"leaves {ours[0]:.0f} px down and right, and {-ours[1]:.0f} px up and left",
+    ]
+
+
+PHRASES: dict[str, Callable[[], list[str]]] = {
+    "README.md": readme_text,
+    "docs/predict.md": predict_text,
+    "docs/protocol.md": half_text,
+    "docs/benchmarks.md": lambda: [*half_text(), *index_text()],
+    "docs/votes.md": votes_text,
+}
+
+
+def main() -> None:
+    """Write all tables anew, and name the phrases that a page lacks."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        new = rewritten(text)
+        if new != text:
+            page.write_text(new, encoding="utf-8")
+            print(f"{page.relative_to(ROOT)}: written")
+        plain = " ".join(new.split())
+        for phrase in PHRASES.get(str(page.relative_to(ROOT)), list)():
+            if phrase not in plain:
+                print(f"{page.relative_to(ROOT)} lacks: {phrase}")
+
+
+if __name__ == "__main__":
+    main()
