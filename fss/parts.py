@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from fss.errors import UserError
+from fss.errors import UserError, rule
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _checked(called: str, value: Any, annotation: Any) -> Any:
     except PydanticUserError:  # a type that pydantic knows nothing of
         return value
     except ValidationError as error:
-        raise UserError(f"{called}={value!r}: {error.errors()[0]['msg']}") from None
+        raise UserError(f"{called}={value!r}: {rule(error.errors()[0])}") from None
 
 
 def _plain(value: Any) -> bool:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from fss import reading
 from fss.config import Config
-from fss.errors import UserError
+from fss.errors import UserError, rule
 from fss.parts import nearest
 from fss.spelling import modern
 
@@ -42,8 +42,10 @@ def find_recipe(kind: str, name: str) -> Path:
         if path.is_file():
             return path
     names = recipe_names(kind)
+    own = f". For a folder of your own: --data folder data.root={name}" if Path(name).is_dir() else ""
     raise UserError(
         f"unknown {kind or 'recipe'} {name!r}{nearest(name, names)}; there are: {', '.join(names)}"
+        + (own if kind == "data" else "")
     )
 
 
@@ -160,9 +162,8 @@ def _short(value: Any) -> str:
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
         got = "" if isinstance(error["input"], BaseModel | dict) else f" (got {_short(error['input'])})"
-        return f"{where}: {message}{got}"
+        return f"{where}: {rule(error)}{got}"
     section: Any = Config
     for part in error["loc"][:-1]:
         section = section.model_fields[part].annotation

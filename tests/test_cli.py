@@ -35,7 +35,7 @@ def test_wrong_gpus(text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["test", "--fold", "seven"], "data.fold: .*integer.*'seven'"),
+        (["test", "--fold", "seven"], "data.fold: wanted a whole number .got 'seven'"),
         (["test", "--gpus", "x"], "GPUs 'x'"),
         (["test", "--nonsense"], "unknown option --nonsense"),
         (["test", "stray"], "'stray' is not key=value"),

@@ -24,7 +24,7 @@ def test_later_differences_win():
         ("lr=0.1", "unknown key lr, did you mean pretrain.lr or pseudo.lr or train.lr?"),
         ("dta.size=97", "unknown key dta, did you mean data?"),
         ("data.fold=4", r"fold 4 does not exist; allowed: 0..3"),
-        ("test.runs=0", "test.runs: .*greater than or equal to 1"),
+        ("test.runs=0", "test.runs: allowed: 1 or more"),
         ("train.augment=flips", "set train.augment=none"),
         ("data=5", "data=5: data must be a section"),
         ("head=cwt", "head=cwt: head must be a section"),
@@ -32,7 +32,7 @@ def test_later_differences_win():
         ("train.epochs=.inf", "finite number"),
         ("train.momentum=0", "nesterov needs a momentum"),
         ("pretrain.scale=[2,1]", "0 < low <= high"),
-        ("seed=2001-99-99", "seed: .*integer"),
+        ("seed=2001-99-99", "seed: wanted a whole number"),
         ("test.episodes", "'test.episodes' is not key=value"),
         ("train.seconds=null", "neither epochs nor seconds"),
     ],
@@ -78,12 +78,12 @@ def test_empty_section_changes_nothing(tmp_path):
     ("override", "message"),
     [
         ("backbone.layers=20", "unknown backbone 'resnet20', did you mean resnet50"),
-        ("backbone.stride=16", "backbone 'resnet50': stride=16: Input should be 8 or 32"),
-        ("backbone.stem=depp", "backbone 'resnet50': stem='depp': Input should be 'auto', 'deep' or 'plain'"),
+        ("backbone.stride=16", "backbone 'resnet50': stride=16: allowed: 8 or 32"),
+        ("backbone.stem=depp", "backbone 'resnet50': stem='depp': allowed: 'auto', 'deep' or 'plain'"),
         ("neck.type=pmp", "unknown neck 'pmp', did you mean ppm"),
         ("neck.align=false", "neck 'ppm' takes no 'align'; allowed: channels, bins, dropout"),
         ("head.stpes=20", "head 'cwt' takes no 'stpes', did you mean steps"),
-        ("data.size=5", "data.size: .*greater than or equal to 17"),
+        ("data.size=5", "data.size: allowed: 17 or more"),
     ],
 )
 def test_mistakes_in_parts_are_answered_before_anything_is_trained(override, message):

@@ -83,8 +83,8 @@ def test_a_class_in_the_working_folder_is_made_with_its_settings(kind, file):
     [
         ({"gian": 1}, "takes no 'gian', did you mean gain?; allowed: width, gain, mode"),
         ({"zzz": 1}, "takes no 'zzz'; allowed: width, gain, mode"),
-        ({"gain": 1, "width": "much"}, "width='much': Input should be a valid integer"),
-        ({"gain": "loud"}, "gain='loud': Input should be a valid number"),
+        ({"gain": 1, "width": "much"}, "width='much': wanted a whole number"),
+        ({"gain": "loud"}, "gain='loud': wanted a number"),
         ({"gain": float("nan")}, "gain=nan is no plain value"),
     ],
 )

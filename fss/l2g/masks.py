@@ -126,8 +126,8 @@ def _claim(out: Path, wanted: dict[str, Any]) -> None:
     differ = [f"{k} {found.get(k)} (now {v})" for k, v in wanted.items() if found.get(k) != v]
     if differ:
         raise UserError(
-            f"{out} holds other pseudo-masks: {', '.join(differ)}. Move it away to have them written anew, or name "
-            "another folder with data.train_masks=DIR"
+            f"{out} holds other pseudo-masks: {', '.join(differ)}. Move it away to have it made anew, or "
+            "name another folder with data.train_masks=DIR"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fss.errors import UserError
+from fss.errors import UserError, rule
 from fss.metrics import interval95
 from fss.reading import read_json
 from fss.report.content import Content
@@ -109,8 +109,7 @@ def _read(path: Path) -> Result:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        why = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path} is no result of a test: {where}: {why}") from None
+        raise UserError(f"{path} is no result of a test: {where}: {rule(first)}") from None
     return Result(path, content)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fss.backbones import KIND as BACKBONES
 from fss.config import Config, Part
-from fss.errors import UserError
+from fss.errors import UserError, rule
 from fss.heads import KIND as HEADS
 from fss.necks import KIND as NECKS
 from fss.spelling import backbone_name
@@ -112,7 +112,7 @@ def identify(about: Mapping[str, Any], what: str) -> Identity:
         return Identity.model_validate(modern(about))
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         said = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, said['loc']))}: {said['msg']}" if said else repr(error)
+        why = f"{'.'.join(map(str, said['loc']))}: {rule(said)}" if said else repr(error)
         raise UserError(f"{what} does not say what it holds ({why}); train or convert it anew") from None
 
 

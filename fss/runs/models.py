@@ -261,7 +261,9 @@ def find_trained(config: Config) -> Path:
     if not matches:
         data, head = config.data, config.head.type
         asked = f"head.type={head}" if ":" in head else f"--head {head}"
-        trained = f"{data.trained_name} --fold {data.fold} --layers {config.backbone.type} --shots {shots} {asked}"
+        trained = (
+            f"{data.trained_name} --fold {data.fold} --layers {config.backbone.type} --shots {shots} {asked}"
+        )
         raise UserError(
             f"no checkpoint {own / name}. Train first: fss train --data {trained}, "
             "or name one with --checkpoint FILE"

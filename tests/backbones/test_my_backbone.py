@@ -81,7 +81,7 @@ def test_the_page_shows_the_files_as_they_are(kind, name):
     ("old", "new", "weights", "options", "message"),
     [
         ("width", "width", "random", {"widht": 4}, "takes no 'widht', did you mean width"),
-        ("width", "width", "random", {"width": "wide"}, "width='wide': .*valid integer"),
+        ("width", "width", "random", {"width": "wide"}, "width='wide': wanted a whole number"),
         ("width", "width", "auto", {}, "weights=auto: MyBackbone comes with none"),
         ("self.strides =", "self.steps =", "random", {}, r"backbone_\d+.*must set self.strides"),
         ("(Backbone)", "(nn.Module)", "random", {}, "is no subclass of fss.backbones.Backbone"),

@@ -79,7 +79,8 @@ def test_a_cross_domain_set_is_not_trained_on(capsys):
     assert main(["train", "--data", "coco_to_pascal", "--fold", "2", "backbone.weights=random"]) == 2
     error = capsys.readouterr().err
     assert (
-        "is for testing what was trained on coco; train there: fss train --data coco --fold 2 --layers resnet50 --shots 1"
+        "is for testing what was trained on coco; train there: "
+        "fss train --data coco --fold 2 --layers resnet50 --shots 1"
         in error
     )
 

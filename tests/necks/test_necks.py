@@ -128,7 +128,7 @@ def test_every_neck_is_tested_here():
 def test_unfit_options_name_the_neck_and_what_it_takes():
     with pytest.raises(UserError, match="neck 'ppm' takes no 'align'; allowed: channels, bins, dropout"):
         make_neck("ppm", INPUTS, {"align": False})
-    with pytest.raises(UserError, match="neck 'fpn': stride=16: Input should be 4 or 8"):
+    with pytest.raises(UserError, match="neck 'fpn': stride=16: allowed: 4 or 8"):
         make_neck("fpn", INPUTS, {"stride": 16})
     with pytest.raises(
         UserError, match=r"unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"

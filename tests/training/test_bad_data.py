@@ -52,7 +52,7 @@ def no_classes(root):
         (no_classes, [], r"classes\.txt is missing"),
         (None, ["data.sise=97"], "unknown key data.sise, did you mean size"),
         (None, ["data.fold=9"], "fold 9 does not exist; allowed: 0..3"),
-        (None, ["data.size=16"], "data.size: Input should be greater than or equal to 17"),
+        (None, ["data.size=16"], "data.size: allowed: 17 or more"),
         (None, ["data.size=20"], "data.size=20: ResNet18 takes multiples of 16 from 32 on; nearest: 32"),
         (None, ["data.size=48", "pretrain.crop=50"], "pretrain.crop=50: ResNet18 takes .*; nearest: 48, 64"),
         (None, ["data.folds=5"], "4 classes, which cannot make data.folds=5"),

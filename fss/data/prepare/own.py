@@ -56,7 +56,9 @@ def _masks(source: Path, images: Path | None, findings: Findings, others: list[P
         raise UserError(f"{advice(source) or f'{source} is of no format that is known'}. {READS}")
     hint = next((line for path in others if (line := _advice(path))), "")
     if not has_pictures(source):
-        raise UserError(f"{source} holds {describe(source)}, and no annotations that are known. {hint or READS}")
+        raise UserError(
+            f"{source} holds {describe(source)}, and no annotations that are known. {hint or READS}"
+        )
     read = read_masks(source, images, findings)
     if not read.items and images is None:
         if hint:
