@@ -80,8 +80,7 @@ def test_a_cross_domain_set_is_not_trained_on(capsys):
     error = capsys.readouterr().err
     assert (
         "is for testing what was trained on coco; train there: "
-        "fss train --data coco --fold 2 --layers resnet50 --shots 1"
-        in error
+        "fss train --data coco --fold 2 --layers resnet50 --shots 1" in error
     )
 
 
