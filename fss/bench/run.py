@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from fss.bench.cases import Pair, Setting, cached, encode, few_shot, loading
 from fss.errors import UserError
+from fss.randomness import seeded
 from fss.runs import distributed
 from fss.runs.precision import wants_half
 
@@ -50,6 +51,7 @@ DEFAULT = [name for name in CASES if "5shot" not in name]
 Times = dict[str, dict[str, float]]
 
 
+@seeded(0)  # of the dropout in training steps
 def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -> Times:
     """Median seconds a unit of each case, ours and, with `compare`, the plain way, in turn.
 

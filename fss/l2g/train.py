@@ -31,6 +31,7 @@ from fss.l2g.networks import (
 from fss.l2g.views import Views, ViewSet, stack
 from fss.metrics import mean_average_precision
 from fss.model import build_backbone
+from fss.randomness import seeded
 from fss.runs import checkpoint, distributed
 from fss.runs.folders import open_folder, pseudo_folder
 from fss.runs.identity import modern, require
@@ -49,7 +50,9 @@ def train_pseudo(config: Config, device: torch.device, half: bool) -> Path:
     if config.pseudo.transfer and config.pseudo.saliency:
         saliency = find_saliency(config.data, config.pseudo.saliency, train.samples)
     folder, p = pseudo_folder(config), config.pseudo
-    model = _fresh_or_empty(config, folder, train).to(device).to(memory_format=torch.channels_last)
+    with seeded(config.seed):
+        model = _fresh_or_empty(config, folder, train)
+    model = model.to(device).to(memory_format=torch.channels_last)
     about = {
         **about_pseudo(config, train, settled(model)),
         "seed": config.seed,
@@ -145,7 +148,6 @@ def build_pseudo(config: Config, classes: int, found: Sequence[Mapping[str, Any]
 
 
 def _fresh_or_empty(config: Config, folder: Path, source: LabelledImages) -> L2G:
-    torch.manual_seed(config.seed)
     last = folder / "last.pt"
     if last.is_file():
         content = checkpoint.read(last)

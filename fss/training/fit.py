@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from fss.config import ScheduleConfig
 from fss.errors import UserError
+from fss.randomness import seeded
 from fss.runs import checkpoint, distributed
 from fss.runs.identity import require
 from fss.training.curve import Curve
@@ -48,7 +49,8 @@ class Fit:
         about: what the checkpoint says of itself; a run can only be continued with the same.
         facts: what it also tells, for results.
         validate: (writer or None, step) -> percent, higher is better; `measure` is its name.
-        seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
+        seed: of all randomness inside the network (dropout); step s uses a function of (seed, s), and a
+            validation one of its own, so that it does not matter whether it took place in this sitting.
         groups: the optimiser's, where not all parameters learn alike; "factor" multiplies the rate.
     """
 
@@ -145,7 +147,9 @@ class Fit:
             if progress >= (self.validated + 1) / self.config.validations:
                 self._validate(progress)
                 continue
-            losses = self._learn([next(batches) for _ in range(self.config.accumulate)], step, progress)
+            parts = [next(batches) for _ in range(self.config.accumulate)]
+            with seeded((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank()):
+                losses = self._learn(parts, step, progress)
             if self.curve:
                 self.curve.add_step(self.budget.step, losses, self.optimizer.param_groups[0]["lr"])
             self.budget.advance()
@@ -157,13 +161,9 @@ class Fit:
     def _learn(
         self, parts: Sequence[Any], step: Callable[[Any], Losses], progress: float
     ) -> dict[str, float]:
-        """One step of the optimiser: the mean over all parts of the batch in all processes.
-
-        The parts are loaded before this step's seed is set: a loader that starts draws a number itself.
-        """
+        """One step of the optimiser: the mean over all parts of the batch in all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress) * group.get("factor", 1.0)
-        torch.manual_seed((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank())
         self.optimizer.zero_grad(set_to_none=True)
         alone = self.config.accumulate == 1 and distributed.world() == 1
         sums: dict[str, Tensor] = {}
@@ -208,7 +208,8 @@ class Fit:
         # A step can pass several marks; one validation serves them all.
         self.validated = int(progress * self.config.validations + 1e-9)
         self.model.eval()
-        score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
+        with seeded(self.seed):
+            score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
         self.model.train()
         better = not self.best >= score  # a score that is not a number counts as the worst
         self.best = score if better else self.best
