@@ -65,6 +65,7 @@ class Fit:
         self.optimizer = build_optimizer(config, groups or model.parameters())
         self.budget = Budget(config, steps_per_epoch)
         self.best, self.validated, self.lines = -math.inf, 0, 0
+        self.events: dict[str, int] | None = {}
         self.curve: Curve | None = None
         self.saved = time.monotonic()
         self.resume()
@@ -78,7 +79,9 @@ class Fit:
         path, best = self.folder / "last.pt", self.folder / "best.pt"
         if not path.is_file() and not best.is_file():
             return
-        if not path.is_file() or not best.is_file():
+        if not path.is_file() and self._is_first(best):
+            path = best  # killed between the two of its first save
+        elif not path.is_file() or not best.is_file():
             gone = best if path.is_file() else path
             raise UserError(
                 f"{gone} is missing beside the other; put it back, or move {self.folder} away to train anew"
@@ -100,7 +103,13 @@ class Fit:
         checkpoint.fill(self.model, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.budget.step, self.budget.spent = content["step"], content["spent"]
-        self.best, self.validated, self.lines = content["best"], content["validated"], content.get("lines", 0)
+        self.best, self.validated = content["best"], content["validated"]
+        self.lines, self.events = content.get("lines", 0), content.get("events")
+
+    def _is_first(self, best: Path) -> bool:
+        """Whether a `best.pt` was written when there was no `last.pt` yet, nor was there one since."""
+        later = checkpoint.before(self.folder / "last.pt", 1)
+        return best.is_file() and not later.is_file() and checkpoint.read(best).get("first", False)
 
     @property
     def done(self) -> bool:
@@ -126,7 +135,7 @@ class Fit:
         try:
             with _alone_in(self.folder), _Signals() as signals:
                 if distributed.is_main():
-                    self.curve = Curve(self.folder, self.lines, self.budget.step)
+                    self.curve = Curve(self.folder, self.lines, self.budget.step, self.events)
                 if look_first and self.budget.step == 0 and self.best == -math.inf:
                     self._validate(0.0)
                 self._loop(batches, step, bar, signals)
@@ -241,11 +250,12 @@ class Fit:
         if not all(bool(torch.isfinite(p).all()) for p in learnt):
             raise UserError(f"parameters are not finite at step {self.budget.step}; {self._last_good()}")
         if self.curve:
-            self.curve.flush()
+            self.events = self.curve.flush()
             self.lines = self.curve.lines
         checkpoint.save(
             self.folder / name, self.about, self.model, keep=self.config.keep if name == "last.pt" else 1,
-            lines=self.lines, settings=self.config.model_dump(mode="json"),
+            lines=self.lines, events=self.events, first=not (self.folder / "last.pt").is_file(),
+            settings=self.config.model_dump(mode="json"),
             facts={**self.facts, "steps": self.budget.step, "seconds": round(self.budget.spent, 1)},
             optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
             best=self.best, validated=self.validated,
