@@ -49,6 +49,7 @@ ANYWHERE = ("before the step", "after the step's update", "in the validation")
 IN_MAIN = ("its line of log added", "last.pt half written", "last.pt whole, not yet in its place",
            "last.pt written")  # fmt: skip
 PLACES = (*ANYWHERE, *IN_MAIN)
+_BETWEEN = 4  # steps from one checkpoint to the next
 
 
 class Kill(NamedTuple):
@@ -73,15 +74,14 @@ class Kill(NamedTuple):
 
 def planned(training: str, count: int, steps: int, processes: int) -> list[Kill]:
     """`count` kills, spread over a training's steps and over the places."""
-    first = [Kill(training, place, 0) for place in FIRST[:count]]
-    rest = count - len(first)
-    kills = []
+    first = [Kill(training, place, 0) for place in FIRST[: max(count - len(PLACES), 0)]]
+    rest, kills = count - len(first), []
     for i in range(rest):
-        place = PLACES[i % len(PLACES)]
+        place = PLACES[(i + processes + len(training)) % len(PLACES)]  # few kills: others in each training
         rank = i % processes if place in ANYWHERE else 0
-        kills.append(
-            Kill(training, place, i * (steps - 4) // max(rest, 1), rank, processes > 1 and i % 3 == 0)
-        )
+        # From the first checkpoint on, and with steps left over: what a place asks for may come later.
+        step = _BETWEEN + i * (steps - 3 * _BETWEEN) // rest
+        kills.append(Kill(training, place, step, rank, alone=processes > 1 and i % 3 == 0))
     return first + kills
 
 
@@ -280,7 +280,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def measure(head: str, processes: int, count: int, steps: int, place: Path) -> list[dict[str, Any]]:
     """Kill a head's run `count` times in each of its trainings; what came of each."""
-    validations = max(steps // 4, 1)
+    validations = max(steps // _BETWEEN, 1)
     budget = (f"pretrain.epochs={steps / 4:g}", f"pretrain.validations={validations}", "train.epochs=1",
               f"train.episodes={2 * steps}", f"train.validations={validations}")  # fmt: skip
     where = ("train", "--data", "folder", "--head", head, f"data.root={place / 'set'}")
