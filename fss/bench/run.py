@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.bench.cases import Pair, Setting, cached, encode, few_shot, loading
 from fss.errors import UserError
 from fss.randomness import seeded
@@ -63,7 +63,7 @@ def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -
         raise UserError(f"unknown case {unknown[0]!r}; allowed: {', '.join(CASES)}" if unknown
                         else f"--runs {runs}: allowed are 1 and more")  # fmt: skip
     found = {}
-    for name in tqdm(names, "cases", leave=False):
+    for name in Bar(names, "cases", leave=False):
         case = CASES[name]
         with ExitStack() as stack:
             made = case.make(setting)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from fss.backbones.frozen import checksum
 from fss.backbones.weights import load_strict
+from fss.bars import Bar
 from fss.config import BackboneConfig, Config
 from fss.data.image_labels import LabelledImages, open_labelled_images
 from fss.data.labelled import epoch_batches
@@ -226,7 +226,7 @@ def image_map(
     keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
     batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
     loaded = load_batches(ViewSet(source, None, config.pseudo, 0), batches, stack, config.data.workers)
-    for batch in tqdm(loaded, "image labels", len(batches), leave=False, disable=not distributed.is_main()):
+    for batch in Bar(loaded, "image labels", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             response = network(batch.images.to(device))
         scores[batch.positions.to(device)] = image_logits(response)

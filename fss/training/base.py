@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from fss.backbones.base import check_size
 from fss.backbones.frozen import checksum
+from fss.bars import Bar
 from fss.config import Config
 from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
 from fss.data.loading import load_batches
@@ -191,7 +191,7 @@ def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.
         norm.reset_running_stats()
         norm.momentum = None  # plain average
     model.train()
-    for _ in tqdm(range(20), "setting the norms' statistics", leave=False, disable=not distributed.is_main()):
+    for _ in Bar(range(20), "setting the norms' statistics", leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             model(next(batches).images.to(device))
     for norm in norms:
@@ -219,7 +219,7 @@ def base_scores(
     keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
     batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
     loaded = load_batches(data, batches, stack, config.data.workers)
-    for batch in tqdm(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
+    for batch in Bar(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits = model(batch.images.to(device))
         labels = batch.labels.to(device)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import ScheduleConfig
 from fss.errors import UserError
 from fss.randomness import seeded
@@ -129,7 +129,7 @@ class Fit:
         Raises:
             UserError: a loss or a parameter is not finite.
         """
-        bar = tqdm(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
+        bar = Bar(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
         self.model.train()
         self.budget.start_clock()
         try:
@@ -225,7 +225,7 @@ class Fit:
         if self.curve:
             self.curve.add_validation(self.budget.step, score, self.measure)
         if distributed.is_main():
-            tqdm.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
+            Bar.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
             # `best.pt` is written first, so that a folder with a whole `last.pt` has a `best.pt` too.
             if better or not (self.folder / "best.pt").is_file():
                 self.save("best.pt")
