@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +30,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fss.cli import main as fss
 from fss.runs import checkpoint, distributed
 from fss.runs.checkpoint import read
+from fss.runs.folders import environment
 from fss.training import pipeline  # noqa: F401  # so that no run has to import it
 from fss.training.fit import Fit
 
 SETTINGS = (
-    "backbone.weights=random", "backbone.type=resnet18", "neck.channels=16", "data.size=49", "data.workers=0",
+    "backbone.weights=random", "neck.channels=16", "data.size=49", "data.workers=0",
     "data.min_pixels=100", "pretrain.batch=4", "train.batch=2", "train.validation_episodes=4",
     "test.episodes=6", "test.runs=1", "test.checkpoint=best", "precision=fp32", "device=cpu",
 )  # fmt: skip
@@ -278,13 +280,15 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def measure(head: str, processes: int, count: int, steps: int, place: Path) -> list[dict[str, Any]]:
+def measure(
+    head: str, processes: int, count: int, steps: int, backbone: str, place: Path
+) -> list[dict[str, Any]]:
     """Kill a head's run `count` times in each of its trainings; what came of each."""
     validations = max(steps // _BETWEEN, 1)
     budget = (f"pretrain.epochs={steps / 4:g}", f"pretrain.validations={validations}", "train.epochs=1",
               f"train.episodes={2 * steps}", f"train.validations={validations}")  # fmt: skip
     where = ("train", "--data", "folder", "--head", head, f"data.root={place / 'set'}")
-    settings = (*SETTINGS, *HEADS[head], *budget)
+    settings = (*SETTINGS, f"backbone.type={backbone}", *HEADS[head], *budget)
     outputs = {name: place / f"{head}{processes}_{name}" for name in ("whole", "cut")}
     whole, cut = (
         Run((*where, f"output={out}", *settings), processes, out.with_suffix(".txt"))
@@ -318,6 +322,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="result file")
     parser.add_argument("--kills", type=int, default=20, help="in each training (default: 20)")
     parser.add_argument("--steps", type=int, default=40, help="of each training (default: 40)")
+    parser.add_argument("--backbone", default="resnet18", help="of all networks (default: resnet18)")
     parser.add_argument("--heads", default="cwt,asgnet", help="cwt trains its base network too")
     parser.add_argument("--processes", default="1,2", help="numbers of them (default: 1,2)")
     options = parser.parse_args()
@@ -328,11 +333,14 @@ def main() -> int:
             row
             for processes in map(int, options.processes.split(","))
             for head in options.heads.split(",")
-            for row in measure(head, processes, options.kills, options.steps, place)
+            for row in measure(head, processes, options.kills, options.steps, options.backbone, place)
         ]
     finally:
         shutil.rmtree(place)
-    about = {"torch": torch.__version__, "steps": options.steps, "rows": rows}
+    about = {
+        "date": date.today().isoformat(), "backbone": options.backbone, "steps": options.steps, "rows": rows,
+        "environment": environment(torch.device("cpu")),
+    }  # fmt: skip
     options.out.write_text(json.dumps(about, indent=1) + "\n")
     return int(any(row["different"] or row["kills"] < options.kills for row in rows))
 
