@@ -13,17 +13,18 @@ EXTRAS = {
     "heic": ["pillow-heif>=0.20"],  # telephones' photos
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
 }
+# From what was tried up to what may break: a formatter's next minor version, any other's next major one.
 CHECKS = [
-    "hypothesis",
-    "mypy",
-    "playwright",
-    "pytest",
-    "pytest-xdist",  # a test a core
-    "ruff",
-    "setuptools>=70.1",
-    "types-PyYAML",
-    "types-tabulate",
-    "types-tqdm",
+    "hypothesis>=6.100,<7",  # the last that take Python 3.10 are older than the others
+    "mypy>=2.4,<3",
+    "playwright>=1.65,<2",
+    "pytest>=9.2,<10",
+    "pytest-xdist>=3.8,<4",  # a test a core
+    "ruff>=0.17.6,<0.18",
+    "setuptools>=70.1,<85",
+    "types-PyYAML>=6.0.12,<7",
+    "types-tabulate>=0.10,<0.11",
+    "types-tqdm>=4.67,<5",
 ]
 
 setup(

@@ -16,6 +16,7 @@ from fss.episode import IGNORE, Episode
 from fss.heads import Encoded, Features, Head, HeadOutput, Panel, build_head
 from fss.necks import Neck, make_neck
 from fss.ops import resize, to_rgb
+from fss.randomness import seeded
 
 
 class BaseSegmenter(nn.Module):
@@ -173,7 +174,8 @@ class FewShotModel(nn.Module):
         now = (self.bf16, state_of(*parts))
         if self._folded is None or self._folded[0] != now:
             dtype = torch.bfloat16 if self.bf16 else torch.float32
-            folded = [None if part is None else fold(part, dtype) for part in parts]
+            with seeded(0):  # made when first needed, in the middle of training too
+                folded = [None if part is None else fold(part, dtype) for part in parts]
             self._folded = (now, Frozen(*cast(Any, folded)).eval())
         return self._folded[1]
 

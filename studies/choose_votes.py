@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import Config
 from fss.data.episodes import PictureSet, photo_mask
 from fss.data.folds import novel_classes
@@ -50,7 +50,7 @@ class Photos:
         self.labels = torch.stack([p.labels for p in every])
         self.inside = torch.stack([photo_mask(p.photo, self.size) for p in every])
         with torch.no_grad():
-            images = tqdm(every, "features", leave=False)
+            images = Bar(every, "features", leave=False)
             self.features = [self.model.extract(p.image[None]) for p in images]
 
     def _source(self, config: Config) -> Source:

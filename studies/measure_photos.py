@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.photos.annotations import Support
 from fss.photos.predictor import Predictor
 from fss.runs.folders import environment
@@ -48,7 +48,7 @@ class Photos:
         names = self.lists["train"] + self.lists["val"]
         self.images = {
             n: np.array(Image.open(root / f"JPEGImages/{n}.jpg").convert("RGB"))
-            for n in tqdm(names, "photos", leave=False)
+            for n in Bar(names, "photos", leave=False)
         }
         self.labels = {n: np.array(Image.open(root / f"SegmentationClass/{n}.png")) for n in names}
 
@@ -72,7 +72,7 @@ def measure(photos: Photos, way: str, options: argparse.Namespace) -> dict:
     """IoU of each class and draw, and seconds a photo."""
     made, learnt = WAYS[way]
     predictor, table, seconds, queries = Predictor(**made), {}, 0.0, 0
-    for label, name in enumerate(tqdm(photos.classes, way, leave=False), 1):
+    for label, name in enumerate(Bar(photos.classes, way, leave=False), 1):
         pool = photos.of("train", label, options.pixels)
         table[name] = []
         for draw in range(options.draws):

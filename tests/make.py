@@ -1,8 +1,12 @@
-"""Small data sets in the layouts that users have, made on the spot."""
+"""Small data sets in the layouts that users have, made on the spot; and a guard of the global generators."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 PALETTE = np.random.default_rng(0).integers(0, 256, 768).tolist()
@@ -65,3 +69,21 @@ TINY = (
     "test.checkpoint=best", "head.steps=10", "precision=fp32",
     "device=cpu",
 )  # fmt: skip
+
+
+@contextmanager
+def unmoved() -> Iterator[None]:
+    """Assert that what is done inside draws no number from torch's, NumPy's or Python's global generator."""
+    before = _generators()
+    yield
+    moved = [name for name, state in _generators().items() if state != before[name]]
+    assert not moved, f"numbers were drawn from the global generator of {', '.join(moved)}"
+
+
+def _generators() -> dict[str, object]:
+    numpy = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "NumPy": (numpy["state"]["key"].tobytes(), numpy["state"]["pos"], numpy["has_gauss"]),
+        "Python": random.getstate(),
+    }

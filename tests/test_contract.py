@@ -16,6 +16,8 @@ from fss.heads import HEADS, KIND, find_head
 from fss.model import build_model
 from fss.necks import NECKS, make_neck
 from fss.ops import segmentation_loss
+from fss.randomness import seeded
+from tests.make import unmoved
 
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
 SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
@@ -223,14 +225,39 @@ def test_a_head_is_made_again_from_what_it_says_of_itself(name, options, backbon
 def test_what_is_random_comes_from_the_seeds_alone(name, options, backbone, neck):
     model = build(name, options, backbone, neck)
     episode, _ = episodes(backbone)
-    model.extract(episode.query_image)  # the network is folded, which is none of the head's doing
-    before = torch.get_rng_state()
-    with torch.no_grad():
+    with torch.no_grad(), unmoved():
         a, b = (model.output(episode, [7, 8]).logits for _ in range(2))
-    assert torch.equal(a, b) and torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(a, b)
     with torch.no_grad():
         swapped = model.output(one(episode, 1), [8]).logits
     assert torch.allclose(swapped, b[1:], atol=1e-4)  # an episode's own seed, wherever it stands in a batch
+
+
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+def test_what_is_lazy_draws_nothing(name, options, backbone, neck):
+    """The network is folded when it is first needed, and again when it changed: in a test, for a picture, or
+    in the middle of training, where a number that is drawn for it would shift the dropout's."""
+    model = build(name, options, backbone, neck)
+    episode, seeds = episodes(backbone)
+    with torch.no_grad(), unmoved():
+        for look in (
+            lambda: model.extract(episode.query_image),
+            lambda: model.explain_neck(episode.query_image),
+            lambda: model.head.explain(model.encoded(episode, seeds)),
+            lambda: model(episode.query_image, episode.support_images, episode.support_masks),
+        ):
+            for part in model.frozen:
+                next(part.parameters()).mul_(1)  # changed, as far as anyone can see
+            look()
+    if not model.head.learns:
+        return
+    model.frozen[0].load_state_dict(model.frozen[0].state_dict())
+    left = []
+    for _ in range(2):  # with the network folded on the way, and without
+        with seeded(5):
+            model.train().output(episode, seeds, training=True)
+            left.append(torch.get_rng_state())
+    assert torch.equal(*left)
 
 
 @pytest.mark.parametrize("name", ["cwt", "prototype", "asgnet"])

@@ -13,7 +13,8 @@ LAYER = {
     "__main__": 12, "cli": 11, "demo": 10, "doctor": 10, "l2g": 9, "training": 8, "bench": 8, "testing": 7,
     "photos": 7, "scribbles": 6, "exchange": 6, "runs": 5, "pictures": 4, "report": 4, "model": 3,
     "data": 2, "necks": 2, "heads": 2, "backbones": 2, "ops": 1, "metrics": 1, "recipes": 1,
-    "episode": 0, "config": 0, "parts": 0, "spelling": 0, "reading": 0, "writing": 0, "errors": -1,
+    "episode": 0, "config": 0, "parts": 0, "spelling": 0, "reading": 0, "writing": 0, "randomness": 0,
+    "bars": 0, "errors": -1,
 }  # fmt: skip
 
 

@@ -1,14 +1,17 @@
 """The wheel holds all that an installation needs, and nothing else."""
 
+import ast
 import configparser
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import fss
 
@@ -89,3 +92,14 @@ def test_it_runs_from_another_folder(unpacked, tmp_path):
     command = [sys.executable, "-m", "fss", "train", "--data", "nowhere"]
     run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert run.returncode == 2 and "there are: coco," in run.stderr
+
+
+def test_development_tools_are_held_to_versions_that_were_tried():
+    """A formatter's or a linter's new version must not turn a change of something else red."""
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    named = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    tools = [Requirement(text) for text in ast.literal_eval(named["CHECKS"])]
+    assert len(tools) > 5
+    for tool in tools:
+        assert {spec.operator for spec in tool.specifier} == {">=", "<"}, tool
+        assert tool.specifier.contains(version(tool.name)), f"{tool}: {version(tool.name)} is installed"

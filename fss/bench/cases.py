@@ -23,6 +23,7 @@ from fss.heads import Encoded
 from fss.model import FewShotModel, build_model
 from fss.necks.ppm import PyramidPooling
 from fss.ops import foreground, segmentation_loss, to_rgb
+from fss.randomness import seeded
 
 Step = Callable[[], object]
 
@@ -54,10 +55,10 @@ def disc(size: int, count: int) -> Tensor:
 
 def build(setting: Setting, head: str) -> FewShotModel:
     """An untrained model as published: CWT on the neck, ASGNet on stages 2 and 3."""
-    torch.manual_seed(0)
-    backbone = make_backbone(setting.backbone, "random", {})
-    neck = PyramidPooling(backbone.channels) if head == "cwt" else None
-    model = build_model(head, {}, backbone, neck, bf16=setting.half)
+    with seeded(0):
+        backbone = make_backbone(setting.backbone, "random", {})
+        neck = PyramidPooling(backbone.channels) if head == "cwt" else None
+        model = build_model(head, {}, backbone, neck, bf16=setting.half)
     return model.to(setting.device).to(memory_format=torch.channels_last)
 
 

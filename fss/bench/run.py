@@ -9,10 +9,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.bench.cases import Pair, Setting, cached, encode, few_shot, loading
 from fss.errors import UserError
+from fss.randomness import seeded
 from fss.runs import distributed
 from fss.runs.precision import wants_half
 
@@ -50,6 +51,7 @@ DEFAULT = [name for name in CASES if "5shot" not in name]
 Times = dict[str, dict[str, float]]
 
 
+@seeded(0)  # of the dropout in training steps
 def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -> Times:
     """Median seconds a unit of each case, ours and, with `compare`, the plain way, in turn.
 
@@ -61,7 +63,7 @@ def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -
         raise UserError(f"unknown case {unknown[0]!r}; allowed: {', '.join(CASES)}" if unknown
                         else f"--runs {runs}: allowed are 1 and more")  # fmt: skip
     found = {}
-    for name in tqdm(names, "cases", leave=False):
+    for name in Bar(names, "cases", leave=False):
         case = CASES[name]
         with ExitStack() as stack:
             made = case.make(setting)

@@ -7,8 +7,8 @@ from itertools import combinations
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import DataConfig
 from fss.data.classes import class_names, fold_classes
 from fss.data.files import count_mask, read_image
@@ -112,7 +112,7 @@ def _check_split(config: DataConfig, split: str, classes: int) -> SplitCheck:
     with ThreadPoolExecutor() as pool:
         looks = pool.map(lambda sample: _look(sample, classes), samples)
         for i, (row, mode, size, problem) in enumerate(
-            tqdm(looks, f"reading {split}", len(samples), leave=False)
+            Bar(looks, f"reading {split}", len(samples), leave=False)
         ):
             found.pixels[i] = row
             found.modes.update([mode] if mode else [])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.data.drawings import is_black_and_white, shades
 from fss.data.files import count_mask, image_size
 from fss.data.lists import Sample
@@ -56,7 +56,7 @@ def build_index(samples: Sequence[Sample], num_classes: int, cache: Path | None 
         pixels[~stale] = kept["pixels"][~stale]
     todo = np.flatnonzero(stale)
     if len(todo):
-        with ThreadPoolExecutor() as pool, tqdm(desc="reading masks", total=len(todo), leave=False) as bar:
+        with ThreadPoolExecutor() as pool, Bar(desc="reading masks", total=len(todo), leave=False) as bar:
             for part in np.array_split(todo, range(_AT_ONCE, len(todo), _AT_ONCE)):
                 pixels[part] = list(pool.map(lambda i: count_labels(samples[i], num_classes), part))
                 bar.update(len(part))

@@ -76,6 +76,7 @@ def load_batches(
         collate_fn=_Collate(collate),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_quietly,
+        generator=torch.Generator().manual_seed(0),  # else a loader that starts draws from the global one
     )
     for batch in loader:
         if isinstance(batch, UserError):

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import DataConfig
 from fss.data.files import image_size, read_grey, read_mask
 from fss.data.lists import Sample
@@ -35,7 +35,7 @@ def find_saliency(config: DataConfig, folder: Path, samples: Sequence[Sample]) -
     if place is None:
         raise UserError(f"pseudo.saliency={folder}: no such folder, neither here nor in {config.folder}")
     found: list[Path | None] = []
-    for sample in tqdm(samples, "looking for saliency maps", leave=False):
+    for sample in Bar(samples, "looking for saliency maps", leave=False):
         path = place / f"{sample.name}.png"
         found.append(path if path.is_file() else None)
         if found[-1]:
@@ -79,7 +79,7 @@ def draw_saliency(root: Path, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory(dir=root, prefix=".Saliency-") as folder:
         part = Path(folder) / "Saliency"
         part.mkdir()
-        for path in tqdm(sorted((root / "SegmentationClass").glob("*.png")), "drawing saliency", unit="map"):
+        for path in Bar(sorted((root / "SegmentationClass").glob("*.png")), "drawing saliency", unit="map"):
             random = np.random.default_rng([seed, zlib.crc32(path.stem.encode())])
             Image.fromarray(_map(read_mask(path), random)).save(part / path.name)
         try:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.data.scene import CLASSES, MIN_SIZE, draw_scene
 from fss.data.voc import voc_palette
 from fss.errors import UserError
@@ -79,7 +79,7 @@ def _write_set(root: Path, wanted: dict[str, int]) -> None:
     for folder in ("JPEGImages", "SegmentationClass", LISTS):
         (root / folder).mkdir(parents=True)
     jobs = [(split, number, name) for split in SPLITS for number, name in enumerate(_names(split, wanted))]
-    for split, number, name in tqdm(jobs, desc="drawing shapes", unit="image"):
+    for split, number, name in Bar(jobs, desc="drawing shapes", unit="image"):
         rng = np.random.default_rng([wanted["seed"], SPLITS.index(split), number])
         image, mask = (
             Image.fromarray(array) for array in draw_scene(rng, number % len(CLASSES), wanted["size"])

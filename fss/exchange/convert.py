@@ -16,6 +16,7 @@ from fss.errors import UserError
 from fss.model import BaseSegmenter, build_model
 from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
+from fss.randomness import seeded
 from fss.recipes import load_config
 from fss.runs import checkpoint
 from fss.runs.identity import Identity
@@ -34,6 +35,7 @@ _ASGNET = {**_BACKBONE, "down_conv": "head.down_conv", **{n: f"head.context.{n}"
 _BLOCKS_OF_STAGE_3 = {6: 50, 23: 101}
 
 
+@seeded(0)  # empty networks, which the files then fill
 def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dict[str, Any]:
     """Write a checkpoint of ours from published files, and return what it says of itself.
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fss.backbones.frozen import checksum
+from fss.bars import Bar
 from fss.config import Config
 from fss.data.files import png_bytes, read_image, read_mask
 from fss.data.image_labels import LabelledImages
@@ -62,7 +62,7 @@ def write_pseudo(config: Config, device: torch.device, half: bool) -> Written:
     mine = todo[distributed.rank() :: distributed.world()]
     step = max(1, len(source.samples) // max(config.pseudo.pictures, 1))
     shown = set(range(0, len(source.samples), step)[: config.pseudo.pictures])
-    for i in tqdm(mine, "pseudo-masks", unit="image", disable=not distributed.is_main()):
+    for i in Bar(mine, "pseudo-masks", unit="image", disable=not distributed.is_main()):
         writer = _Image(network, source, i, config, device, half)
         done.add(source.samples[i].name, writer.write(out, thresholds, i in shown))
     distributed.barrier()

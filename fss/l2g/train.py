@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from fss.backbones.frozen import checksum
 from fss.backbones.weights import load_strict
+from fss.bars import Bar
 from fss.config import BackboneConfig, Config
 from fss.data.image_labels import LabelledImages, open_labelled_images
 from fss.data.labelled import epoch_batches
@@ -31,6 +31,7 @@ from fss.l2g.networks import (
 from fss.l2g.views import Views, ViewSet, stack
 from fss.metrics import mean_average_precision
 from fss.model import build_backbone
+from fss.randomness import seeded
 from fss.runs import checkpoint, distributed
 from fss.runs.folders import open_folder, pseudo_folder
 from fss.runs.identity import modern, require
@@ -49,7 +50,9 @@ def train_pseudo(config: Config, device: torch.device, half: bool) -> Path:
     if config.pseudo.transfer and config.pseudo.saliency:
         saliency = find_saliency(config.data, config.pseudo.saliency, train.samples)
     folder, p = pseudo_folder(config), config.pseudo
-    model = _fresh_or_empty(config, folder, train).to(device).to(memory_format=torch.channels_last)
+    with seeded(config.seed):
+        model = _fresh_or_empty(config, folder, train)
+    model = model.to(device).to(memory_format=torch.channels_last)
     about = {
         **about_pseudo(config, train, settled(model)),
         "seed": config.seed,
@@ -145,7 +148,6 @@ def build_pseudo(config: Config, classes: int, found: Sequence[Mapping[str, Any]
 
 
 def _fresh_or_empty(config: Config, folder: Path, source: LabelledImages) -> L2G:
-    torch.manual_seed(config.seed)
     last = folder / "last.pt"
     if last.is_file():
         content = checkpoint.read(last)
@@ -224,7 +226,7 @@ def image_map(
     keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
     batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
     loaded = load_batches(ViewSet(source, None, config.pseudo, 0), batches, stack, config.data.workers)
-    for batch in tqdm(loaded, "image labels", len(batches), leave=False, disable=not distributed.is_main()):
+    for batch in Bar(loaded, "image labels", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             response = network(batch.images.to(device))
         scores[batch.positions.to(device)] = image_logits(response)

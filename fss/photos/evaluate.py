@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 from tabulate import tabulate
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.photos.annotations import Support, named
@@ -88,7 +88,7 @@ def evaluate(
     numbers = photo_numbers(supports)
     scores: dict[str, Score] = defaultdict(Score)
     worst: list[Result] = []
-    for number in tqdm(dict.fromkeys(numbers), "photos", leave=False, disable=True if quiet else None):
+    for number in Bar(dict.fromkeys(numbers), "photos", leave=False, disable=True if quiet else None):
         own = [s for s, n in zip(supports, numbers, strict=True) if n == number]
         image, truths = predictor.annotation(own)
         others = predictor.without(number, leave_one_out=threshold is None)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.data.formats import advice
 from fss.data.photos import Photos, photos_of
 from fss.errors import UserError
@@ -93,12 +93,12 @@ def run_predict(job: Job) -> int:
     predictor.learn(job.supports, job.tile, leave_one_out=job.threshold is None)
     print(_how(predictor))
     shares = []
-    for path in tqdm(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
+    for path in Bar(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
         try:
             shares.append(_one(job, predictor, path, about))
         except UserError as error:
             problems.append(str(error))
-            tqdm.write(f"left out: {error}")
+            Bar.write(f"left out: {error}")
     for remark in remarks(shares):
         print(f"fss: warning: {remark}", file=sys.stderr)
     return _end(problems, len(queries) + len(photos.unread), job.out)
@@ -183,7 +183,7 @@ def _how(predictor: Predictor) -> str:
 def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> dict[str, float]:
     """Segment one query, and write its files; returns percent of the photo by class."""
     start, digest = time.monotonic(), _digest(path)
-    bar = tqdm(desc=path.name, unit="tile", leave=False, disable=None if predictor.tiled else True)
+    bar = Bar(desc=path.name, unit="tile", leave=False, disable=None if predictor.tiled else True)
 
     def progress(done: int, every: int) -> None:
         bar.total = every
@@ -206,7 +206,7 @@ def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> d
         "files": [f.name for f in files], "labels_sha256": _digest(files[0]),
     }  # fmt: skip
     _tell(job, path, told)
-    tqdm.write(f"{path}: {_summary(found, shares, job.cut)}, {seconds} s -> {files[1]}")
+    Bar.write(f"{path}: {_summary(found, shares, job.cut)}, {seconds} s -> {files[1]}")
     return shares
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from fss.backbones.base import nearest_size
 from fss.errors import UserError
 from fss.model import FewShotModel, build_backbone, build_model
+from fss.randomness import seeded
 from fss.recipes import load_config
 from fss.runs import checkpoint
 from fss.runs.models import load_base_with, load_model
@@ -32,15 +31,16 @@ def load(path: Path | None, head: str, settings: Sequence[str], half: bool) -> t
         model = _of_checkpoint(path, head, settings, half)
         return model, model.told.get("size") or load_config("folder", head).data.size
     config = load_config("folder", head, [INSTALLED, *settings])
-    torch.manual_seed(config.seed)  # the seed of weights that are random on purpose
     try:
-        backbone = build_backbone(config.backbone)
+        with seeded(config.seed):  # of weights that are random on purpose
+            backbone = build_backbone(config.backbone)
     except UserError as error:
         raise UserError(
             f"{error}\nOr leave backbone.type out, for weights that are installed, or name a trained or "
             "converted model with --checkpoint FILE."
         ) from None
-    model = build_model(config.head.type, config.head.options, backbone, None, half)
+    with seeded(config.seed):
+        model = build_model(config.head.type, config.head.options, backbone, None, half)
     if model.head.learns:
         raise UserError(
             f"head {head!r} learns, so it needs a checkpoint: train it and name its best.pt, or use "

@@ -115,4 +115,7 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
         return module
     if device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    # Gradients are summed in groups that are made anew after the first step, but not where parameters may go
+    # unused. With three summands another group is another order, and a resumed run would differ in last bits.
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=world() > 2)

@@ -24,6 +24,7 @@ from fss.model import (
     network_channels,
 )
 from fss.necks import Neck
+from fss.randomness import seeded
 from fss.runs import checkpoint
 from fss.runs.folders import base_folder, fold_folder, train_folder
 from fss.runs.identity import Identity, identify, modern, require, whole
@@ -52,11 +53,11 @@ def load_network(config: Config, source: Source) -> Network:
     Raises:
         UserError: base checkpoint or weights are missing or unfit, or the network cannot take `data.size`.
     """
-    torch.manual_seed(config.seed)  # random weights are the same each time and in each process
     if config.with_neck:
         base, told = load_base(config, source)
         return Network(base.backbone, base.neck, base.classifier, told)
-    backbone = build_backbone(config.backbone)
+    with seeded(config.seed):  # random weights are the same each time and in each process
+        backbone = build_backbone(config.backbone)
     check_size(backbone, config.data.size)
     told = {**weights_told(config.backbone, backbone), "backbone_sha256": checksum(backbone)}
     return Network(backbone, None, None, told)
@@ -88,6 +89,7 @@ def load_base(config: Config, source: Source) -> tuple[BaseSegmenter, dict[str, 
     return model, told
 
 
+@seeded(0)  # what fills an empty network's parameters at first is no matter
 def empty_base(content: dict[str, Any], path: Path, stride: int | None = None) -> BaseSegmenter:
     """An untrained network of the shape that a checkpoint's content has.
 
@@ -175,6 +177,7 @@ def load_model(path: str | Path, device: str = "cpu", bf16: bool = False) -> Few
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
+@seeded(0)
 def load_base_with(path: str | Path, head: Part, bf16: bool = False) -> FewShotModel:
     """A head with nothing to learn on the network of a base checkpoint, ready to segment.
 
@@ -197,6 +200,7 @@ def load_base_with(path: str | Path, head: Part, bf16: bool = False) -> FewShotM
     return model
 
 
+@seeded(0)
 def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
     """The model that a checkpoint's own account describes, with its parameters."""
     who, state = identify(content["about"], str(path)), content["model"]
@@ -277,6 +281,7 @@ def learns(config: Config) -> bool:
     return head_on_empty_network(config).learns
 
 
+@seeded(0)
 def head_on_empty_network(config: Config) -> Head:
     """The configured head on a network of the configured shape, without weights: for what its class tells.
 

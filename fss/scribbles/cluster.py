@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.data.drawings import read_drawing
 from fss.data.files import png_bytes
 from fss.data.formats import advice
@@ -78,7 +78,7 @@ def run_cluster(job: Job) -> None:
     for line in problems:
         _say(f"left out: {line}")
     images, work = photos.files, _worker(job)
-    for path in tqdm(images, "images", leave=False, disable=len(images) < 2):
+    for path in Bar(images, "images", leave=False, disable=len(images) < 2):
         try:
             work(path)
         except UserError as error:
@@ -174,7 +174,7 @@ def _loop(session: Session, job: Job, path: Path, about: dict[str, Any], unfinis
     """Step to the end, with a bar, pictures to watch, and a checkpoint every minute."""
     saved, over = time.monotonic(), session.steps >= job.settings.steps
     most = job.settings.steps
-    with tqdm(total=most, initial=session.steps, desc=path.stem, unit="step", leave=False) as bar:
+    with Bar(total=most, initial=session.steps, desc=path.stem, unit="step", leave=False) as bar:
         while not over:
             over = session.step()
             bar.update()
@@ -265,4 +265,4 @@ def _said(path: Path) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    tqdm.write(text)
+    Bar.write(text)

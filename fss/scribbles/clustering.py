@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fss.episode import IGNORE
 from fss.errors import UserError
+from fss.randomness import seeded
 from fss.scribbles.guided import enlarge
 from fss.scribbles.objective import Weights, objective
 
@@ -77,8 +78,9 @@ class Network(nn.Module):
     def __init__(self, channels: int, blocks: int, seed: int) -> None:
         super().__init__()
         widths = [3, *[channels] * blocks]
-        convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
-        convs.append(nn.Conv2d(channels, channels, 1))
+        with seeded(0):  # PyTorch fills them with numbers, which are drawn over below
+            convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
+            convs.append(nn.Conv2d(channels, channels, 1))
         norms = [nn.BatchNorm2d(channels, track_running_stats=False) for _ in convs]
         self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(norms)
         self.layers = list(zip(convs, norms, strict=True))

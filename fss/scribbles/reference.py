@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.data.photos import read_photo
 from fss.runs import checkpoint
 from fss.runs.identity import require
@@ -44,7 +44,7 @@ class Reference:
         done = self._resume(path, about)
         squares: dict[Path, torch.Tensor] = {}
         saved = time.monotonic()
-        with tqdm(total=self.settings.steps, initial=done, desc="reference", unit="step", leave=False) as bar:
+        with Bar(total=self.settings.steps, initial=done, desc="reference", unit="step", leave=False) as bar:
             for step in range(done, self.settings.steps):
                 chosen = self._turn(images, step)
                 if chosen not in squares:

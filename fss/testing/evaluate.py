@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import Config
 from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
@@ -115,7 +115,7 @@ def add_up(
     """
     out = Evaluation()
     total = sum(len(plan) for plan in plans)
-    bar = tqdm(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
+    bar = Bar(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
     size = (store.pictures.size, store.pictures.size)
     for run, plan in enumerate(plans):
         score = EpisodeScore(num_classes)

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import Config
 from fss.data.files import read_image, read_mask
 from fss.data.loading import Loadable, load_batches
@@ -157,7 +157,7 @@ def make_supports(
     masks = SupportMasks(source, config.data.size, maker, config.test.seed, folder, device, half)
     pairs = sorted({Pair(i, d.class_id) for plan in plans for d in plan for i in d.supports})
     mine = pairs[distributed.rank() :: distributed.world()]
-    bar = tqdm(
+    bar = Bar(
         total=len(mine), desc=f"support masks, {maker.kind} by {maker.method}", unit="mask",
         disable=not distributed.is_main(), leave=False,
     )  # fmt: skip

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from fss.backbones.base import check_size
 from fss.backbones.frozen import checksum
+from fss.bars import Bar
 from fss.config import Config
 from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
 from fss.data.loading import load_batches
@@ -22,6 +22,7 @@ from fss.errors import UserError
 from fss.metrics import boundary_band, confusion, mean_iou
 from fss.model import BaseSegmenter, build_base
 from fss.ops import resize
+from fss.randomness import seeded
 from fss.runs import checkpoint, distributed
 from fss.runs.folders import base_folder, open_folder
 from fss.runs.identity import Identity
@@ -98,8 +99,9 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         )
     train, val = _open(config)
     folder = base_folder(config)
-    torch.manual_seed(config.seed)
-    model = _fresh_or_empty(config, folder, len(train.base)).to(device).to(memory_format=torch.channels_last)
+    with seeded(config.seed):
+        model = _fresh_or_empty(config, folder, len(train.base))
+    model = model.to(device).to(memory_format=torch.channels_last)
     check_size(model.backbone, config.data.size)
     check_size(model.backbone, config.pretrain.crop or config.data.size, "pretrain.crop")
     about = Identity.of_base(config, train.base_names).account(model.backbone.settled())
@@ -136,7 +138,8 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     mine = (share for k in keys for share in distributed.my_shares(k, accumulate))
     batches = load_batches(data, mine, stack, config.data.workers)
     if fit.budget.progress >= 1 and fit.budget.step == 0:
-        _calibrate(model, batches, device, half)
+        with seeded(config.seed):
+            _calibrate(model, batches, device, half)
     fit.run(batches, _step(model, train, config, device, half), "base classes")
     return folder
 
@@ -188,7 +191,7 @@ def _calibrate(model: BaseSegmenter, batches: Iterator[Labelled], device: torch.
         norm.reset_running_stats()
         norm.momentum = None  # plain average
     model.train()
-    for _ in tqdm(range(20), "setting the norms' statistics", leave=False):
+    for _ in Bar(range(20), "setting the norms' statistics", leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             model(next(batches).images.to(device))
     for norm in norms:
@@ -216,7 +219,7 @@ def base_scores(
     keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
     batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
     loaded = load_batches(data, batches, stack, config.data.workers)
-    for batch in tqdm(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
+    for batch in Bar(loaded, "base classes", len(batches), leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits = model(batch.images.to(device))
         labels = batch.labels.to(device)

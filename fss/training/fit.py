@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.config import ScheduleConfig
 from fss.errors import UserError
+from fss.randomness import seeded
 from fss.runs import checkpoint, distributed
 from fss.runs.identity import require
 from fss.training.curve import Curve
@@ -48,7 +49,8 @@ class Fit:
         about: what the checkpoint says of itself; a run can only be continued with the same.
         facts: what it also tells, for results.
         validate: (writer or None, step) -> percent, higher is better; `measure` is its name.
-        seed: of all randomness inside the network (dropout); step s uses a function of (seed, s).
+        seed: of all randomness inside the network (dropout); step s uses a function of (seed, s), and a
+            validation one of its own, so that it does not matter whether it took place in this sitting.
         groups: the optimiser's, where not all parameters learn alike; "factor" multiplies the rate.
     """
 
@@ -63,6 +65,7 @@ class Fit:
         self.optimizer = build_optimizer(config, groups or model.parameters())
         self.budget = Budget(config, steps_per_epoch)
         self.best, self.validated, self.lines = -math.inf, 0, 0
+        self.events: dict[str, int] | None = {}
         self.curve: Curve | None = None
         self.saved = time.monotonic()
         self.resume()
@@ -76,7 +79,9 @@ class Fit:
         path, best = self.folder / "last.pt", self.folder / "best.pt"
         if not path.is_file() and not best.is_file():
             return
-        if not path.is_file() or not best.is_file():
+        if not path.is_file() and self._is_first(best):
+            path = best  # killed between the two of its first save
+        elif not path.is_file() or not best.is_file():
             gone = best if path.is_file() else path
             raise UserError(
                 f"{gone} is missing beside the other; put it back, or move {self.folder} away to train anew"
@@ -98,7 +103,13 @@ class Fit:
         checkpoint.fill(self.model, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.budget.step, self.budget.spent = content["step"], content["spent"]
-        self.best, self.validated, self.lines = content["best"], content["validated"], content.get("lines", 0)
+        self.best, self.validated = content["best"], content["validated"]
+        self.lines, self.events = content.get("lines", 0), content.get("events")
+
+    def _is_first(self, best: Path) -> bool:
+        """Whether a `best.pt` was written when there was no `last.pt` yet, nor was there one since."""
+        later = checkpoint.before(self.folder / "last.pt", 1)
+        return best.is_file() and not later.is_file() and checkpoint.read(best).get("first", False)
 
     @property
     def done(self) -> bool:
@@ -118,13 +129,13 @@ class Fit:
         Raises:
             UserError: a loss or a parameter is not finite.
         """
-        bar = tqdm(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
+        bar = Bar(total=100, desc=title, unit="%", disable=not distributed.is_main(), bar_format=_BAR)
         self.model.train()
         self.budget.start_clock()
         try:
             with _alone_in(self.folder), _Signals() as signals:
                 if distributed.is_main():
-                    self.curve = Curve(self.folder, self.lines, self.budget.step)
+                    self.curve = Curve(self.folder, self.lines, self.budget.step, self.events)
                 if look_first and self.budget.step == 0 and self.best == -math.inf:
                     self._validate(0.0)
                 self._loop(batches, step, bar, signals)
@@ -145,7 +156,9 @@ class Fit:
             if progress >= (self.validated + 1) / self.config.validations:
                 self._validate(progress)
                 continue
-            losses = self._learn([next(batches) for _ in range(self.config.accumulate)], step, progress)
+            parts = [next(batches) for _ in range(self.config.accumulate)]
+            with seeded((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank()):
+                losses = self._learn(parts, step, progress)
             if self.curve:
                 self.curve.add_step(self.budget.step, losses, self.optimizer.param_groups[0]["lr"])
             self.budget.advance()
@@ -157,13 +170,9 @@ class Fit:
     def _learn(
         self, parts: Sequence[Any], step: Callable[[Any], Losses], progress: float
     ) -> dict[str, float]:
-        """One step of the optimiser: the mean over all parts of the batch in all processes.
-
-        The parts are loaded before this step's seed is set: a loader that starts draws a number itself.
-        """
+        """One step of the optimiser: the mean over all parts of the batch in all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress) * group.get("factor", 1.0)
-        torch.manual_seed((self.seed * 1_000_003 + self.budget.step) * 64 + distributed.rank())
         self.optimizer.zero_grad(set_to_none=True)
         alone = self.config.accumulate == 1 and distributed.world() == 1
         sums: dict[str, Tensor] = {}
@@ -208,14 +217,15 @@ class Fit:
         # A step can pass several marks; one validation serves them all.
         self.validated = int(progress * self.config.validations + 1e-9)
         self.model.eval()
-        score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
+        with seeded(self.seed):
+            score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
         self.model.train()
         better = not self.best >= score  # a score that is not a number counts as the worst
         self.best = score if better else self.best
         if self.curve:
             self.curve.add_validation(self.budget.step, score, self.measure)
         if distributed.is_main():
-            tqdm.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
+            Bar.write(f"  step {self.budget.step}: validation {self.measure} {score:.2f}")
             # `best.pt` is written first, so that a folder with a whole `last.pt` has a `best.pt` too.
             if better or not (self.folder / "best.pt").is_file():
                 self.save("best.pt")
@@ -240,11 +250,12 @@ class Fit:
         if not all(bool(torch.isfinite(p).all()) for p in learnt):
             raise UserError(f"parameters are not finite at step {self.budget.step}; {self._last_good()}")
         if self.curve:
-            self.curve.flush()
+            self.events = self.curve.flush()
             self.lines = self.curve.lines
         checkpoint.save(
             self.folder / name, self.about, self.model, keep=self.config.keep if name == "last.pt" else 1,
-            lines=self.lines, settings=self.config.model_dump(mode="json"),
+            lines=self.lines, events=self.events, first=not (self.folder / "last.pt").is_file(),
+            settings=self.config.model_dump(mode="json"),
             facts={**self.facts, "steps": self.budget.step, "seconds": round(self.budget.spent, 1)},
             optimizer=self.optimizer.state_dict(), step=self.budget.step, spent=self.budget.spent,
             best=self.best, validated=self.validated,

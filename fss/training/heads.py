@@ -20,6 +20,7 @@ from fss.heads import Head, HeadOutput
 from fss.model import FewShotModel, frozen_checksum
 from fss.ops import loss_weight, segmentation_loss
 from fss.pictures.overlay import episode_row
+from fss.randomness import seeded
 from fss.runs import distributed
 from fss.runs.folders import open_folder, train_folder
 from fss.runs.identity import Identity
@@ -45,8 +46,8 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     cache = config.output / "cache"
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "select"))
     net = load_network(config, base_side)
-    torch.manual_seed(config.seed + 1)
-    model = net.model(config.head, half)
+    with seeded(config.seed + 1):
+        model = net.model(config.head, half)
     model = model.to(device).to(memory_format=torch.channels_last)
     if not model.head.learns:
         return None

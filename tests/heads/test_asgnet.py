@@ -210,3 +210,29 @@ def test_a_prototype_stands_for_the_same_area_at_any_stride(stride):
         reduced = torch.randn(1, 1, 16, side, side)
         valid = head._cluster(Encoded({}, {"reduced": reduced}, mask, [0]))[1]
         assert int(valid.sum()) == 4
+
+
+@pytest.mark.parametrize("context", ["pyramid", "aspp"])
+def test_the_auxiliary_loss_is_the_mean_over_scales_of_plain_cross_entropies(context):
+    """Neither their sum nor weighted by class: a tenth of the query is foreground, so it would show."""
+    torch.manual_seed(0)
+    channels = {"stage1": 8, "stage2": 12, "stage3": 20}
+    head = ASGNet(channels, context, width=16, sizes=(7, 4, 2), cells=4).eval()
+    features = {k: torch.randn(2, channels[k], 7, 7) for k in head.levels}
+    query = head.encode(features)
+    masks = torch.zeros(2, 1, 49, 49, dtype=torch.int64)
+    masks[..., 8:40, 8:40] = 1
+    target = torch.zeros(2, 49, 49, dtype=torch.int64)
+    target[:, :15, :16], target[:, -3:] = 1, 255
+    scales = []
+    head.context.register_forward_hook(lambda module, inputs, output: scales.extend(output[1]))
+    out = head(Encoded(query, {"reduced": query["reduced"][:, None]}, masks, [0, 1], query_mask=target))
+    assert len(scales) == (3 if context == "pyramid" else 1) and list(out.losses) == ["auxiliary"]
+    each = [
+        F.cross_entropy(
+            F.interpolate(s, (49, 49), mode="bilinear", align_corners=True), target, ignore_index=255
+        )
+        for s in scales
+    ]
+    wanted = torch.stack(each).mean().item()
+    assert out.losses["auxiliary"].item() == pytest.approx(wanted, rel=1e-5)

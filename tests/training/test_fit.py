@@ -2,10 +2,13 @@
 
 import math
 import os
+import random
 import signal
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from fss.config import ScheduleConfig
@@ -13,6 +16,7 @@ from fss.errors import UserError
 from fss.runs import checkpoint
 from fss.training.fit import Fit, Losses
 from fss.training.optim import Budget, learning_rate
+from tests.make import unmoved
 
 CPU = torch.device("cpu")
 
@@ -147,3 +151,100 @@ def test_sigterm_stops_between_steps_and_the_rest_equals_an_uninterrupted_run(tm
     train(again)
     a, b = (checkpoint.read(tmp_path / n / "last.pt")["model"] for n in ("whole", "cut"))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def drawn(f, batches):
+    """What each step draws, of torch, NumPy and Python, by the step's number."""
+    found = {}
+
+    def step(batch):
+        found[f.budget.step] = (float(torch.rand(())), float(np.random.random()), random.random())
+        return Losses({"loss": f.model(batch).sum()}, torch.tensor(4.0))
+
+    f.run(batches, step, "toy")
+    return found
+
+
+def restless(start):
+    """Batches whose loading draws now and then."""
+    for i, batch in enumerate(batches(start)):
+        if i % 3 == 1:
+            torch.rand(i), np.random.random(i), random.random()
+        yield batch
+
+
+def test_every_step_draws_numbers_of_its_own_and_nothing_shifts_them(tmp_path):
+    f = fit(tmp_path / "one")
+    with unmoved():
+        one = drawn(f, batches(0))
+    assert sorted(one) == list(range(20))
+    assert all(len(set(numbers)) == 20 for numbers in zip(*one.values(), strict=True))
+    assert drawn(fit(tmp_path / "other"), restless(0)) == one
+    third = fit(tmp_path / "third")
+    third.seed += 1
+    assert not {n for step in drawn(third, batches(0)).values() for n in step} & {
+        n for step in one.values() for n in step
+    }
+
+
+def test_a_validation_that_draws_shifts_nothing(tmp_path):
+    whole, cut = fit(tmp_path / "whole"), fit(tmp_path / "cut")
+    whole.validate = cut.validate = lambda writer, step: float(torch.rand(()) + np.random.random())
+    with unmoved():
+        steps = drawn(whole, batches(0))
+    torch.rand(3)
+    drawn(cut, batches(0))
+    assert steps == drawn(fit(tmp_path / "other"), batches(0))
+    assert curves(tmp_path / "whole")["validation/miou"] == curves(tmp_path / "cut")["validation/miou"]
+
+
+def curves(folder):
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("stop", [2, 5, 13])
+def test_curves_of_a_resumed_training_are_those_of_an_uninterrupted_one(tmp_path, stop):
+    """After 13 steps the checkpoint is of step 10 and its validation, whose point must stay."""
+    train(fit(tmp_path / "whole"))
+    with pytest.raises(InterruptedError):
+        train(fit(tmp_path / "cut"), stop_after=stop)
+    train(fit(tmp_path / "cut"))
+    wanted = curves(tmp_path / "whole")
+    assert [step for step, _ in wanted["validation/miou"]] == [5, 10, 15, 20]
+    assert curves(tmp_path / "cut") == wanted
+
+
+def test_a_checkpoint_of_before_says_nothing_of_curves(tmp_path):
+    with pytest.raises(InterruptedError):
+        train(fit(tmp_path), stop_after=13)
+    content = checkpoint.read(tmp_path / "last.pt")
+    torch.save({k: v for k, v in content.items() if k not in ("events", "first")}, tmp_path / "last.pt")
+    train(fit(tmp_path))
+    assert [step for step, _ in curves(tmp_path)["loss/loss"]] == list(range(20))
+
+
+def test_a_kill_between_the_two_files_of_the_first_save(tmp_path, monkeypatch):
+    """`best.pt` alone is then all there is; a `last.pt` that someone took away later is asked for."""
+    train(fit(tmp_path / "whole"))
+    f, save = fit(tmp_path / "cut"), Fit.save
+
+    def killed(self, name):
+        if name == "last.pt":
+            raise InterruptedError
+        save(self, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "save", killed)
+        with pytest.raises(InterruptedError):
+            train(f)
+    assert not (tmp_path / "cut/last.pt").exists()
+    again = fit(tmp_path / "cut")
+    assert again.budget.step == 5
+    train(again)
+    a, b = (checkpoint.read(tmp_path / n / "last.pt") for n in ("whole", "cut"))
+    assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
+    assert curves(tmp_path / "whole") == curves(tmp_path / "cut")
+    (tmp_path / "cut/last.pt").unlink()
+    with pytest.raises(UserError, match=r"last\.pt is missing"):
+        fit(tmp_path / "cut")

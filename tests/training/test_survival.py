@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,40 +17,36 @@ from fss.runs import checkpoint
 from fss.runs.identity import require
 from tests.make import TINY, make_folder
 
-KILLS = int(
-    os.environ.get("FSS_KILLS", 2)
-)  # more of them: FSS_KILLS=20 pytest tests/training/test_survival.py
-LONGER = [f"train.episodes={20 * KILLS}", f"train.validations={3 * KILLS}", "train.keep=1",
-          f"pretrain.epochs={3 * KILLS}", f"pretrain.validations={3 * KILLS}"]  # fmt: skip
-SHORT = ["train.episodes=20", "train.validations=1", "pretrain.validations=1"]
+BACKBONE = "timm:test_resnet"  # the smallest there is
+
+STUDIES = Path(__file__).parent.parent.parent / "studies"
+SMALL = [*TINY, f"backbone.type={BACKBONE}", "train.episodes=20"]
 WITHOUT_DROPOUT = ["head.dropout=0", "head.attention_dropout=0", "train.augment=none"]
 
 
-def command(root, output, *settings, processes=1):
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        if processes > 1
-        else []
-    )
+def command(root, output, *settings):
     where = [f"data.root={root}", f"output={output}"]
-    return [
-        sys.executable,
-        *launch,
-        "-m",
-        "fss",
-        "train",
-        "--data",
-        "folder",
-        *where,
-        *TINY,
-        *LONGER,
-        *settings,
-    ]
+    return [sys.executable, "-m", "fss", *train(*where, *settings)]
 
 
-def run(arguments):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(arguments, capture_output=True, text=True, env=env)
+def train(*settings):
+    return ["train", "--data", "folder", *SMALL, *settings]
+
+
+def in_studies(*arguments):
+    """A Python that finds the studies, run to its end."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{STUDIES}:{STUDIES.parent}"}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def forked(*runs):
+    """Runs one after another, each (arguments, processes): forked, so that all is imported once."""
+    code = "import json, sys, tempfile; from pathlib import Path; from kill_training import Run\n"
+    code += "log = Path(tempfile.mkdtemp()) / 'log'\n"
+    code += "for arguments, processes in json.loads(sys.argv[1]): Run(tuple(arguments), processes, log).go()"
+    in_studies("-c", code, json.dumps(runs))
 
 
 def start(arguments):
@@ -75,59 +70,21 @@ def same(a, b):
     return all(torch.equal(v, b[s][k]) for s, part in a.items() for k, v in part.items())
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_at_random_moments_and_resumed(tmp_path, processes):
-    """SIGKILL soon after a save, or while the program starts; weights, logs and counts are as without."""
-    root = make_folder(tmp_path / "set")
-    done = run(command(root, tmp_path / "whole", *LONGER, processes=processes))
-    assert done.returncode == 0, done.stderr
-    draw, killed = random.Random(processes), 0
-    while killed < KILLS:
-        training, saved = (
-            start(command(root, tmp_path / "cut", *LONGER, processes=processes)),
-            stamps(tmp_path),
-        )
-        early = draw.random() < 0.2
-        while not early and training.poll() is None and stamps(tmp_path) == saved:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 3 if early else 1))
-        if training.poll() is not None:
-            break  # it came to its end first
-        kill_tree(training.pid)
-        training.wait()
-        killed += 1
-    done = run(command(root, tmp_path / "cut", *LONGER, processes=processes))
-    assert done.returncode == 0, done.stderr
-    (weights, logs, scores), (weights2, logs2, scores2) = end_of(tmp_path / "whole"), end_of(tmp_path / "cut")
-    assert killed and same(weights, weights2) and logs == logs2 and scores == scores2
-    steps = [json.loads(line) for line in logs["cwt"].splitlines()]
-    assert [s["step"] for s in steps if "query" in s] == list(range(10 * KILLS))
-    assert len([s for s in steps if "validation" in s]) == 3 * KILLS + 1
-    assert not list((tmp_path / "cut").rglob("*.part"))
-    print(f"{killed} kills, {len(steps)} lines of log")
-
-
-def kill_tree(pid):
-    """A process and all below it, which torchrun puts into sessions of their own."""
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += [int(child) for child in task.read_text().split()]
-    for each in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
-    while any(Path(f"/proc/{each}").exists() and "Z" not in state(each) for each in found):
-        time.sleep(0.01)
-
-
-def state(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return "Z"
-
-
-def stamps(place):
-    return [p.stat().st_mtime_ns for p in (place / "cut").rglob("last.pt")]
+def test_killed_in_both_trainings_and_resumed(tmp_path):
+    """Eight kills, in base training and in CWT's, with one process and with three: no bit differs."""
+    out = tmp_path / "kills.json"
+    few = ["--processes", "1,3", "--kills", "2", "--steps", "12", "--heads", "cwt", "--backbone", BACKBONE]
+    print(in_studies(STUDIES / "kill_training.py", out, *few))
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["training"], r["processes"], r["kills"]) for r in rows] == [
+        ("base", 1, 2), ("cwt", 1, 2), ("base", 3, 2), ("cwt", 3, 2)
+    ]  # fmt: skip
+    assert all(row["compared"] > 15 and row["different"] == [] for row in rows)
+    fell = [text for row in rows for text in row["where"]]
+    assert len({text.partition(": ")[2] for text in fell}) > 4  # at unlike places
+    assert all(
+        int(text.partition("step ")[2].partition(":")[0]) >= 4 for text in fell
+    )  # checkpoints are there
 
 
 def curve(output, stage="cwt"):
@@ -140,32 +97,51 @@ def curve(output, stage="cwt"):
 def base(tmp_path_factory):
     """A set and a base network, whose training norms over its own share and so is made once."""
     place = tmp_path_factory.mktemp("base")
-    assert run(command(make_folder(place / "set"), place / "out", *SHORT)).returncode == 0
+    where = [f"data.root={make_folder(place / 'set')}", f"output={place / 'out'}"]
+    forked((["pretrain", "--data", "folder", *SMALL, *where], 1))
     (trained,) = place.glob("out/folder/fold0/base*/best.pt")
     (place / "base.pt").write_bytes(trained.read_bytes())
     return place
 
 
-@pytest.mark.parametrize("balanced", [True, False])
-def test_shares_of_a_batch_add_up_to_the_batch(base, tmp_path, balanced):
-    """One process, two accumulated parts, two processes, two agents as two nodes: the same losses."""
-    settings = [*SHORT, *WITHOUT_DROPOUT, f"head.balanced={balanced}".lower(), "train.batch=4"]
-    settings.append(f"network={base / 'base.pt'}")
-    for name, more, processes in (("one", [], 1), ("parts", ["train.accumulate=2"], 1), ("two", [], 2)):
-        done = run(command(base / "set", tmp_path / name, *settings, *more, processes=processes))
-        assert done.returncode == 0, done.stderr
-    names = ["parts", "two"]
-    if balanced:
-        agents = [
-            start(node(command(base / "set", tmp_path / "nodes", *settings), rank)) for rank in range(2)
-        ]
-        assert [agent.wait(timeout=300) for agent in agents] == [0, 0]
-        names.append("nodes")
-    wanted, scores = curve(tmp_path / "one"), end_of(tmp_path / "one", ["cwt"])[2]
-    assert len(wanted) == 5
-    for name in names:
-        assert curve(tmp_path / name) == pytest.approx(wanted, rel=1e-4), name
-        assert end_of(tmp_path / name, ["cwt"])[2]["episodes_run"] == scores["episodes_run"]
+def test_shares_of_a_batch_add_up_to_the_batch(base, tmp_path):
+    """One process, two accumulated parts, two processes: the same losses, balanced or not."""
+    kinds = (("one", [], 1), ("parts", ["train.accumulate=2"], 1), ("two", [], 2))
+    runs = [
+        (train(*shared(base, balanced), f"output={tmp_path / name / balanced}", *more), processes)
+        for balanced in ("true", "false")
+        for name, more, processes in kinds
+    ]
+    forked(*runs)
+    for balanced in ("true", "false"):
+        for name in ("parts", "two"):
+            like(tmp_path / "one" / balanced, tmp_path / name / balanced)
+
+
+def test_two_nodes_add_up_to_the_batch(base, tmp_path):
+    """Two agents of torchrun, which meet on this machine as two nodes would."""
+    forked((train(*shared(base, "true"), f"output={tmp_path / 'one'}"), 1))
+    arguments = [sys.executable, "-m", "fss", *train(*shared(base, "true"), f"output={tmp_path / 'nodes'}")]
+    agents = [start(node(arguments, rank)) for rank in range(2)]
+    assert [agent.wait(timeout=300) for agent in agents] == [0, 0]
+    like(tmp_path / "one", tmp_path / "nodes")
+
+
+def shared(base, balanced):
+    """Settings of both, whose losses no dropout decides."""
+    batch = ["train.batch=4", f"head.balanced={balanced}", f"network={base / 'base.pt'}"]
+    return [*WITHOUT_DROPOUT, *batch, f"data.root={base / 'set'}"]
+
+
+def like(one, other):
+    assert len(curve(one)) == 5
+    assert curve(other) == pytest.approx(curve(one), rel=1e-4), other
+    assert episodes_run(other) == episodes_run(one)
+
+
+def episodes_run(output):
+    (result,) = Path(output).rglob("result.json")
+    return json.loads(result.read_text())["scores"]["episodes_run"]
 
 
 def node(arguments, rank):
@@ -260,11 +236,12 @@ def test_a_full_disk_in_the_middle_of_a_write(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.json", "last.pt"]
 
 
-def test_an_image_that_vanishes_in_mid_run_is_named(tmp_path):
+def test_an_image_that_vanishes_in_mid_run_is_named(base, tmp_path):
     root, output = make_folder(tmp_path / "set"), tmp_path / "out"
+    arguments = command(root, output, f"network={base / 'base.pt'}", "train.episodes=100000")
     training = subprocess.Popen(
-        command(root, output, *SHORT, "train.episodes=100000"), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(output.glob("folder/fold0/cwt*/log.jsonl")) and time.monotonic() < deadline:
@@ -276,9 +253,10 @@ def test_an_image_that_vanishes_in_mid_run_is_named(tmp_path):
     assert training.returncode == 2 and f"{gone} does not exist" in error and "Traceback" not in error
 
 
-def test_a_loader_process_that_dies_is_told(tmp_path):
-    root, output = make_folder(tmp_path / "set"), tmp_path / "out"
-    arguments = command(root, output, *SHORT, "train.episodes=100000", "data.workers=2")
+def test_a_loader_process_that_dies_is_told(base, tmp_path):
+    output = tmp_path / "out"
+    more = [f"network={base / 'base.pt'}", "train.episodes=100000", "data.workers=2"]
+    arguments = command(base / "set", output, *more)
     training = subprocess.Popen(
         arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -286,10 +264,23 @@ def test_a_loader_process_that_dies_is_told(tmp_path):
     deadline = time.monotonic() + 120
     while not list(output.glob("folder/fold0/cwt*/log.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(2)
-    children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
-    workers = [int(c) for c in children if b"spawn_main" not in Path(f"/proc/{c}/cmdline").read_bytes()]
+    workers = set()
+    while not workers and time.monotonic() < deadline:
+        workers = loaders(training.pid)
+        time.sleep(1)
+        workers &= loaders(training.pid)  # those of a validation are soon gone
     assert workers
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(workers.pop(), signal.SIGKILL)
     error = training.communicate(timeout=120)[1]
     assert training.returncode == 2 and "a loader process died" in error and "Traceback" not in error, error
+
+
+def loaders(pid):
+    """The children of a process that were forked from it and are no other program."""
+    command = lambda p: Path(f"/proc/{p}/cmdline").read_bytes()  # noqa: E731
+    found = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if command(child) == command(pid):
+                found.add(int(child))
+    return found

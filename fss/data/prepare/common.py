@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from fss.bars import Bar
 from fss.data.files import check_image
 from fss.errors import UserError
 
@@ -75,7 +75,7 @@ def name_problem(name: str) -> str | None:
 def tally(found: Prepared, names: Iterable[str], outcomes: Iterable[str | None], title: str) -> set[str]:
     """Add up what `write_mask` said of each name, with progress; returns the names that have a mask now."""
     names, good = list(names), set()
-    for name, problem in zip(names, tqdm(outcomes, title, len(names)), strict=True):
+    for name, problem in zip(names, Bar(outcomes, title, len(names)), strict=True):
         found.kept += problem is None
         found.made += problem == ""
         if problem:
