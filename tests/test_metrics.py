@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from fss.metrics import EpisodeScore, boundary_band, confusion, counts, interval95, mean_iou
+from fss.metrics import (
+    EpisodeScore,
+    boundary_band,
+    confusion,
+    counts,
+    interval95,
+    mean_average_precision,
+    mean_iou,
+)
 
 
 def test_counts_and_scores_match_the_authors(fixture_numbers):
@@ -70,3 +78,17 @@ def test_mean_iou_of_a_confusion():
     assert mean_iou(matrix) == (1 / 2 + 1 / 2) / 2  # class 3 is not seen; background does not count
     assert mean_iou(confusion(prediction, labels, 4, labels == 1)) == 1 / 2
     assert math.isnan(mean_iou(torch.zeros(3, 3)))
+
+
+def test_mean_average_precision_by_hand():
+    truth = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]]).bool()
+    scores = torch.tensor([[0.9, 0.1, 5.0], [0.8, 0.2, 4.0], [0.7, 0.3, 3.0], [0.1, 0.0, 2.0]])
+    # Class 1 is hit in places 1 and 3: (1 / 1 + 2 / 3) / 2; class 2 in 1 and 2: 1; class 3 is nowhere.
+    assert mean_average_precision(scores, truth) == pytest.approx(100 * (5 / 6 + 1) / 2)
+    assert mean_average_precision(-scores, truth) == pytest.approx(
+        100 * ((1 / 2 + 2 / 4) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    )  # turned round: class 1 in places 2 and 4, class 2 in 3 and 4, behind images 4 and 1
+    assert mean_average_precision(torch.zeros(4, 3), truth) == pytest.approx(
+        100 * (5 / 6 + (1 / 2 + 2 / 3) / 2) / 2
+    )  # equal scores stay in their order
+    assert math.isnan(mean_average_precision(scores, torch.zeros(4, 3, dtype=torch.bool)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fss.data.index as index_module
 from fss.data.index import build_index
@@ -61,3 +62,29 @@ def test_82000_images_take_less_than_100_mb(monkeypatch):
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(index.names) == 82_000 and kept < 100e6 and peak < 100e6, (kept, peak)
+
+
+@pytest.mark.parametrize("part", ["mask", "image"])
+@pytest.mark.parametrize("how", ["time", "size"])
+def test_a_file_of_another_time_or_size_is_read_again(samples, tmp_path, monkeypatch, part, how):
+    """A changed image counts as a changed mask does: their sizes must agree."""
+    build_index(samples, 4, tmp_path / "cache")
+    file = getattr(samples[5], part)
+    stat = file.stat()
+    if how == "size":
+        file.write_bytes(file.read_bytes() + b"\0")
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    else:
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    read = []
+    count = index_module.count_labels
+    monkeypatch.setattr(index_module, "count_labels", lambda s, n: read.append(s.name) or count(s, n))
+    build_index(samples, 4, tmp_path / "cache")
+    assert read == [samples[5].name]
+
+
+def test_an_image_that_was_exchanged_for_one_of_another_size_is_told(samples, tmp_path):
+    build_index(samples, 4, tmp_path / "cache")
+    Image.new("RGB", (32, 32)).save(samples[1].image)
+    with pytest.raises(UserError, match=r"2007_000001\.png is 64x48, its image 32x32"):
+        build_index(samples, 4, tmp_path / "cache")

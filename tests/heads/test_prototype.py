@@ -84,3 +84,22 @@ def test_patches_are_resized_by_their_middles():
     large = F.interpolate(features[0], (32, 48), mode="bilinear", align_corners=False)[0]
     got = prototypes(features, masks, corners=False)[0, 1]
     assert torch.allclose(got, large[:, masks[0, 0] == 1].mean(1), atol=1e-5)
+
+
+def test_alignment_judges_each_episode_by_its_own_prototypes():
+    torch.manual_seed(0)
+    head = Prototype({"neck": 6}, embed=4, align=True)
+    query, support = torch.randn(3, 6, 9, 9), torch.randn(3, 2, 6, 9, 9)
+    masks = (torch.rand(3, 2, 65, 65) > 0.6).long()  # no 255: every episode has as many pixels
+
+    def loss(episodes):
+        shots = head.encode({"neck": support[episodes].flatten(0, 1)})["map"].unflatten(0, (-1, 2))
+        e = Encoded(
+            head.encode({"neck": query[episodes]}), {"map": shots}, masks[episodes], [0] * 3,
+            query_mask=masks[episodes, 0],
+        )  # fmt: skip
+        return float(head(e).losses["alignment"].detach())
+
+    each = [loss([i]) for i in range(3)]
+    assert max(each) - min(each) > 1e-3
+    assert loss([0, 1, 2]) == pytest.approx(sum(each) / 3, rel=1e-5)
