@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from fss.metrics import (
     EpisodeScore,
@@ -92,3 +94,36 @@ def test_mean_average_precision_by_hand():
         100 * (5 / 6 + (1 / 2 + 2 / 3) / 2) / 2
     )  # equal scores stay in their order
     assert math.isnan(mean_average_precision(scores, torch.zeros(4, 3, dtype=torch.bool)))
+
+
+def test_intervals_are_students_for_any_number_of_values():
+    """Between -t and t lie 95% of the distribution, integrated here; from 31 degrees on, 1.96."""
+    for n in range(2, 32):
+        degrees = n - 1
+        values = [0.0] * (n - 1) + [float(n)]  # deviation sqrt(n), and so a half width of t
+        t = interval95(values)
+        x = np.linspace(-t, t, 200_001)
+        density = (1 + x**2 / degrees) ** (-(degrees + 1) / 2)
+        density *= math.gamma((degrees + 1) / 2) / math.sqrt(degrees * math.pi) / math.gamma(degrees / 2)
+        assert density.sum() * (x[1] - x[0]) == pytest.approx(0.95, abs=1e-4), degrees
+    assert interval95([0.0] * 31 + [32.0]) == pytest.approx(1.96)
+
+
+def test_nothing_was_counted():
+    empty = EpisodeScore(2).compute()
+    assert math.isnan(empty.miou) and math.isnan(empty.fb_iou) and empty.per_class == {}
+    score = EpisodeScore(1)  # a side that no episode shows, such as no background at all, is left out
+    score.update(torch.tensor([1]), torch.tensor([[0, 4]]), torch.tensor([[0, 8]]))
+    assert score.compute().fb_iou == score.compute().miou == 50
+
+
+def test_processes_add_their_counts(monkeypatch):
+    score = EpisodeScore(1)
+    score.update(torch.tensor([1]), torch.tensor([[3, 4]]), torch.tensor([[5, 8]]))
+    before = score.totals.clone()
+    score.all_reduce(torch.device("cpu"))
+    assert torch.equal(score.totals, before)  # alone
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", lambda totals: totals.mul_(3))  # of three that counted the same
+    score.all_reduce(torch.device("cpu"))
+    assert torch.equal(score.totals, 3 * before)

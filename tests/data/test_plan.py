@@ -103,3 +103,8 @@ def test_an_image_counts_from_min_pixels_on():
     assert few.pools([1], 100, 2, "error")[1].tolist() == [1, 2]
     with pytest.raises(UserError, match=r"c1 \(1\): 1"):
         few.pools([1], 101, 2, "error")
+
+
+def test_seeds_of_episodes_are_31_bits(many):
+    seeds = [d.seed for d in Planner(many.pools([1, 2], 50, 2, "error"), 1, 0).run(0, 400)]
+    assert 0 <= min(seeds) < 0.02 * 2**31 and 0.98 * 2**31 < max(seeds) < 2**31

@@ -210,3 +210,12 @@ def test_a_prototype_stands_for_the_same_area_at_any_stride(stride):
         reduced = torch.randn(1, 1, 16, side, side)
         valid = head._cluster(Encoded({}, {"reduced": reduced}, mask, [0]))[1]
         assert int(valid.sum()) == 4
+
+
+def test_one_seed_makes_no_superpixel():
+    """A support with fewer than two seeds has one prototype: its average."""
+    features, masks, seeds, counts = random_supports()
+    single = torch.ones_like(counts)
+    prototypes, valid, index = cluster(features, masks, seeds, single, 3)
+    assert relative_error(prototypes[:, 0], masked_average(features, masks)) < 1e-6
+    assert valid.sum(1).tolist() == [1] * len(counts) and set(index.unique().tolist()) == {-1, 0}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from fss.heads import HEADS, Encoded, build_head, find_head
+from fss.errors import UserError
+from fss.heads import HEADS, KIND, Encoded, build_head, find_head
 from fss.heads.cwt import CWT
 from fss.ops import segmentation_loss
 from fss.training.heads import _losses
@@ -20,11 +21,13 @@ SIDE, CELLS = 49, 7
 CHANGES = {
     "cwt": {
         "transformer": (False, {}), "steps": (7, {}), "lr": (0.02, {}), "heads": (2, {}),
-        "attention_dropout": (0.9, {}), "dropout": (0.9, {}), "start": ("identity", {}), "balanced": (False, {}),
+        "attention_dropout": (0.9, {}), "dropout": (0.9, {}), "start": ("identity", {}),
+        "balanced": (False, {}),
     },
     "asgnet": {
-        "context": ("aspp", {}), "prototypes": (2, {}), "cells": (9, {}), "width": (8, {}), "sizes": ([7, 3], {}),
-        "similarity": ("mean", {}), "iterations": ([3, 2], {}), "dropout": (0.1, {}), "features": ("neck", {}),
+        "context": ("aspp", {}), "prototypes": (2, {}), "cells": (9, {}), "width": (8, {}),
+        "sizes": ([7, 3], {}), "similarity": ("mean", {}), "iterations": ([3, 2], {}), "dropout": (0.1, {}),
+        "features": ("neck", {}),
     },
     "prototype": {
         "level": ("stage3", {}), "scale": (5.0, {}), "embed": (8, {}), "align": (True, {"embed": 8}),
@@ -109,3 +112,36 @@ def test_the_trainer_balances_where_the_head_says_so(balanced):
     assert float(losses.each["query"]) == pytest.approx(float(segmentation_loss(logits, mask, balanced)))
     assert losses.each.keys() == {"query", "own"}
     assert float(losses.weight) == (2 if balanced else int((mask != 255).sum()))
+
+
+def test_defaults_are_the_published_numbers():
+    """CWT's and ASGNet's are their papers'; a default that moves would move every number of the tables."""
+    assert KIND.options("cwt", {}) == {
+        "transformer": True, "steps": 200, "lr": 0.1, "heads": 4, "attention_dropout": 0.1, "dropout": 0.5,
+        "start": "published", "balanced": True,
+    }  # fmt: skip
+    assert KIND.options("asgnet", {}) == {
+        "context": "pyramid", "prototypes": 5, "cells": 100, "width": 256, "sizes": (60, 30, 15, 8),
+        "similarity": "sum", "iterations": (10, 5), "dropout": 0.5, "features": "stages",
+    }  # fmt: skip
+    assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
+    assert KIND.options("votes", {}) == {
+        "level": "stage4", "tau": 0.035, "trust": 9, "walk": 0.7, "walk_tau": 0.08, "steps": 20,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "least", "below"), [
+    ("cwt", {"steps": 0, "heads": 1, "lr": 1e-9}, {"steps": -1, "heads": 0, "lr": 0}),
+    ("asgnet", {"prototypes": 1, "cells": 1, "width": 1, "sizes": [1], "iterations": [1, 1], "dropout": 0},
+     {"prototypes": 0, "cells": 0.99, "width": 0, "sizes": [4, 0], "iterations": [0, 1], "dropout": -0.1}),
+    ("asgnet", {"sizes": [1000], "dropout": 0.99}, {"sizes": [1001], "dropout": 1, "iterations": [1, 0]}),
+    ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),
+    ("votes", {"tau": 1e-9, "walk_tau": 1e-9, "trust": 0, "walk": 0, "steps": 0, "level": {"stage4": 1e-9}},
+     {"tau": 0, "walk_tau": 0, "trust": -0.1, "walk": -0.1, "steps": -1, "level": {"stage4": 0}}),
+    ("votes", {"walk": 0.99}, {"walk": 1}),
+])  # fmt: skip
+def test_ranges_end_where_the_messages_say(name, least, below):
+    assert build_head(name, least, CHANNELS)
+    for option, value in below.items():
+        with pytest.raises(UserError, match=r"allowed|must be 1 or more"):
+            build_head(name, {option: value}, CHANNELS)

@@ -72,7 +72,7 @@ def test_wrong_tiles_say_what_is_allowed(tile):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_tile_gives_way_gradually_to_its_neighbour_on_every_side(axis):
-    """Two tiles that overlap by some 20 pixels: the way from 0 to 1 takes them all, and has its middle there."""
+    """Two tiles overlap by some 20 pixels: the way from 0 to 1 takes them all."""
     image = np.zeros((100, 64, 3) if axis == 0 else (64, 100, 3), np.float32)
     levels = iter(range(4))
     found = joined(image, 64, lambda part: np.full((1, *part.shape[:2]), next(levels), np.float32))[0]

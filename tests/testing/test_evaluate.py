@@ -1,4 +1,4 @@
-"""The loop that counts: at both sizes of labels, in any batches, and with the budget that the settings give."""
+"""The loop that counts: at both sizes of labels, in any batches, with the budget of the settings."""
 
 import pytest
 import torch
