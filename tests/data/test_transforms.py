@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fss.backbones.base import Backbone
-from fss.data.transforms import episode_view, fit, fit_mask, fitted_size, flips, random_view
+from fss.data.transforms import episode_view, fit, fit_mask, fitted_size, flips, random_view, to_tensor
 from fss.ops import normalise, to_rgb
 from tests.conftest import relative_error
 
@@ -153,3 +153,19 @@ def test_flips_are_left_right_and_upside_down_each_in_half():
     found = [flips(image[..., None], image, np.random.default_rng(s))[1].tolist() for s in range(200)]
     for wanted in ([[0, 1], [2, 3]], [[1, 0], [3, 2]], [[2, 3], [0, 1]], [[3, 2], [1, 0]]):
         assert 28 <= found.count(wanted) <= 75
+
+
+def test_channels_move_before_rows_and_columns():
+    one, many = np.zeros((4, 5, 3), np.uint8), np.zeros((2, 4, 5, 3), np.uint8)
+    assert to_tensor(one).shape == (3, 4, 5) and to_tensor(many).shape == (2, 3, 4, 5)
+    one[1, 2, 0] = 7
+    assert to_tensor(one)[0, 1, 2] == 7
+    view = to_tensor(many)
+    many[1, 2, 3, 1] = 9
+    assert view[1, 1, 2, 3] == 9  # the same memory
+
+
+def test_a_thin_photo_keeps_one_row_of_cells():
+    assert fitted_size(1, 400, 65) == (8, 64) and fitted_size(400, 1, 65) == (64, 8)
+    assert fitted_size(65, 65, 65) == (64, 64) and fitted_size(100, 15, 100) == (96, 8)
+    assert fit_mask(np.ones((1, 400), np.uint8), 65)[:9, 0].tolist() == [1] * 8 + [255]
