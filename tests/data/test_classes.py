@@ -162,3 +162,14 @@ def test_lists_say_what_is_trained_on_and_held_out(tmp_path):
     both = load_config("fss1000", "prototype", fss1000(tmp_path, ["a", "c"], ["c"], ["b"])).data
     with pytest.raises(UserError, match=r"in the training list and in that of val: \['c'\]"):
         fold_classes(both)
+
+
+@pytest.mark.parametrize(("layout", "most"), [("fss1000", 10_000), ("folder", 254)])
+def test_a_folder_names_as_many_classes_as_its_masks_can_tell_apart(tmp_path, monkeypatch, layout, most):
+    asked = []
+    monkeypatch.setattr(
+        "fss.data.classes.read_classes", lambda root, most: asked.append((root, most)) or ("a",)
+    )
+    where = [f"data.root={tmp_path}", f"data.layout={layout}", "data.folds=1", "data.fold=0"]
+    assert class_names(load_config("folder", "prototype", where).data) == ("a",)
+    assert asked == [(tmp_path, most)]

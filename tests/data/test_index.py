@@ -88,3 +88,37 @@ def test_an_image_that_was_exchanged_for_one_of_another_size_is_told(samples, tm
     Image.new("RGB", (32, 32)).save(samples[1].image)
     with pytest.raises(UserError, match=r"2007_000001\.png is 64x48, its image 32x32"):
         build_index(samples, 4, tmp_path / "cache")
+
+
+def test_masks_of_one_class_each_count_for_that_class(tmp_path):
+    """As of FSS-1000: a mask of 0 and 1, whose 1 is the class of its folder."""
+    mask = np.zeros((6, 8), np.uint8)
+    mask[:2], mask[2, :3] = 1, 255
+    save_mask(tmp_path / "m.png", mask)
+    Image.new("RGB", (8, 6)).save(tmp_path / "i.jpg")
+    sample = Sample("i", tmp_path, ("i.jpg", "m.png"), 3)
+    assert build_index([sample], 4).pixels.tolist() == [[48 - 16 - 3, 0, 0, 16, 0]]
+    mask[5, 5] = 2
+    save_mask(tmp_path / "m.png", mask)
+    with pytest.raises(UserError, match=r"unknown labels \[2\]; allowed: 0\.\.1 and 255"):
+        build_index([sample], 4)
+
+
+class Hostile:
+    """What a pickle may hold: a call that is made when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_cache_never_runs_what_is_in_it(samples, tmp_path):
+    wanted = build_index(samples, 4, tmp_path / "cache").pixels
+    (file,) = (tmp_path / "cache").iterdir()
+    ran = tmp_path / "ran"
+    hostile = np.array([Hostile(ran)], object)
+    np.savez(file, stamps=hostile, pixels=hostile)
+    assert np.array_equal(build_index(samples, 4, tmp_path / "cache").pixels, wanted)
+    assert not ran.exists()
