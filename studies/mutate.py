@@ -151,7 +151,7 @@ def run(tree: Path, arguments: list[str], seconds: float) -> str:
     """How pytest ends in a tree, in a fork that knows the libraries already: "passed", "failed" or "timeout".
 
     Args:
-        seconds: of computing, whatever else the machine does; who waits has ten times that.
+        seconds: of computing, whatever else the machine does; who waits has six times that.
     """
     child = os.fork()
     if not child:
@@ -168,7 +168,7 @@ def run(tree: Path, arguments: list[str], seconds: float) -> str:
         import pytest
 
         os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *arguments])))
-    until = time.monotonic() + 10 * seconds
+    until = time.monotonic() + 6 * seconds
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > until:
             os.killpg(child, signal.SIGKILL)
@@ -188,15 +188,16 @@ def copied(tree: Path) -> None:
 def measure(tree: Path, module: str, wanted: list[Fault], why: dict[Any, str]) -> dict[str, Any]:
     """The outcome of each fault; `SystemExit` where the module's tests fail without any."""
     path, arguments = tree / module, shlex.split(TESTS[module])
-    text, begun = path.read_text(), time.monotonic()
+    computed = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # noqa: E731
+    text, before = path.read_text(), computed()
     if run(tree, arguments, 600) != "passed":
         sys.exit(f"{module}: its tests fail as they are:\n{(tree / 'mutate.log').read_text()}")
-    usual = time.monotonic() - begun
+    usual = computed() - before
     print(f"{module}: {len(wanted)} faults, tests of {usual:.0f} s", flush=True)
     survivors = []
     for fault in wanted:
         path.write_text(fault.text)
-        if run(tree, arguments, 3 * usual + 10) == "passed":
+        if run(tree, arguments, 2 * usual + 5) == "passed":
             said = {"line": fault.line, "before": fault.before, "after": fault.after}
             survivors.append({**said, "why": why.get((module, fault.before, fault.after), "")})
             print(f"{module}:{fault.line}\n- {fault.before}\n+ {fault.after}", flush=True)

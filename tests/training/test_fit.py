@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fss.config import ScheduleConfig
+from fss.config import PseudoConfig, ScheduleConfig
 from fss.errors import UserError
 from fss.runs import checkpoint
 from fss.training.fit import Fit, Losses
@@ -279,3 +279,14 @@ def test_all_processes_stop_where_one_has_used_up_its_time(tmp_path, monkeypatch
     monkeypatch.setattr("fss.runs.distributed.agree", lambda progress, device: 1.0)
     train(f)
     assert f.done and f.budget.step == 0
+
+
+def test_settings_are_kept_as_plain_values_and_are_the_same_when_read_again(tmp_path):
+    config = PseudoConfig(epochs=1, validations=1, saliency=tmp_path / "maps")  # pairs and paths among them
+    make = lambda: Fit(nn.Linear(1, 1), config, 1, tmp_path, {"stage": "pseudo"}, {}, lambda *_: 1.0, CPU, 5)  # noqa: E731
+    f = make()
+    f.save("best.pt")
+    f.save("last.pt")
+    kept = checkpoint.read(tmp_path / "last.pt")["settings"]
+    assert json.loads(json.dumps(kept)) == kept and kept["saliency"] == str(tmp_path / "maps")
+    assert not make().done  # and no other settings are found
