@@ -84,17 +84,18 @@ def test_odds_at_network_size_are_enlarged_evenly():
 
 
 def test_names_stand_at_the_left_where_there_are_several_classes():
-    image, labels = np.full((240, 320, 3), 90, np.uint8), np.zeros((240, 320), np.uint8)
+    image, labels = np.full((600, 800, 3), 90, np.uint8), np.zeros((600, 800), np.uint8)
     assert (overlay(image, labels, ["a"]) == image).all()  # nothing found, nothing to tell apart
     drawn = overlay(image, labels, ["first", "second", "кот"])
     changed = (drawn != image).any(2)
-    rows = np.flatnonzero(changed[:, :15].any(1))
+    rows = np.flatnonzero(changed[:, :38].any(1))
     starts = [rows[0], *(b for a, b in pairwise(rows) if b - a > 1)]
-    assert np.diff(starts).tolist() == [16, 16]  # a tenth of 240 / 24, times 1.6, for each class
+    assert starts == [12, 52, 92]  # letters of 600 / 24 pixels, 1.6 times that from line to line
     for row, value in zip(starts, (1, 2, 3), strict=True):
-        assert drawn[row + 5, 10].tolist() == COLOURS[value].tolist()
-        assert changed[row : row + 10, 20:60].any()  # its name, or "class 3"
-    assert not changed[starts[2] + 20 :].any() and not changed[:, 110:].any()
-    many = overlay(np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8), list("abcdefgh"))
-    assert (many[:5] == 90).all() and (many != 90).any()  # as many as fit, none cut off
-    assert not (many[-3:] != 90).any()
+        assert changed[row : row + 26, 12:38].all()  # a square in white, filled with the class's colour
+        assert (drawn[row, 12:38] == 255).all() and drawn[row + 12, 25].tolist() == COLOURS[value].tolist()
+        assert changed[row : row + 26, 52:120].any()  # its name, or "class 3"
+    assert not changed[130:].any() and not changed[:, 260:].any()
+    small = overlay(np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8), list("abcdefgh"))
+    rows = np.flatnonzero((small != 90).any(2)[:, :16].any(1))
+    assert rows.tolist() == [*range(5, 16), *range(21, 32)]  # letters of 10 pixels; as many as fit whole
