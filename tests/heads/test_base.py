@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fss.heads import Encoded, Head, Panel
+from fss.heads import Encoded, Head, HeadOutput, Panel
 
 
 class Plain(Head):
@@ -79,3 +79,9 @@ def test_supports_have_gradients_where_training_and_the_head_have(enabled, learn
 def test_a_level_that_the_network_lacks_is_named():
     with pytest.raises(ValueError, match=r"needs stage3, and this network has stage1, stage2\. A neck"):
         Plain({"stage1": 4, "stage2": 8, "stage1.0": 4})
+
+
+def test_an_answer_may_have_logits_alone():
+    first, second = HeadOutput(torch.zeros(1, 2, 3, 3)), HeadOutput(torch.zeros(1, 2, 3, 3))
+    first.losses["own"], first.notes["odd"] = torch.tensor(1.0), torch.ones(1)
+    assert second.losses == {} and second.notes == {}

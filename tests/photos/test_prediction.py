@@ -94,7 +94,10 @@ def test_names_stand_at_the_left_where_there_are_several_classes():
     for row, value in zip(starts, (1, 2, 3), strict=True):
         assert changed[row : row + 26, 12:38].all()  # a square in white, filled with the class's colour
         assert (drawn[row, 12:38] == 255).all() and drawn[row + 12, 25].tolist() == COLOURS[value].tolist()
-        assert changed[row : row + 26, 52:120].any()  # its name, or "class 3"
+        letters = np.flatnonzero(changed[row - 5 : row + 33, 46:120].any(1)) - 5  # its name, or "class 3"
+        assert (
+            abs(letters[0] + letters[-1] - 25) < 6
+        )  # as high as the square, and its middle beside its middle
     assert not changed[130:].any() and not changed[:, 260:].any()
     small = overlay(np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8), list("abcdefgh"))
     rows = np.flatnonzero((small != 90).any(2)[:, :16].any(1))
