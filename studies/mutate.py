@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,7 +218,8 @@ def main() -> None:
     why = {(m, s["before"], s["after"]): s["why"] for m, r in found.items() for s in r["survivors"]}
     for library in ("torch", "torch.utils.tensorboard", "cv2", "pydantic", "PIL.Image", "pytest"):
         importlib.import_module(library)
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], text=True)
+    git = lambda *words: subprocess.check_output(["git", "-C", str(ROOT), *words], text=True).strip()  # noqa: E731
+    commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "fss", "tests") else "")
     with tempfile.TemporaryDirectory() as folder:
         copied(Path(folder))
         for module in chosen.modules or list(TESTS):
@@ -233,10 +235,11 @@ def main() -> None:
             if chosen.survivors:  # of all that were made, these still survive
                 made = found[module]["made"]
                 new |= {"made": made, "killed": made - len(new["survivors"])}
-            found[module] = {"commit": commit.strip(), "possible": len(possible), **new}
+            found[module] = {"commit": commit, "possible": len(possible), **new}
             total = {k: sum(part[k] for part in found.values()) for k in ("possible", "made", "killed")}
             total["explained"] = sum(bool(s["why"]) for part in found.values() for s in part["survivors"])
-            said = {"seed": chosen.seed, "total": total, "modules": found}
+            said = {"date": date.today().isoformat(), "environment": {"commit": commit}, "seed": chosen.seed}
+            said |= {"total": total, "modules": dict(sorted(found.items()))}
             chosen.out.write_text(json.dumps(said, indent=1) + "\n")
     print(json.dumps(total))
 

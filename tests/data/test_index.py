@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import fss.data.index as index_module
-from fss.data.index import build_index
+from fss.data.index import build_index, white_masks
 from fss.data.lists import Sample, read_list
 from fss.errors import UserError
 from tests.make import make_folder, save_mask
@@ -122,3 +122,16 @@ def test_a_cache_never_runs_what_is_in_it(samples, tmp_path):
     np.savez(file, stamps=hostile, pixels=hostile)
     assert np.array_equal(build_index(samples, 4, tmp_path / "cache").pixels, wanted)
     assert not ran.exists()
+
+
+def test_masks_of_black_and_white_alone_are_told_with_what_to_do(samples):
+    assert white_masks(samples) == ""
+    white = np.zeros((48, 64), np.uint8)
+    white[9:20, 9:20] = 255
+    for sample in samples[3:5]:
+        save_mask(sample.mask, white)
+    said = white_masks(samples)
+    assert said.startswith(
+        f"2 of {len(samples)} masks hold 0 and 255 alone, such as {samples[3].mask}; 255 is ignored"
+    )
+    assert "fss prepare folder" in said
