@@ -10,7 +10,7 @@ from fss.data.source import open_source
 from fss.model import build_model
 from fss.recipes import load_config
 from fss.testing.evaluate import Answer, add_up, evaluate, feature_store, square
-from fss.testing.features import FeatureStore
+from fss.testing.features import FeatureStore, FrozenEncoding, WholeEncoding
 from tests.make import make_folder
 from tests.testing.test_features import CPU, SIZE, Watching
 
@@ -107,3 +107,13 @@ def test_the_budget_of_the_settings_is_the_stores_own(source):
             store = feature_store(model, source, config, CPU, frozen_only)
             out = evaluate(model, store, [DRAWS], 4, 2)
             assert bool(store.features) == kept and len(out.episodes) == 5
+
+
+@pytest.mark.parametrize("label_size", ["network", "common"])
+def test_a_store_keeps_what_its_episodes_need(source, label_size):
+    model = build_model("prototype", {"level": "stage3"}, ResNet(18), None)
+    config = load_config("folder", "prototype", [f"test.label_size={label_size}", f"data.size={SIZE}"])
+    whole, frozen = (feature_store(model, source, config, CPU, frozen_only) for frozen_only in (False, True))
+    assert type(whole.encoder) is WholeEncoding and type(frozen.encoder) is FrozenEncoding
+    assert whole.pictures.originals == (label_size == "common") and not frozen.pictures.originals
+    assert whole.pictures.size == frozen.pictures.size == SIZE

@@ -290,3 +290,13 @@ def test_settings_are_kept_as_plain_values_and_are_the_same_when_read_again(tmp_
     kept = checkpoint.read(tmp_path / "last.pt")["settings"]
     assert json.loads(json.dumps(kept)) == kept and kept["saliency"] == str(tmp_path / "maps")
     assert not make().done  # and no other settings are found
+
+
+def test_a_new_run_begins_a_new_log_and_tells_each_validation(tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text(
+        '{"step": 99, "validation": 1.0}\n' * 3
+    )  # of a run without checkpoint
+    train(scored(tmp_path, [1.0, 2.5], validations=2))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 20 + 2 and log[0]["step"] == 0
+    assert "step 10: validation mIoU 1.00\n  step 20: validation mIoU 2.50\n" in capsys.readouterr().out
