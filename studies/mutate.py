@@ -45,7 +45,8 @@ TESTS = {
     "fss/data/transforms.py": "tests/data/test_transforms.py",
     "fss/data/index.py": "tests/data/test_index.py -k 'not 82000'",
     "fss/testing/evaluate.py": "tests/testing/test_evaluate.py tests/testing/test_api.py",
-    "fss/testing/features.py": "tests/testing/test_features.py tests/heads/test_asks.py -k 'features or one_store or given'",
+    "fss/testing/features.py": """tests/testing/test_features.py tests/heads/test_asks.py
+        -k 'features or one_store or given'""",
     "fss/training/fit.py": "tests/training/test_fit.py",
     "fss/photos/annotations.py": """tests/photos/test_annotations.py tests/photos/test_predict.py
         -k 'annotations or wrong'""",

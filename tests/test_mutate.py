@@ -68,14 +68,11 @@ def test_modules_and_their_tests_are_there(study):
         assert all((ROOT / a).is_file() for a in arguments.split() if a.endswith(".py")), module
 
 
-def test_the_score_is_that_of_its_file_and_every_survivor_is_explained(study):
+def test_every_survivor_is_explained_and_counts_add_up(study):
     found = json.loads((ROOT / "studies/results/mutants.json").read_text(encoding="utf-8"))
-    page = (ROOT / "docs/tests.md").read_text(encoding="utf-8")
     assert found["modules"].keys() == study.TESTS.keys()
-    parts = {**{f"`{m}`": part for m, part in found["modules"].items()}, "all": found["total"]}
-    for name, part in parts.items():
-        left = part["made"] - part["killed"]
-        assert f"| {name} | {part['possible']} | {part['made']} | {part['killed']} | {left} |\n" in page
     for module, part in found["modules"].items():
-        assert part["made"] - part["killed"] == len(part["survivors"])
+        assert part["made"] - part["killed"] == len(part["survivors"]), module
         assert all(s["why"] for s in part["survivors"]), module
+    for key in ("possible", "made", "killed"):
+        assert found["total"][key] == sum(part[key] for part in found["modules"].values())
