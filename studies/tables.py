@@ -283,11 +283,20 @@ def _over_seeds(values: list[float]) -> str:
     return number(Number(mean(values), interval95(values)))
 
 
+def mutants() -> str:
+    told = study("mutants")
+    every = {**{f"`{module}`": part for module, part in told["modules"].items()}, "all": told["total"]}
+    lines = [[name, *(str(p[k]) for k in ("possible", "made", "killed")), str(p["made"] - p["killed"])]
+             for name, p in every.items()]  # fmt: skip
+    where = origin("studies/results/mutants.json", [part["commit"] for part in told["modules"].values()])
+    return table(["module", "possible faults", "made", "killed", "survivors"], lines) + f"\n\n{where}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
     "shapes-built": shapes_built, "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
-    "speed": speed, "necks": necks, "pseudo": pseudo,
+    "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
 
 

@@ -3,22 +3,29 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fss.ops import (
     binary_mask,
     class_weights,
     foreground,
     interpolation_matrix,
+    loss_weight,
+    repeat,
     resize,
     segmentation_loss,
+    without_foreground,
 )
 
 
+@pytest.mark.parametrize("corners", [True, False])
 @pytest.mark.parametrize(("cells", "pixels"), [(13, 97), (1, 5), (5, 5), (7, 3)])
-def test_interpolation_matrix_is_resize(cells, pixels):
+def test_interpolation_matrix_is_resize(cells, pixels, corners):
     x = torch.randn(2, 3, cells, cells)
-    matrix = interpolation_matrix(cells, pixels)
-    assert torch.allclose(matrix @ x @ matrix.T, resize(x, (pixels, pixels)), atol=1e-5)
+    matrix = interpolation_matrix(cells, pixels, corners=corners)
+    wanted = F.interpolate(x, size=(pixels, pixels), mode="bilinear", align_corners=corners)
+    assert torch.allclose(matrix @ x @ matrix.T, wanted, atol=1e-5)
+    assert torch.equal(resize(x, (pixels, pixels), corners), wanted)
 
 
 def test_binary_mask_keeps_255():
@@ -66,3 +73,32 @@ def test_one_map_gives_the_loss_of_two():
     masks[0, 0] = 255
     wanted = F.cross_entropy(resize(logits, (13, 9)), masks, ignore_index=255)
     assert torch.allclose(segmentation_loss(logits, masks, balanced=False), wanted, atol=1e-6)
+
+
+def test_a_loss_counts_for_its_episodes_or_for_its_pixels():
+    masks = torch.tensor([[[0, 1, 255]], [[255, 255, 1]]])
+    assert loss_weight(masks, balanced=True) == 2 and loss_weight(masks, balanced=False) == 3
+    assert loss_weight(masks, balanced=True).dtype == torch.float32
+
+
+def test_an_episode_without_foreground_is_told():
+    masks = torch.tensor([[[[0, 255]], [[0, 1]]], [[[0, 255]], [[0, 0]]]])  # (B,K,1,2)
+    assert without_foreground(masks).tolist() == [False, True]
+
+
+class Halving(nn.Module):
+    def forward(self, x):
+        return repeat(lambda y: y / 2 + 1, x, 40)
+
+
+def test_repeated_steps_are_a_loop_in_an_exported_graph():
+    x = torch.rand(3)
+    wanted = x
+    for _ in range(40):
+        wanted = wanted / 2 + 1
+    assert torch.allclose(Halving()(x), wanted) and torch.equal(repeat(lambda y: y + 1, x, 0), x)
+    if not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("this PyTorch cannot tell that it exports")
+    exported = torch.export.export(Halving(), (x,))
+    assert len(exported.graph.nodes) < 20
+    assert torch.allclose(exported.module()(x), wanted)

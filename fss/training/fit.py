@@ -220,7 +220,7 @@ class Fit:
         with seeded(self.seed):
             score = self.validate(self.curve.writer if self.curve else None, self.budget.step)
         self.model.train()
-        better = not self.best >= score  # a score that is not a number counts as the worst
+        better = score > self.best or math.isnan(self.best)  # a score that is not a number never is
         self.best = score if better else self.best
         if self.curve:
             self.curve.add_validation(self.budget.step, score, self.measure)

@@ -3,7 +3,7 @@
 import pytest
 
 from fss.cli import main
-from fss.data.classes import fold_classes
+from fss.data.classes import class_names, fold_classes
 from fss.data.coco import COCO_CLASSES
 from fss.data.folds import base_classes
 from fss.data.voc import PASCAL_CLASSES
@@ -102,3 +102,74 @@ def test_names_are_compared_without_case(tmp_path):
     where = [f"data.root={tmp_path}", "data.layout=folder", "data.fold=1"]
     got = fold_classes(load_config("coco_to_pascal", "prototype", where).data)
     assert [got.names[c - 1] for c in got.novel] == ["AEROPLANE now", "bicycle"]
+
+
+def test_names_that_voc_and_coco_spell_differently_are_the_same_class(tmp_path):
+    other = {"Aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle",
+             "pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"}  # fmt: skip
+    (tmp_path / "classes.txt").write_text("\n".join(other))
+    for fold in FOLDS:
+        where = [f"data.root={tmp_path}", "data.layout=folder", f"data.fold={fold}"]
+        got = fold_classes(load_config("coco_to_pascal", "prototype", where).data)
+        held_out = {COCO_CLASSES[c - 1] for c in range(fold + 1, 81, 4)}
+        assert [got.names[c - 1] for c in got.novel] == [n for n, o in other.items() if o in held_out], fold
+
+
+@pytest.mark.parametrize(
+    ("names", "folds", "message"),
+    [
+        (["a", "b", "c"], 4, "has 3 classes, which cannot make data.folds=4; allowed: 2 to 3"),
+        (["a", "b"], 3, "has 2 classes, which cannot make data.folds=3; allowed: 2 to 2"),
+        (["a"], 2, "has one class. Training needs two or more"),
+    ],
+)
+def test_fewer_classes_than_folds_are_told(tmp_path, names, folds, message):
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    where = [f"data.root={tmp_path}", f"data.folds={folds}", "data.fold=0"]
+    with pytest.raises(UserError, match=message):
+        class_names(load_config("folder", "prototype", where).data)
+
+
+def test_as_many_classes_as_folds_are_enough(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    where = [f"data.root={tmp_path}", "data.folds=3", "data.fold=1"]
+    got = fold_classes(load_config("folder", "prototype", where).data)
+    assert (got.names, got.base, got.novel, got.trained) == (("a", "b", "c"), [1, 3], [2], ["a", "c"])
+
+
+def fss1000(root, train, val, select=()):
+    """Lists of images of one class each, as of FSS-1000."""
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    for split, names in (("train", train), ("val", val), ("select", select)):
+        lines = [f"{name}/1.jpg {name}/1.png" for name in names]
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+        for name in names:
+            (root / name).mkdir(exist_ok=True)
+            (root / name / "1.jpg").touch()
+    lists = [f"data.{split}_list={root / split}.txt" for split in ("train", "val", "select")]
+    return [f"data.root={root}", "data.layout=fss1000", "data.folds=1", "data.fold=0", *lists]
+
+
+def test_lists_say_what_is_trained_on_and_held_out(tmp_path):
+    config = load_config("fss1000", "prototype", fss1000(tmp_path, ["a"], ["c"], ["b", "c"])).data
+    for split, novel in (("val", [3]), ("train", [3]), ("select", [2, 3])):
+        got = fold_classes(config, split)
+        assert (got.base, got.novel, got.trained) == ([1], novel, ["a"])
+    every = load_config(
+        "fss1000", "prototype", [*fss1000(tmp_path, ["a"], ["c"], ["b"]), "data.fold=-1"]
+    ).data
+    assert fold_classes(every).base == []
+    both = load_config("fss1000", "prototype", fss1000(tmp_path, ["a", "c"], ["c"], ["b"])).data
+    with pytest.raises(UserError, match=r"in the training list and in that of val: \['c'\]"):
+        fold_classes(both)
+
+
+@pytest.mark.parametrize(("layout", "most"), [("fss1000", 10_000), ("folder", 254)])
+def test_a_folder_names_as_many_classes_as_its_masks_can_tell_apart(tmp_path, monkeypatch, layout, most):
+    asked = []
+    monkeypatch.setattr(
+        "fss.data.classes.read_classes", lambda root, most: asked.append((root, most)) or ("a",)
+    )
+    where = [f"data.root={tmp_path}", f"data.layout={layout}", "data.folds=1", "data.fold=0"]
+    assert class_names(load_config("folder", "prototype", where).data) == ("a",)
+    assert asked == [(tmp_path, most)]

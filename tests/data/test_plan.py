@@ -8,7 +8,7 @@ import pytest
 from fss.data.folds import base_classes, novel_classes
 from fss.data.index import Index
 from fss.data.lists import Sample
-from fss.data.plan import Planner, plan_hash
+from fss.data.plan import Draw, Planner, plan_hash, plan_lines
 from fss.data.source import Source
 from fss.errors import UserError
 
@@ -85,3 +85,26 @@ def test_small_class_is_named_or_dropped():
     assert list(few.pools([1, 2], 100, 2, "drop")) == [1]
     with pytest.raises(UserError, match="no class"):
         few.pools([2], 100, 2, "drop")
+
+
+def test_the_hash_knows_which_image_is_the_query_and_of_what_class(many):
+    """Equal hashes, equal episodes: the same images in other parts are another plan."""
+    draws = [Draw(1, 4, (7,), 0), Draw(1, 7, (4,), 0), Draw(2, 4, (7,), 0), Draw(1, 4, (7, 9), 0)]
+    assert len({plan_hash([[d]], many) for d in draws}) == 4
+    assert plan_hash([draws[:2]], many) != plan_hash([draws[1::-1]], many)
+    assert plan_hash([draws[:1], draws[1:2]], many) != plan_hash([draws[:2]], many)  # runs are told apart
+    assert plan_hash([[Draw(1, 4, (7,), 5)]], many) == plan_hash([draws[:1]], many)  # seeds have their own
+    assert plan_lines(draws[2:], many) == ["c2\ti4\ti7", "c1\ti4\ti7\ti9"]
+
+
+def test_an_image_counts_from_min_pixels_on():
+    few = source([[0, 99], [0, 100], [0, 101]])
+    assert few.index.images_of(1, 100).tolist() == [1, 2]
+    assert few.pools([1], 100, 2, "error")[1].tolist() == [1, 2]
+    with pytest.raises(UserError, match=r"c1 \(1\): 1"):
+        few.pools([1], 101, 2, "error")
+
+
+def test_seeds_of_episodes_are_31_bits(many):
+    seeds = [d.seed for d in Planner(many.pools([1, 2], 50, 2, "error"), 1, 0).run(0, 400)]
+    assert 0 <= min(seeds) < 0.02 * 2**31 and 0.98 * 2**31 < max(seeds) < 2**31

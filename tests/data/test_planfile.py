@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from fss.cli import main
 from fss.data.plan import plan_hash
-from fss.data.planfile import plan_text, read_plan
+from fss.data.planfile import plan_text, read_plan, seeds_hash
 from fss.data.source import open_source
 from fss.errors import UserError
 from fss.recipes import load_config
@@ -42,6 +43,12 @@ def test_what_is_written_is_read_again(place, tmp_path):
     ("change", "message"),
     [
         (lambda line: line.replace("\t", " "), "line 2: wanted seed, class, query and supports"),
+        (lambda line: "\t".join(line.split("\t")[:3]), "line 2: wanted seed, class, query and supports"),
+        (
+            lambda line: f"2147483648\t{line.partition(chr(9))[2]}",
+            "line 2: the seed '2147483648' is no whole",
+        ),
+        (lambda line: f"-1\t{line.partition(chr(9))[2]}", "line 2: the seed '-1' is no whole"),
         (lambda line: "x" + line, "line 2: the seed 'x"),
         (lambda line: "9" * 12 + line, "line 2: the seed '9.*no whole number below 2147483648"),
         (lambda line: line + "\n", "has runs of .* episodes; make them equal"),
@@ -94,3 +101,24 @@ def test_other_shots_than_asked_for_and_an_existing_file_are_refused(place, tmp_
     test = ["test", "--data", "folder", "--head", "prototype", "--shots", "2", *quick]
     assert main([*test, f"test.plan={plan}", f"output={tmp_path}"]) == 2
     assert "holds 1-shot episodes; ask for test.shots=1" in capsys.readouterr().err
+
+
+def test_seeds_are_whole_numbers_of_31_bits_and_comments_and_blank_lines_are_passed_over(place, tmp_path):
+    plans, source = planned(place)
+    lines = plan_text(plans, source).splitlines()
+    assert lines[0].startswith("# seed, class, query image") and lines[8] == "" and len(lines) == 16
+    for number, seed in ((1, 2**31 - 1), (2, 0)):
+        lines[number] = f"{seed}\t{lines[number].partition(chr(9))[2]}"
+    lines[4:4] = ["# a remark"]
+    (tmp_path / "plan.txt").write_text("\ufeff" + "\n".join(["", *lines, "", ""]) + "\n", encoding="utf-8")
+    again = read_plan(tmp_path / "plan.txt", source)
+    assert [d.seed for d in again[0][:2]] == [2**31 - 1, 0]
+    assert [[d.images for d in run] for run in again] == [[d.images for d in run] for run in plans]
+
+
+def test_seeds_have_a_hash_of_their_own(place):
+    plans, source = planned(place)
+    (first, *others), *runs = plans
+    other = [[replace(first, seed=first.seed + 1), *others], *runs]
+    assert plan_hash(other, source) == plan_hash(plans, source) and seeds_hash(other) != seeds_hash(plans)
+    assert seeds_hash([[first, *others, *runs[0]]]) != seeds_hash(plans) == seeds_hash(planned(place)[0])

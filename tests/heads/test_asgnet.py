@@ -236,3 +236,33 @@ def test_the_auxiliary_loss_is_the_mean_over_scales_of_plain_cross_entropies(con
     ]
     wanted = torch.stack(each).mean().item()
     assert out.losses["auxiliary"].item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_one_seed_makes_no_superpixel():
+    """A support with fewer than two seeds has one prototype: its average."""
+    features, masks, seeds, counts = random_supports()
+    single = torch.ones_like(counts)
+    prototypes, valid, index = cluster(features, masks, seeds, single, 3)
+    assert relative_error(prototypes[:, 0], masked_average(features, masks)) < 1e-6
+    assert valid.sum(1).tolist() == [1] * len(counts) and set(index.unique().tolist()) == {-1, 0}
+
+
+def test_masks_of_a_graph_do_not_touch_each_other():
+    masks = np.zeros((3, 65, 97), bool)
+    masks[0, 8:50, 16:90], masks[1, 40:64, :30], masks[2, 3:60, 60:] = True, True, True
+    seeds, counts = seeds_in_graph(torch.from_numpy(masks), (9, 13), 4, 3)
+    for mask, found, count in zip(masks, seeds, counts.tolist(), strict=True):
+        wanted = place_seeds(mask, (9, 13), 4, 3)
+        assert count == len(wanted) and np.array_equal(found[:count].numpy(), wanted)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_seeds_of_a_graph_in_a_long_thin_object(turned):
+    """The farthest place may be farther away than any side of the shorter axis."""
+    mask = np.ones((3, 90), bool)
+    mask[:, 0] = mask[:, 89] = False
+    mask[0, 0] = mask[2, 89] = True  # the box is the whole grid, and its background lies at its ends
+    mask = np.ascontiguousarray(mask.T if turned else mask)
+    wanted = place_seeds(mask, mask.shape, 5, 10)
+    found, count = seeds_in_graph(torch.from_numpy(mask)[None], mask.shape, 5, 10)
+    assert count.tolist() == [5] and np.array_equal(found[0].numpy(), wanted)

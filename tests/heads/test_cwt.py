@@ -98,3 +98,12 @@ def test_rows_are_the_resize_and_its_transpose(cells, pixels, corners):
     assert torch.allclose(wide, matrix @ x, atol=1e-5)
     y = torch.randn(2, pixels, 6)
     assert torch.allclose(rows.down(rows.cut(y)), matrix.T @ y, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "pixels", "whole"), [(13, 97, False), (2, 9, False), (5, 38, True), (1, 9, True)]
+)
+def test_sizes_of_the_quick_way_take_it(cells, pixels, whole):
+    """Both ways give the same numbers: only this tells whether the quick one is taken."""
+    assert _Rows(cells, pixels, torch.zeros(1), True).whole is whole
+    assert _Rows(cells, pixels, torch.zeros(1), False).whole

@@ -84,3 +84,58 @@ def test_patches_are_resized_by_their_middles():
     large = F.interpolate(features[0], (32, 48), mode="bilinear", align_corners=False)[0]
     got = prototypes(features, masks, corners=False)[0, 1]
     assert torch.allclose(got, large[:, masks[0, 0] == 1].mean(1), atol=1e-5)
+
+
+def test_alignment_judges_each_episode_by_its_own_prototypes():
+    torch.manual_seed(0)
+    head = Prototype({"neck": 6}, embed=4, align=True)
+    query, support = torch.randn(3, 6, 9, 9), torch.randn(3, 2, 6, 9, 9)
+    masks = (torch.rand(3, 2, 65, 65) > 0.6).long()  # no 255: every episode has as many pixels
+
+    def loss(episodes):
+        shots = head.encode({"neck": support[episodes].flatten(0, 1)})["map"].unflatten(0, (-1, 2))
+        e = Encoded(
+            head.encode({"neck": query[episodes]}), {"map": shots}, masks[episodes], [0] * 3,
+            query_mask=masks[episodes, 0],
+        )  # fmt: skip
+        return float(head(e).losses["alignment"].detach())
+
+    each = [loss([i]) for i in range(3)]
+    assert max(each) - min(each) > 1e-3
+    assert loss([0, 1, 2]) == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_alignment_is_the_loss_of_the_supports_by_the_querys_own_prediction():
+    """Equation 5, written out for one episode of two shots."""
+    torch.manual_seed(0)
+    head = Prototype({"neck": 6}, embed=4, align=True, scale=7.0)
+    query, support = torch.randn(1, 6, 5, 7), torch.randn(1, 2, 6, 5, 7)
+    masks = (torch.rand(1, 2, 33, 49) > 0.6).long()
+    masks[..., :5] = 255
+    x, shots = head.encode({"neck": query})["map"], head.encode({"neck": support[0]})["map"]
+    out = head(Encoded({"map": x}, {"map": shots[None]}, masks, [0], query_mask=masks[:, 0]))
+    predicted = out.logits[0].argmax(0)  # (h,w)
+    assert 0 < predicted.sum() < 35
+    means = torch.stack([x[0][:, predicted == label].mean(1) for label in (0, 1)])  # (2,C)
+    answer = 7.0 * F.cosine_similarity(shots[:, None], means[None, :, :, None, None], dim=2)  # (K,2,h,w)
+    large = F.interpolate(answer, (33, 49), mode="bilinear", align_corners=True)
+    wanted = F.cross_entropy(large, masks[0], ignore_index=255)
+    assert float(out.losses["alignment"].detach()) == pytest.approx(float(wanted.detach()), rel=1e-4)
+
+
+def test_a_class_that_no_shot_shows_has_a_prototype_of_zeros():
+    masks = torch.zeros(1, 2, 33, 33, dtype=torch.int64)
+    found = prototypes(torch.randn(1, 2, 3, 5, 5), masks)
+    assert (found[0, 1] == 0).all() and found[0, 0].isfinite().all() and found[0, 0].any()
+
+
+def test_panels_show_likeness_to_both_prototypes():
+    torch.manual_seed(0)
+    head, masks = Prototype({"neck": 6}), (torch.rand(2, 1, 33, 33) > 0.6).long()
+    x, shots = torch.randn(2, 6, 5, 5), torch.randn(2, 1, 6, 5, 5)
+    like = similarity(x, prototypes(shots, masks))
+    foreground, background = head.explain(Encoded({"map": x}, {"map": shots}, masks, [0, 0]))
+    assert (foreground.title, background.title) == ("like the foreground", "like the background")
+    assert (like < 0).any()
+    for panel, values in ((foreground, like[:, 1]), (background, like[:, 0])):
+        assert panel.over == "query" and torch.equal(panel.values, values.clamp(min=0))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fss.errors import UserError
 from fss.heads import Encoded, build_head
 from fss.heads.cells import joined, mask_areas
-from fss.heads.votes import MAP, Votes
+from fss.heads.votes import MAP, Cells, Votes
 
 
 def episodes(shots=2, seed=0, photo=None):
@@ -94,3 +94,26 @@ def test_panels_are_shares():
 def test_wrong_options_say_what_is_allowed(options):
     with pytest.raises(UserError, match="allowed"):
         build_head("votes", options, {"stage4": 8})
+
+
+@pytest.mark.parametrize("corners", [True, False])
+def test_maps_that_are_not_square_are_joined_at_the_first_ones_size(corners):
+    features = {"stage3": torch.randn(2, 4, 9, 13), "stage4": torch.randn(2, 6, 5, 7).bfloat16()}
+    large = F.interpolate(
+        F.normalize(features["stage4"].float(), dim=1), (9, 13), mode="bilinear", align_corners=corners
+    )
+    wanted = torch.cat([0.5 * F.normalize(features["stage3"], dim=1), 2 * large], 1)
+    assert torch.allclose(joined(features, ["stage3", "stage4"], corners, [0.5, 2]), wanted, atol=1e-6)
+    alone = joined(features, ["stage4"], corners, [2])  # one level stays as it is
+    assert alone.dtype == torch.float32 and torch.equal(alone, features["stage4"].float())
+
+
+@pytest.mark.parametrize(("rows", "on"), [(1, False), (2, False), (3, True)])
+def test_a_cell_lies_on_the_photo_where_more_of_it_does_than_on_the_canvas(rows, on):
+    cell = {MAP: torch.ones(1, 1, 1, 2)}
+    photo = torch.zeros(1, 4, 4, dtype=torch.bool)
+    photo[:, :rows] = True
+    e = Encoded(cell, {MAP: cell[MAP][:, None]}, photo[:, None].long(), [0], corners=False, photo=photo)
+    assert Cells.of(e).on_photo.tolist() == [[on, on]]
+    e.photo = None
+    assert Cells.of(e).on_photo.all()

@@ -134,3 +134,23 @@ def test_unfit_options_name_the_neck_and_what_it_takes():
         UserError, match=r"unknown neck 'pmp', did you mean ppm.; allowed: ppm, alignseg, sfnet"
     ):
         make_neck("pmp", INPUTS, {})
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("gate", ["conv", "pooled"])
+def test_an_open_gate_lets_the_coarse_map_through_and_a_closed_one_the_fine(align, gate):
+    """The gate is the coarse map's share: the other map then has no part in the answer."""
+    neck, x = unsettled(build("sfnet_gated", {"align": align, "gate": gate})), features()
+    if neck.flow is not None:
+        nn.init.zeros_(neck.flow.weight)  # moves nothing, so that no map has a say in how the other moves
+    nn.init.zeros_(neck.gate.weight)
+    neck.gate.bias = nn.Parameter(torch.zeros(1))
+    for bias, unheard in ((50.0, "stage1"), (-50.0, "stage4")):
+        nn.init.constant_(neck.gate.bias, bias)
+        with torch.no_grad():
+            same, heard = (
+                neck.decode({**x, stage: x[stage] + 1}).map
+                for stage in (unheard, "stage4" if unheard == "stage1" else "stage1")
+            )
+            assert torch.allclose(neck.decode(x).map, same, atol=1e-5)
+            assert not torch.allclose(neck.decode(x).map, heard, atol=1e-3)

@@ -68,3 +68,16 @@ def test_small_objects_bring_tiles_by_themselves():
 def test_wrong_tiles_say_what_is_allowed(tile):
     with pytest.raises(UserError, match="allowed: auto, or whole numbers from 32"):
         check_tile(tile)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_tile_gives_way_gradually_to_its_neighbour_on_every_side(axis):
+    """Two tiles overlap by some 20 pixels: the way from 0 to 1 takes them all."""
+    image = np.zeros((100, 64, 3) if axis == 0 else (64, 100, 3), np.float32)
+    levels = iter(range(4))
+    found = joined(image, 64, lambda part: np.full((1, *part.shape[:2]), next(levels), np.float32))[0]
+    line = found[:, 30] if axis == 0 else found[30]
+    assert np.allclose(found, line[:, None] if axis == 0 else line)
+    assert line[0] == 0 and line[35] == 0 and line[64] == 1 and line[-1] == 1
+    steps = np.diff(line)
+    assert (steps >= 0).all() and steps.max() < 0.12 and line[49:51].mean() == pytest.approx(0.5, abs=0.02)

@@ -5,6 +5,7 @@ import pytest
 
 from fss.episode import IGNORE
 from fss.errors import UserError
+from fss.scribbles import masks
 from fss.scribbles.clustering import Clustering
 from fss.scribbles.masks import MaskMaker
 from fss.scribbles.strokes import KINDS, simulate
@@ -58,3 +59,19 @@ def test_marks_of_another_size():
     image, scribble, _ = picture()
     with pytest.raises(UserError, match="draw on an image of its size"):
         MaskMaker("scribble", "grabcut").make(image, np.where(scribble == 3, 1, scribble)[1:], seed=0)
+
+
+@pytest.mark.parametrize("kind", ["scribble", "points", "box"])
+@pytest.mark.parametrize("answer", [0, 1])
+def test_what_was_drawn_holds_against_a_method_that_thinks_otherwise(monkeypatch, kind, answer):
+    """Clusters that call everything object, or everything background, change what is not marked alone."""
+    monkeypatch.setattr(masks, "cluster", lambda image, marks, *_: np.full(marks.shape, answer))
+    marks = np.full((20, 30), 255 if kind != "box" else 0, np.uint8)
+    marks[4:8, 5:12] = 1 if kind != "box" else 255
+    if kind != "box":
+        marks[15, 3:25] = 0
+    found = MaskMaker(kind, "clustering").make(np.zeros((20, 30, 3), np.uint8), marks, seed=0)
+    wanted = np.where(marks == IGNORE, answer, marks)
+    if kind == "box":  # of which nothing is left: it is filled
+        wanted = np.where(marks == IGNORE, 1, 0)
+    assert (found == wanted).all()

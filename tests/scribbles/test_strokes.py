@@ -95,3 +95,11 @@ def test_equally_deep_places_stay_equal_however_distances_are_rounded(monkeypatc
     for kind in ("scribble", "points"):
         outcomes = {simulate(mask, kind, np.random.default_rng(5)).tobytes() for _ in range(50)}
         assert len(outcomes) == 1, kind
+
+
+@pytest.mark.parametrize("kind", ["scribble", "points"])
+def test_object_and_background_are_both_marked(kind):
+    mask = np.zeros((100, 200), np.uint8)
+    mask[40:60, 20:180] = 1
+    marks = simulate(mask, kind, np.random.default_rng(0))
+    assert (marks == 1).any() and len({(y < 50, x < 100) for y, x in np.argwhere(marks == 0)}) == 4

@@ -203,3 +203,10 @@ def test_supports_made_from_strokes_reach_the_model(place):
 def test_unknown_names_of_the_package():
     with pytest.raises(AttributeError, match="no attribute 'evaluated'"):
         fss.evaluated  # noqa: B018
+
+
+@pytest.mark.parametrize(("gib", "kept"), [(0, False), (1, True)])
+def test_images_are_kept_within_the_budget_of_the_settings(place, gib, kept):
+    protocol = load(place, f"cache_gib={gib}", runs=1)
+    store = protocol._store(None)
+    assert len(list(store.episodes([protocol.plans[0]]))) == 1 and bool(store.features) == kept

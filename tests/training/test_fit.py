@@ -1,9 +1,11 @@
 """Budget, learning rate, checkpoints, and going on after a stop."""
 
+import json
 import math
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from fss.config import ScheduleConfig
+from fss.config import PseudoConfig, ScheduleConfig
 from fss.errors import UserError
 from fss.runs import checkpoint
 from fss.training.fit import Fit, Losses
@@ -248,3 +250,154 @@ def test_a_kill_between_the_two_files_of_the_first_save(tmp_path, monkeypatch):
     (tmp_path / "cut/last.pt").unlink()
     with pytest.raises(UserError, match=r"last\.pt is missing"):
         fit(tmp_path / "cut")
+
+
+def scored(folder, scores, **settings):
+    """A run whose validations give these scores, one after another; all its checkpoints' steps are noted."""
+    f, left = fit(folder, **settings), iter(scores)
+    f.validate = lambda writer, step: next(left)
+    return f
+
+
+def test_the_best_checkpoint_is_of_the_highest_score_and_of_the_first_of_equals(tmp_path):
+    train(scored(tmp_path, [1.0, 3.0, 3.0, math.nan]))
+    best, last = (checkpoint.read(tmp_path / f"{n}.pt") for n in ("best", "last"))
+    assert (best["step"], best["best"], last["step"], last["best"]) == (10, 3.0, 20, 3.0)
+    train(scored(tmp_path / "nan", [math.nan, 0.5, math.nan, 0.4]))
+    assert checkpoint.read(tmp_path / "nan/best.pt")["step"] == 10  # any score is better than none
+
+
+@pytest.mark.parametrize(("look", "step"), [(True, 0), (False, 5)])
+def test_the_start_is_a_candidate_where_it_is_looked_at(tmp_path, look, step):
+    f = scored(tmp_path, [9.0, 1.0, 2.0, 3.0, 4.0])
+    loss = lambda b: Losses({"loss": f.model(b).square().mean()}, torch.tensor(1.0))  # noqa: E731
+    f.run(batches(0), loss, "toy", look_first=look)
+    assert checkpoint.read(tmp_path / "best.pt")["step"] == step
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in log if "validation" in x] == [0, 5, 10, 15, 20][not look :]
+    assert len([x for x in log if "lr" in x]) == 20 == f.budget.step and f.done
+
+
+def test_a_step_that_passes_several_marks_is_validated_once(tmp_path):
+    f = scored(tmp_path, [1.0, 2.0], epochs=0.2, validations=4)  # two steps for four marks
+    train(f)
+    assert f.validated == 4 and checkpoint.read(tmp_path / "last.pt")["step"] == 2
+
+
+def test_parts_of_a_batch_count_by_their_weights(tmp_path):
+    """Two parts of 1 and 3 pixels: the gradient and the logged losses are means over all four."""
+    f = fit(tmp_path, accumulate=2, decay="constant", momentum=0, weight_decay=0, epochs=0.1, validations=1)
+    (weight,) = f.model[2].weight.detach().clone()[None]
+    x = torch.tensor([[1.0, 2.0, 3.0], [2.0, 0.0, 1.0]])
+    parts = [(x[:1], 1.0), (x[1:], 3.0)]
+
+    def step(part):
+        value = f.model[2](part[0]).mean()
+        return Losses({"a": value, "b": 2 * value}, torch.tensor(part[1]))
+
+    values = [float(f.model[2](p[0]).detach()) for p in parts]
+    losses = f._learn(parts, step, 0.5)
+    mean = (values[0] + 3 * values[1]) / 4
+    assert losses == {k: pytest.approx(n * mean, rel=1e-4) for k, n in (("a", 1), ("b", 2), ("total", 3))}
+    wanted = weight - 0.1 * 3 * (x[0] + 3 * x[1]) / 4
+    assert torch.allclose(f.model[2].weight.detach(), wanted, atol=1e-6)
+
+
+def test_groups_learn_at_their_own_rates(tmp_path):
+    torch.manual_seed(0)
+    config = ScheduleConfig(epochs=1, lr=0.1, validations=1, momentum=0, weight_decay=0)
+    model = nn.ModuleList([nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)])
+    groups = [{"params": [model[0].weight]}, {"params": [model[1].weight], "factor": 20.0}]
+    f = Fit(model, config, 1, tmp_path, {"stage": "base"}, {}, lambda w, s: 1.0, CPU, 5, groups)
+    before = [m.weight.detach().clone() for m in model]
+    f._learn([0], lambda _: Losses({"x": sum(m.weight.sum() for m in model)}, torch.tensor(1.0)), 0.0)
+    moved = [float((b - m.weight.detach()).mean()) for b, m in zip(before, model, strict=True)]
+    assert moved == [pytest.approx(0.1), pytest.approx(2.0)]
+
+
+def test_steps_between_validations_are_saved_when_the_last_save_is_old(tmp_path, monkeypatch):
+    monkeypatch.setattr("fss.training.fit._SAVE_EVERY", -1)
+    with pytest.raises(InterruptedError):
+        train(fit(tmp_path), stop_after=3)
+    assert (
+        checkpoint.read(tmp_path / "last.pt")["step"]
+        == checkpoint.read(tmp_path / "last-1.pt")["step"] + 1
+        == 3
+    )
+    assert checkpoint.read(tmp_path / "best.pt")["step"] == 1  # never one without the other
+    monkeypatch.setattr("fss.training.fit._SAVE_EVERY", 1e9)
+    with pytest.raises(InterruptedError):
+        train(fit(tmp_path / "seldom"), stop_after=3)
+    assert not list((tmp_path / "seldom").glob("*.pt"))
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    f = fit(tmp_path)
+
+    def step(batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the second signal was not heard")
+
+    with pytest.raises(KeyboardInterrupt):
+        f.run(batches(0), step, "toy")
+    assert not (tmp_path / "last.pt").exists() and signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_settings_are_refused_by_name_and_what_may_change_may(tmp_path):
+    train(fit(tmp_path))
+    assert fit(tmp_path, keep=5).done
+    with pytest.raises(UserError, match=r"other settings: lr=0\.1 \(now 0\.2\)\. Repeat those .*output=DIR"):
+        fit(tmp_path, lr=0.2)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    f = fit(tmp_path)
+    with torch.no_grad():
+        f.model[0].weight[0, 0] = math.inf
+    with pytest.raises(UserError, match="parameters are not finite at step 0"):
+        f.save("last.pt")
+    assert not (tmp_path / "last.pt").exists()
+    f.model[0].weight.requires_grad_(False)  # what does not learn is as it was given
+    f.save("last.pt")
+
+
+def test_what_a_kill_left_half_written_goes_and_the_clock_is_not_charged_for_validating(tmp_path):
+    (tmp_path / ".last.pt.123.part").write_text("half")
+    f = fit(tmp_path)
+    f.validate = lambda writer, step: time.sleep(0.2) or 1.0
+    train(f)
+    assert not list(tmp_path.glob(".*.part"))
+    kept = checkpoint.read(tmp_path / "last.pt")
+    assert kept["facts"]["steps"] == 20 and kept["facts"]["seconds"] == round(kept["spent"], 1)
+    assert f.budget.spent < 0.6  # four validations took 0.8 s
+
+
+def test_all_processes_stop_where_one_has_used_up_its_time(tmp_path, monkeypatch):
+    """Progress is agreed upon: the furthest one's counts."""
+    f = fit(tmp_path)
+    monkeypatch.setattr("fss.runs.distributed.agree", lambda progress, device: 1.0)
+    train(f)
+    assert f.done and f.budget.step == 0
+
+
+def test_settings_are_kept_as_plain_values_and_are_the_same_when_read_again(tmp_path):
+    config = PseudoConfig(epochs=1, validations=1, saliency=tmp_path / "maps")  # pairs and paths among them
+    make = lambda: Fit(nn.Linear(1, 1), config, 1, tmp_path, {"stage": "pseudo"}, {}, lambda *_: 1.0, CPU, 5)  # noqa: E731
+    f = make()
+    f.save("best.pt")
+    f.save("last.pt")
+    kept = checkpoint.read(tmp_path / "last.pt")["settings"]
+    assert json.loads(json.dumps(kept)) == kept and kept["saliency"] == str(tmp_path / "maps")
+    assert not make().done  # and no other settings are found
+
+
+def test_a_new_run_begins_a_new_log_and_tells_each_validation(tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text(
+        '{"step": 99, "validation": 1.0}\n' * 3
+    )  # of a run without checkpoint
+    train(scored(tmp_path, [1.0, 2.5], validations=2))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 20 + 2 and log[0]["step"] == 0
+    assert "step 10: validation mIoU 1.00\n  step 20: validation mIoU 2.50\n" in capsys.readouterr().out
