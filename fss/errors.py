@@ -1,5 +1,6 @@
 """The one exception for a user's mistake, and the schema's rules in its words."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,19 @@ _RULES = {
     "less_than": "allowed: less than {lt}",
     "less_than_equal": "allowed: {le} or less",
 }
+
+
+def why(error: Exception) -> str:
+    """The reason why a file of text cannot be read, in plain words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8; save it as UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        if not error.doc.strip():
+            return "it is empty"
+        return f"its JSON breaks off, or is malformed, at line {error.lineno}, column {error.colno}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)
 
 
 def rule(error: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 _JSON_BYTES = 4 << 20  # a result of 1,000 classes has a tenth of that
 _JSON_DEPTH = 32  # a result has 8
@@ -25,14 +25,14 @@ def read_json(path: Path, what: str) -> Any:
         if _deeper(content, _JSON_DEPTH):
             raise RecursionError
     except RecursionError:
-        why = f"it is nested deeper than {_JSON_DEPTH} levels, and none is"
+        reason = f"it is nested deeper than {_JSON_DEPTH} levels, and none is"
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        why = str(error)
+        reason = why(error)
     else:
         return content
-    raise UserError(f"{path} cannot be read as {what} ({why})")
+    raise UserError(f"{path} cannot be read as {what} ({reason})")
 
 
 def _deeper(content: Any, most: int) -> bool:

@@ -2,9 +2,11 @@
 
 import argparse
 import errno
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import NoReturn
 
 import fss
 from fss.cli import cluster, completion, demo, doctor, export, predict, pseudo, runs, sets, tools
@@ -132,11 +134,19 @@ def _line(name: str) -> str:
     return textwrap.fill(VERBS[name].help, 78, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what a number is in plain words."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub("invalid int value: (.*)", r"\1; wanted a whole number", message)
+        super().error(re.sub("invalid float value: (.*)", r"\1; wanted a number, such as 0.5", message))
+
+
 def verb_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one verb, with its examples below its help."""
     verb = VERBS[name]
     examples = "\n".join(f"  {line}" for line in verb.examples)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"fss {name}",
         description=verb.help,
         epilog=f"examples:\n{examples}\n\n{verb.more}",

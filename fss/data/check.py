@@ -12,6 +12,7 @@ from fss.bars import Bar
 from fss.config import DataConfig
 from fss.data.classes import class_names, fold_classes
 from fss.data.files import count_mask, read_image
+from fss.data.formats import meant
 from fss.data.index import count_labels, white_masks
 from fss.data.lists import Sample, list_checksum
 from fss.data.shapes import draw_shapes
@@ -69,7 +70,9 @@ def check_set(config: DataConfig, shots: int) -> SetCheck:
     if config.layout == "shapes":
         draw_shapes(config.folder)
     elif not config.folder.is_dir():
-        raise UserError(f"no data folder {config.folder} for {config.name}; set data.root to where it is")
+        raise UserError(
+            f"no data folder {config.folder} for {config.name}; set data.root to where it is{meant(config.folder)}"
+        )
     classes = class_names(config)
     names = ["train"] * (config.trained_on is None) + ["select"] * bool(config.select_list) + ["val"]
     splits = {split: _check_split(config, split, len(classes)) for split in names}

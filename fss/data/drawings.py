@@ -90,9 +90,16 @@ def is_inverted(picture: Image.Image) -> bool:
     return colours == [255] * 3 + [0] * 3
 
 
-def _labels(picture: Image.Image, path: Path) -> np.ndarray:
+def check_format(picture: Image.Image, path: Path) -> None:
+    """`UserError` where a mask's file may hold other labels than were drawn, or several masks."""
     if picture.format in _LOSSY:
         raise UserError(f"mask {path} is a {picture.format} file, which may alter labels; save it as PNG")
+    if picture.format == "TIFF" and getattr(picture, "n_frames", 1) > 1:
+        raise UserError(f"mask {path} has {picture.n_frames} pages; save one alone")  # type: ignore[attr-defined]
+
+
+def _labels(picture: Image.Image, path: Path) -> np.ndarray:
+    check_format(picture, path)
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "1":
         return np.array(picture).astype(np.uint8)

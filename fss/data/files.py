@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fss.data.drawings import is_inverted
+from fss.data.drawings import check_format, is_inverted
+from fss.data.formats import fault
 from fss.errors import UserError
 
 # Images are read as stored: a mask has no EXIF tag, so turning the image alone would part the two.
@@ -57,7 +58,7 @@ def read_grey(path: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged or no image ({error})") from None
+        raise UserError(f"{path} is damaged or no image ({fault(path, error)})") from None
 
 
 def png_bytes(picture: np.ndarray, palette: bytes | None = None) -> bytes:
@@ -86,6 +87,7 @@ def count_mask(path: Path) -> tuple[tuple[int, int], np.ndarray]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as mask:
+            check_format(mask, path)
             if mask.mode not in ("L", "P", "1"):
                 raise UserError(
                     f"mask {path} has mode {mask.mode}; wanted one 8-bit channel of labels (L or P)"
@@ -101,7 +103,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"mask {path} is damaged or no image ({error})") from None
+        raise UserError(f"mask {path} is damaged or no image ({fault(path, error)})") from None
 
 
 def check_image(path: Path) -> tuple[int, int]:
@@ -127,7 +129,7 @@ def image_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} is damaged or of an unknown format ({error})") from None
+        raise UserError(f"image {path} is damaged or of an unknown format ({fault(path, error)})") from None
 
 
 def _breaks_off(data: bytes) -> bool:

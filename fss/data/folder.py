@@ -1,12 +1,32 @@
 """Anyone's data set in the VOC layout, with the class names in `classes.txt`."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from fss.episode import IGNORE
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 # Names that programs give to what is no class, and the labels that these have.
 NO_CLASS = {"_background_": 0, "__background__": 0, "background": 0, "__ignore__": IGNORE, "_ignore_": IGNORE}
+
+_NUMBERED = re.compile(r"(\d{1,4})(\s*[:;,\t]\s*|\s+)\S")
+
+
+def check_numbering(lines: Sequence[str], path: Path) -> None:
+    """`UserError` where lines have their own numbers, which would stand in the names of classes.
+
+    "1 euro" and "2 euro" may be classes; from 0 on, or before a colon, comma or tab, they are numbers.
+    """
+    parts = [_NUMBERED.match(line.strip()) for line in lines]
+    numbers, marks = [int(p[1]) for p in parts if p], {p[2].strip(" ") for p in parts if p}
+    count = len(lines)
+    from_0 = numbers == list(range(count)) and count > 1
+    if from_0 or (numbers == list(range(1, count + 1)) and marks and "" not in marks):
+        raise UserError(
+            f"{path}: its lines begin with numbers, as {lines[0].strip()[:40]!r} does; write the names "
+            "alone, one a line, in the order of their numbers"
+        )
 
 
 def read_classes(root: Path, most: int = 254) -> tuple[str, ...]:
@@ -19,10 +39,13 @@ def read_classes(root: Path, most: int = 254) -> tuple[str, ...]:
     path = root / "classes.txt"
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError):
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: write one class name a line, line n for label n") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} is missing or no text: write one class name a line, line n for label n"
+            f"{path} cannot be read ({why(error)}); it has one class name a line, line n for label n"
         ) from None
+    check_numbering(names, path)
     for number, name in enumerate(names, 1):
         if name.casefold() in NO_CLASS:
             raise UserError(

@@ -1,8 +1,11 @@
 """Formats of pictures: those that are read, and those of which a user is told that they are not."""
 
 from pathlib import Path
+from typing import BinaryIO
 
-from fss.errors import UserError
+from PIL import UnidentifiedImageError
+
+from fss.errors import UserError, why
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # masks are saved as these
@@ -13,6 +16,11 @@ _OTHERS = (
 )  # fmt: skip
 _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg")
 _BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def is_hidden(below: Path) -> bool:
+    """Whether a path below a folder is hidden, as macOS' `._cat.jpg` and Jupyter's copies are."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in below.parts)
 
 
 def is_picture(path: Path) -> bool:
@@ -34,6 +42,27 @@ def advice(path: Path) -> str:
     if path.suffix.lower() in _OTHERS:
         return f"{path.suffix[1:].upper()} is not read; save it as JPEG or PNG"
     return ""
+
+
+def meant(path: Path) -> str:
+    """A guess at the reason why nothing is at a path, for messages; empty where there is none."""
+    text = str(path)
+    if any(mark in text for mark in "*?["):
+        return ". A pattern that fits no file, or stands in quotes, stays as it is: name the folder"
+    if text.startswith("~"):
+        return ". In quotes or after =, ~ does not stand for the home folder: write it out"
+    if text.startswith(("http:/", "https:/")):
+        return ". Addresses are not fetched: save the file, and name it"
+    return ""
+
+
+def fault(path: Path | BinaryIO, error: Exception) -> str:
+    """The reason why a picture cannot be read, in plain words."""
+    if isinstance(path, Path) and path.is_file() and not path.stat().st_size:
+        return "the file is empty; copy it again"
+    if isinstance(error, UnidentifiedImageError):
+        return f"its content is no picture's; read are {', '.join(SUFFIXES)}"
+    return why(error)
 
 
 def ready(path: Path) -> None:

@@ -13,7 +13,7 @@ from fss.config import DataConfig
 from fss.data.classes import fold_classes
 from fss.data.lists import Sample
 from fss.data.source import open_source, read_split
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> np.
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"pseudo.labels={path} cannot be read ({error})") from None
+        raise UserError(f"pseudo.labels={path} cannot be read ({why(error)})") from None
     rows, columns = ({name: i for i, name in enumerate(x)} for x in (names, classes))
     present, seen = np.zeros((len(rows), len(columns)), bool), dict[str, int]()
     for number, line in enumerate(lines, 1):

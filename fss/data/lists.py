@@ -1,12 +1,13 @@
 """The VOC layout: JPEGImages/, SegmentationClass[Aug]/ and list files. Only where files are."""
 
+import glob
 import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 _IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
 _TWO_PATHS = re.compile(r"^(.+\.(?:jpe?g|png|bmp))\s+(\S.*\.png)$", re.IGNORECASE)
@@ -66,7 +67,7 @@ def read_list(
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list {path} cannot be read ({error})") from None
+        raise UserError(f"list {path} cannot be read ({why(error)})") from None
     seen: dict[str, int] = {}
     labels = {name: i for i, name in enumerate(folders, 1)} if folders is not None else None
     samples = []
@@ -110,6 +111,17 @@ def list_checksum(samples: Sequence[Sample]) -> str:
     return hashlib.sha256("\n".join(sorted(s.name for s in samples)).encode()).hexdigest()
 
 
+def _others(path: Path, kind: str) -> str:
+    """What there is in place of a missing file, for messages."""
+    allowed = ".png" if kind == "mask" else ", ".join(t for t in _IMAGE_TYPES if t.islower())
+    twin = next(
+        (p.name for p in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")) if p.is_file()), None
+    )
+    if twin:
+        return f", and {twin} does; allowed: {allowed}"
+    return ". A line holds a name without its suffix, or `IMAGE MASK`, two paths with a blank between"
+
+
 def _mask_dir(root: Path, needed: bool) -> str:
     names = ("SegmentationClassAug", "SegmentationClass")
     for name in names:
@@ -125,6 +137,7 @@ def _mask_dir(root: Path, needed: bool) -> str:
 def _sample(
     line: str, root: Path, mask_dir: str | None, labels: dict[str, int] | None, where: str, need_masks: bool
 ) -> Sample:  # fmt: skip
+    line = line.replace("\\", "/")  # as Windows writes paths
     pair = _TWO_PATHS.match(line)
     if pair:
         image, mask = root / pair[1].lstrip("/"), root / pair[2].lstrip("/")
@@ -133,12 +146,17 @@ def _sample(
         line = line.lstrip("/")
         name, mask = line, root / (mask_dir or _mask_dir(root, need_masks)) / f"{line}.png"
         found = [root / "JPEGImages" / f"{line}{t}" for t in _IMAGE_TYPES]
-        image = next((p for p in found if p.is_file()), found[0])
+        there = [p for p in found if p.is_file()]
+        if len({p.suffix.lower() for p in there}) > 1:
+            raise UserError(
+                f"{where}: {there[0]} and {there[-1].name} have one name; take one of the two away"
+            )
+        image = there[0] if there else found[0]
     for kind, path in (("image", image), ("mask", mask)):
         if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
             raise UserError(f"{where}: {kind} {path} lies outside {root}")
         if not path.is_file() and (kind == "image" or need_masks):
-            raise UserError(f"{where}: {kind} {path} does not exist")
+            raise UserError(f"{where}: {kind} {path} does not exist{_others(path, kind)}")
     files = (str(image.relative_to(root)), str(mask.relative_to(root)))
     if labels is None:
         return Sample(name, root, files)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fss.data.formats import LOSSLESS, advice, is_picture, is_unread
+from fss.data.formats import LOSSLESS, SUFFIXES, advice, is_hidden, is_picture, is_unread
 
 # Ends of the names of drawings that their photos' names do not have.
 _ENDS = tuple(
@@ -33,19 +33,20 @@ class Pairs(NamedTuple):
 
 def photo_name(drawing: Path) -> str:
     """The name, without suffix, that a drawing's photo should have."""
+    stem = Path(drawing.stem).stem if Path(drawing.stem).suffix.lower() in SUFFIXES else drawing.stem
     for end in _ENDS:
-        if drawing.stem.lower().endswith(end) and len(drawing.stem) > len(end):
-            return drawing.stem[: -len(end)]
-    return drawing.stem
+        if stem.lower().endswith(end) and len(stem) > len(end):
+            return stem[: -len(end)]
+    return stem
 
 
 def pairs_of(photos: Path, masks: Path) -> Pairs:
     """Photos and masks of the same names, in two folders or in one, and in their sub-folders.
 
-    A mask may be named as its photo (`cat.png` for `cat.jpg`), or after it (`cat_mask.png`). In one folder,
-    the picture named as a mask is one; of two of one name, that of a format which keeps labels.
+    A mask may be named as its photo (`cat.png` for `cat.jpg`), or after it (`cat_mask.png`, `cat.jpg.png`).
+    In one folder, the picture named as a mask is one; of two of one name, that of a format that keeps labels.
     """
-    every, drawn = _pictures(photos), _pictures(masks)
+    every, drawn = pictures(photos), pictures(masks)
     one = photos.resolve() == masks.resolve()
     if one:
         drawn = [p for p in drawn if _is_mask(p, every)]
@@ -81,12 +82,17 @@ def _is_mask(path: Path, every: Sequence[Path]) -> bool:
     return path.stem in twins or (photo_name(path) != path.stem and photo_name(path) in twins)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder and its sub-folders."""
     return _below(folder, is_picture)
 
 
 def _below(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if fits(p) and p.is_file()]
+    return [
+        p
+        for p in sorted(folder.rglob("*"))
+        if fits(p) and p.is_file() and not is_hidden(p.relative_to(folder))
+    ]
 
 
 def _key(path: Path, root: Path, stem: str) -> str:

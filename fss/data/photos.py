@@ -12,12 +12,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from fss.data.formats import SUFFIXES, advice, is_picture, is_unread, ready
+from fss.data.formats import SUFFIXES, advice, fault, is_picture, is_unread, meant, ready
 from fss.data.pairs import photo_name
 from fss.errors import UserError
 
 MOST_PIXELS = 100_000_000  # of a photo; 12,000 x 8,000 take 1 GiB, and cameras make no larger ones
 WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits
+_TOLD = "_predict.json"  # beside the results of fss predict
 _WHITE_IS_ZERO = (262, 0)  # TIFF's photometric interpretation
 
 
@@ -38,7 +39,7 @@ class Photos(NamedTuple):
 
     Attributes:
         unread: pictures of formats that are not read.
-        drawings: masks and strokes, by their names, of photos that lie beside them.
+        drawings: masks and strokes, by their names, of photos that lie beside them; results of `fss predict`.
     """
 
     files: list[Path]
@@ -58,23 +59,32 @@ def photos_of(paths: Sequence[Path]) -> Photos:
             every = [p for p in sorted(path.iterdir()) if p.is_file()]
             pictures = [p for p in every if is_picture(p)]
             stems = {p.stem for p in pictures}
-            drawn = [p for p in pictures if (name := photo_name(p)) != p.stem and name in stems]
+            results = tuple(p.name.removesuffix("predict.json") for p in every if p.name.endswith(_TOLD))
+            drawn = [
+                p
+                for p in pictures
+                if p.name.startswith(results) or ((name := photo_name(p)) != p.stem and name in stems)
+            ]
             unread += [p for p in every if is_unread(p)]
             drawings += drawn
             inside = [p for p in pictures if p not in drawn]
             if not inside:
-                raise UserError(f"no images in {path}; looked for {', '.join(SUFFIXES)}{_but(path, unread)}")
+                raise UserError(
+                    f"no images in {path}; looked for {', '.join(SUFFIXES)}{_but(path, unread, drawn)}"
+                )
             found += inside
         elif path.is_file():
             found.append(path)
         elif path.exists():
             raise UserError(f"{path} is neither an image file nor a folder")
         else:
-            raise UserError(f"image {path} does not exist")
+            raise UserError(f"image {path} does not exist{meant(path)}")
     return Photos(_once(found), unread, drawings)
 
 
-def _but(folder: Path, unread: Sequence[Path]) -> str:
+def _but(folder: Path, unread: Sequence[Path], drawn: Sequence[Path]) -> str:
+    if drawn:
+        return f". {drawn[0].name} is a result of fss predict, or a mask; name the photos' own folder"
     if unread:
         return f". {unread[0].name}: {advice(unread[0])}"
     inner = next((p for p in sorted(folder.rglob("*")) if is_picture(p)), None)
@@ -129,7 +139,8 @@ def opened(path: Path | BinaryIO, what: str, load: bool = True) -> Iterator[Imag
                     picture.load()
                 yield picture
     except FileNotFoundError:
-        raise UserError(f"{what} {name} does not exist") from None
+        guess = meant(path) if isinstance(path, Path) else ""
+        raise UserError(f"{what} {name} does not exist{guess}") from None
     except IsADirectoryError:
         raise UserError(f"{what} {name} is a folder") from None
     except UserError:
@@ -139,7 +150,7 @@ def opened(path: Path | BinaryIO, what: str, load: bool = True) -> Iterator[Imag
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(path, Path) and (way := advice(path)):
             raise UserError(f"{what} {path} cannot be read: {way}") from None
-        raise UserError(f"{what} {name} is damaged or of an unknown format ({error})") from None
+        raise UserError(f"{what} {name} is damaged or of an unknown format ({fault(path, error)})") from None
 
 
 def _check_pixels(picture: Image.Image, what: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 _HEAD = "# seed, class, query image, support images; tab-separated; a blank line between runs"
 
@@ -28,7 +28,7 @@ def read_plan(path: Path, source: Source) -> list[list[Draw]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"plan {path} cannot be read ({error})") from None
+        raise UserError(f"plan {path} cannot be read ({why(error)})") from None
     reader = _Reader(source)
     runs: list[list[Draw]] = [[]]
     for number, line in enumerate(lines, 1):

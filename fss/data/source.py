@@ -10,6 +10,7 @@ import numpy as np
 from fss.config import DataConfig
 from fss.data.classes import class_names, fold_classes
 from fss.data.files import read_mask
+from fss.data.formats import meant
 from fss.data.index import Index, build_index, white_masks
 from fss.data.lists import LIST_HINT, Sample, find_list, list_checksum, read_list
 from fss.data.shapes import draw_shapes
@@ -111,6 +112,7 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
     elif not root.is_dir():
         raise UserError(
             f"no data folder {root} for {config.name}. {_GET[config.layout]}, or set data.root to where it is"
+            f"{meant(root)}"
         )
     samples = read_split(config, split)
     wanted, got = getattr(config, f"{split}_sha256", None), list_checksum(samples)

@@ -110,7 +110,9 @@ def _say_passed_over(photos: Photos, problems: Sequence[str]) -> None:
         print(f"left out: {line}")
     if photos.drawings:
         names = ", ".join(path.name for path in photos.drawings[:3])
-        print(f"{len(photos.drawings)} masks or strokes by their names, not taken for photos: {names}")
+        print(
+            f"{len(photos.drawings)} masks, strokes or results by their names, not taken for photos: {names}"
+        )
 
 
 def _end(problems: Sequence[str], every: int, out: Path) -> int:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fss.data.formats import is_picture, meant
 from fss.data.pairs import pairs_of
 from fss.data.photos import photo_size, read_photo
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.item import Annotated, Item
 from fss.data.prepare.own import read_annotated
-from fss.data.prepare.recognise import annotations_of
+from fss.data.prepare.recognise import annotations_of, damage
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.photos.annotations import Support
@@ -36,6 +37,7 @@ def supports_of(words: Sequence[str]) -> list[Support]:
     if not words:
         raise UserError(f"--support: {WANTED}")
     first = Path(words[0])
+    _check_words(words)
     annotated = first.suffix.lower() in _ANNOTATIONS or (first.is_dir() and bool(annotations_of(first)[0]))
     rest = [Path(word) for word in words[1:]]
     if annotated or first.is_dir():
@@ -43,9 +45,21 @@ def supports_of(words: Sequence[str]) -> list[Support]:
         name = _name(words, [str(path) for path in rest])
         return _annotated(first, second, name) if annotated else _pairs(first, second or first, name)
     if len(words) < 2:
-        there = "" if first.exists() else f"{first} does not exist; "
+        there = "" if first.exists() else f"{first} does not exist{meant(first)}; "
         raise UserError(f"--support {' '.join(words)}: {there}{WANTED}")
     return [Support(first, rest[0], _name(words, words[2:]))]
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """`UserError` where annotations are named with the photo that they name themselves."""
+    files = [word for word in words[:2] if Path(word).suffix.lower() in _ANNOTATIONS]
+    photos = [word for word in words[:2] if is_picture(Path(word))]
+    if files and photos:
+        raise UserError(
+            f"--support {' '.join(words)}: {files[0]} names its photos itself; leave {photos[0]} out"
+        )
+    if len(words) > 3 and all(is_picture(Path(word)) for word in words):
+        raise UserError(f"--support {' '.join(words)}: say --support once for each photo and its mask")
 
 
 def _name(words: Sequence[str], left: Sequence[str]) -> str | None:
@@ -57,6 +71,7 @@ def _name(words: Sequence[str], left: Sequence[str]) -> str | None:
 def _pairs(photos: Path, masks: Path, name: str | None) -> list[Support]:
     """Photos and masks with one name each."""
     pairs, problems = pairs_of(photos, masks)
+    problems += [line for path in annotations_of(photos)[1] if (line := damage(path))]
     if not pairs:
         raise UserError(
             f"no photo in {photos} has a mask of its name in {masks}: looked for pairs such as cat.jpg and "

@@ -323,7 +323,7 @@ def test_pictures_that_are_not_read_are_named_and_counted(photos, monkeypatch, c
     assert predict("--support", "support.png", "mask.png", "--query", "in") == 2
     said, error = capsys.readouterr()
     assert "left out: in/b.heic: it is HEIC" in said and "1 of 2 queries" in error
-    assert "1 masks or strokes by their names, not taken for photos: a_scribble.png" in said
+    assert "1 masks, strokes or results by their names, not taken for photos: a_scribble.png" in said
     assert (photos / "out/a_labels.png").is_file() and not (photos / "out/a_scribble_labels.png").exists()
 
 

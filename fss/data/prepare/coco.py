@@ -20,8 +20,8 @@ from fss.data.coco import COCO_CLASSES
 from fss.data.prepare.common import Prepared, fetch_zip, tally, write_list, write_mask
 from fss.data.prepare.findings import Findings, Nothing
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import corners, inside
-from fss.errors import UserError
+from fss.data.prepare.shapes import corners, inside, told
+from fss.errors import UserError, why
 
 SPLITS = {"train": "train2014", "val": "val2014"}
 MASKS = "SegmentationClass"
@@ -113,17 +113,21 @@ def read_annotations(path: Path, hint: str) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"annotations {path}: lists are nested too deeply. {hint}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"annotations {path} cannot be read ({error}). {hint}") from None
+        raise UserError(f"annotations {path} cannot be read ({why(error)}). {hint}") from None
+    if _is_panoptic(content):
+        raise UserError(f"annotations {path} are COCO's panoptic ones; wanted instances, with segmentation")
     for part, rules in _RULES.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise UserError(f"annotations {path}: {part} must be a list of objects. {hint}")
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                raise UserError(f"annotations {path}: {part}[{i}] is {entry!r:.60}; wanted an object")
+                raise UserError(f"annotations {path}: {part}[{i}] is {told(entry)}; wanted an object")
             for key, (fits, wanted) in rules.items():
+                if wanted == _ID[1]:
+                    entry[key] = _whole(entry.get(key))
                 if not fits(entry.get(key)):
-                    value = repr(entry[key])[:60] if key in entry else "missing"
+                    value = told(entry.get(key))
                     raise UserError(f"annotations {path}: {part}[{i}]: {key} is {value}; wanted {wanted}")
     for part, key in (
         ("images", "id"),
@@ -136,6 +140,18 @@ def read_annotations(path: Path, hint: str) -> dict[str, Any]:
         if twice:
             raise UserError(f"annotations {path}: {part} with {key} {twice[0][:80]!r} stand in it twice")
     return dict(content)
+
+
+def _is_panoptic(content: Any) -> bool:
+    entries = content.get("annotations") if isinstance(content, dict) else None
+    return isinstance(entries, list) and any(isinstance(e, dict) and "segments_info" in e for e in entries)
+
+
+def _whole(value: Any) -> Any:
+    """A number that a program wrote as 7.0 or "7", so that it finds what was written as 7."""
+    is_number = isinstance(value, float) and value.is_integer()
+    is_digits = isinstance(value, str) and value.isdecimal() and value == str(int(value))
+    return int(value) if is_number or is_digits else value
 
 
 def _is_id(value: Any) -> bool:
@@ -154,6 +170,9 @@ _RULES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
 }
 
 
+_MEND = "mend the id, or take the annotation out of the file"
+
+
 def collect(
     content: Mapping[str, Any], labels: Mapping[Any, int], locate: Callable[[str], Path], masks: Path,
     problems: list[str],
@@ -166,9 +185,9 @@ def collect(
     regions: dict[Any, list[Region]] = {entry["id"]: [] for entry in content["images"]}
     for a in content["annotations"]:
         if a["category_id"] not in labels:
-            problems.append(f"annotation {a['id']}: unknown category {a['category_id']}")
+            problems.append(f"annotation {a['id']}: no category has the id {told(a['category_id'])}; {_MEND}")
         elif a["image_id"] not in regions:
-            problems.append(f"annotation {a['id']}: unknown image {a['image_id']}")
+            problems.append(f"annotation {a['id']}: no image has the id {told(a['image_id'])}; {_MEND}")
         else:
             region = Region(labels[a["category_id"]], a.get("segmentation"), a["id"], not _has_box(a))
             regions[a["image_id"]].append(region)
@@ -257,13 +276,12 @@ def _encode(region: Region, size: tuple[int, int], cut: bool) -> dict[str, Any]:
     if isinstance(outline, dict):
         return dict(api.frPyObjects({"size": [h, w], "counts": _runs(outline, size)}, h, w))
     if (not outline and outline != []) or (outline == [] and not region.empty):
-        what = "missing" if outline is None else repr(outline)[:60]
         raise UserError(
-            f"its segmentation is {what}, and a box or keypoints alone are no mask; draw its outline"
+            f"its segmentation is {told(outline)}, and a box or keypoints alone are no mask; draw its outline"
         )
     if not isinstance(outline, list):
         raise UserError(
-            f"its segmentation is {outline!r:.60}; wanted a list of polygons, or a run-length code"
+            f"its segmentation is {told(outline)}; wanted a list of polygons, or a run-length code"
         )
     if outline and not any(isinstance(part, list) for part in outline):
         outline = [outline]  # one polygon that is not in a list of its own

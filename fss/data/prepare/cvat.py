@@ -8,7 +8,7 @@ import numpy as np
 
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import Drawing, Shape, class_name
+from fss.data.prepare.shapes import Drawing, Shape, class_name, told
 from fss.errors import UserError
 
 _KINDS = {"box": "rectangle", "mask": "mask", "polygon": "polygon", "ellipse": "ellipse"}
@@ -78,7 +78,10 @@ def _in_folder(file: Path, name: str, images: Path | None) -> Path:
 
 def _shape(given: ElementTree.Element, number: int, where: str) -> Shape:
     label = class_name(given.get("label"), f"{where}, {given.tag} {number}")
-    place, kind = f"{Path(where).name}, {given.tag} {number} ({label})", _KINDS.get(given.tag, given.tag)
+    place, kind = (
+        f"{where.rpartition(', ')[2]}, {given.tag} {number} ({label})",
+        _KINDS.get(given.tag, given.tag),
+    )
     at = lambda name: _number(given, name, f"{where}, {given.tag} {number}")  # noqa: E731
     if given.tag == "mask":
         return Shape(label, kind, [[at("left"), at("top")]], place, stamp=_runs(given, f"{where}, {place}"))
@@ -114,5 +117,5 @@ def _number(given: ElementTree.Element, name: str, where: str, default: float | 
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {text!r}; wanted a number")
+        raise UserError(f"{where}: {name} is {told(text)}; wanted a number")
     return value

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,12 +10,13 @@ from pathlib import Path
 from PIL import ImageOps
 
 from fss.data.folder import read_classes
+from fss.data.pairs import pictures
 from fss.data.photos import opened, photo_size
 from fss.data.prepare.common import Prepared, name_problem, tally, write, write_list, write_mask
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.item import Item
 from fss.data.prepare.own import read_annotated
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 MASKS, LISTS = "SegmentationClass", "ImageSets/Segmentation"
 _READABLE = (".jpg", ".jpeg", ".png", ".bmp")  # in the VOC layout; others become PNG
@@ -47,17 +48,21 @@ def prepare_folder(
     found = Prepared(root, problems=findings.problems, said=findings.said, left_out=findings.left_out)
     known = list(read_classes(root)) if (root / "classes.txt").is_file() else []
     items, used = read_annotated(source, images, findings)
+    found.said += _bare(items, images or (source if source.is_dir() else source.parent), root, found.problems)
     items = _usable(items, root, found.problems)
     if not items:
         raise UserError("\n".join([f"no annotated image in {source}", *found.problems[:20]]))
     classes = known + [name for name in dict.fromkeys(used) if name not in known]
     _check_names(classes, source)
+    found.said += _alike(classes)
     found.said.append("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(classes, 1)))
     lists = {split: _lines(root / LISTS / f"{split}.txt") for split in ("train", "val")}
-    write(root / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
     make = partial(_make, root, {name: i for i, name in enumerate(classes, 1)})
     with ThreadPoolExecutor() as pool:
         good = tally(found, [i.name for i in items], pool.map(make, items), "images and masks")
+    if not good:
+        raise UserError("\n".join([f"no image in {source} could be used", *found.problems[:20]]))
+    write(root / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
     # Lines with two paths are somebody's own, and stay.
     listed = {line for lines in lists.values() for line in lines if line.strip()}
     there = {line for line in listed if "/" in line or (root / MASKS / f"{line}.png").is_file()}
@@ -68,20 +73,40 @@ def prepare_folder(
     return found
 
 
+def _bare(items: list[Item], folder: Path, root: Path, problems: list[str]) -> list[str]:
+    """A line on the pictures of a folder that no annotation is for."""
+    used, named = {p for i in items for p in (i.image, i.source)}, "\n".join(problems)
+    bare = [
+        p for p in pictures(folder) if p not in used and not p.is_relative_to(root) and str(p) not in named
+    ]
+    some = ", ".join(map(str, bare[:3])) + (", ..." if len(bare) > 3 else "")
+    return [f"passed over, since no annotation is for them: {len(bare)} pictures, {some}"] if bare else []
+
+
+def _alike(classes: list[str]) -> list[str]:
+    """A line for each two names of classes that differ in capitals alone."""
+    first: dict[str, str] = {}
+    twins = [(first.setdefault(name.casefold(), name), name) for name in classes]
+    return [f"{a} and {b} are two classes; for one, give them one spelling" for a, b in twins if a != b]
+
+
 def _usable(items: list[Item], root: Path, problems: list[str]) -> list[Item]:
     """Items whose names and images are their own; the others go to `problems`."""
-    names, files = Counter(i.name for i in items), Counter(i.image for i in items)
+    names, files = Counter(i.name for i in items), defaultdict[Path, list[Path]](list)
+    for item in items:
+        files[item.image].append(item.source)
     good = []
     for item in items:
         wrong = name_problem(item.name)
-        if names[item.name] > 1:
-            wrong = f"several images are named {item.name}; rename all but one"
-        elif files[item.image] > 1:
-            wrong = f"{item.source}: image {item.image} belongs to another annotation, too"
+        if len(files[item.image]) > 1:
+            both = " and ".join(map(str, files[item.image][:2]))
+            wrong = f"image {item.image} is annotated twice, in {both}; take one of the two away"
+        elif names[item.name] > 1:
+            wrong = f"several images are named {item.name}, such as {item.image}; rename all but one"
         elif item.source.resolve() == (root / MASKS / f"{item.name}.png").resolve():
             wrong = f"mask {item.source} lies where it would be written: take another --root"
         good += [] if wrong else [item]
-        problems += [wrong] if wrong else []
+        problems += [wrong] if wrong and wrong not in problems else []
     return good
 
 
@@ -96,6 +121,8 @@ def _check_names(classes: list[str], source: Path) -> None:
 
 def _make(root: Path, numbers: dict[str, int], item: Item) -> str | None:
     """Copy the image and draw the mask; as `write_mask` says."""
+    if item.content is None and not item.image.exists():
+        return f"{item.source}: image {item.image} does not exist; say with --images where images are"
     try:
         image = _place(item, root / "JPEGImages")
     except UserError as error:
@@ -142,4 +169,6 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list {path} cannot be read ({error}); mend it, or give another --root") from None
+        raise UserError(
+            f"list {path} cannot be read ({why(error)}); mend it, or give another --root"
+        ) from None

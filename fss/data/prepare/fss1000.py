@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fss.data.prepare.common import Prepared, name_problem, tally, write, write_list, write_mask
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 MASKS = "SegmentationClass"
 # As the authors of the split name them: trn 520 classes, val 240, test 240.
@@ -61,7 +61,7 @@ def _classes(folder: Path, names: tuple[str, ...], root: Path) -> list[str]:
             try:
                 lines = (folder / name).read_text(encoding="utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"list {folder / name} cannot be read ({error})") from None
+                raise UserError(f"list {folder / name} cannot be read ({why(error)})") from None
             classes = [line.strip() for line in lines if line.strip()]
             gone = [c for c in classes if not (root / c).is_dir()]
             if gone or not classes:

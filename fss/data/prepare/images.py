@@ -49,6 +49,8 @@ def stored_size(image: Path, where: str) -> tuple[int, int]:
     Raises:
         UserError: the file is missing or damaged, or its EXIF tag gives it another size on the screen.
     """
+    if not image.exists():
+        raise UserError(f"{where}: image {image} does not exist; say with --images where images are")
     stored, shown = photo_size(image)
     if stored != shown:
         raise UserError(

@@ -13,7 +13,7 @@ from fss.data.pairs import Pair, pairs_of
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.item import Annotated, Item
 from fss.episode import IGNORE
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 _CSV = "_classes.csv"  # beside Roboflow's masks
 
@@ -46,6 +46,15 @@ def read_masks(source: Path, images: Path | None, findings: Findings) -> Annotat
         seen = [s for s in seen if not is_black_and_white(s.counts)]
     whole = bool(white) and not labelled
     values = {IGNORE} if whole else {int(v) for s in labelled for v in np.flatnonzero(s.counts[1:IGNORE]) + 1}
+    if seen and not values:
+        raise UserError(
+            f"{source}: all {len(seen)} masks are empty, 0 throughout; paint objects with 1, 2, ..."
+        )
+    if labelled and not any(s.counts[0] for s in seen):
+        findings.said.append(
+            "no mask has a pixel of 0, the background, so that every label is a class; if one of them is the "
+            "background, save it as 0"
+        )
     names = _names(source, values, whole)
     return Annotated([_item(s, names, whole) for s in seen], list(names.values()))
 
@@ -103,7 +112,7 @@ def _table(path: Path, values: set[int]) -> dict[int, str]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             rows = [row for row in csv.reader(lines) if len(row) >= 2 and row[0].strip().isdigit()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        raise UserError(f"{path} cannot be read ({why(error)})") from None
     names = {int(row[0]): row[1].strip() for row in rows if int(row[0])}
     if missing := values - names.keys():
         raise UserError(f"{path} names no class for label {min(missing)}, which masks hold; add its line")

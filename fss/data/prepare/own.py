@@ -7,12 +7,22 @@ from typing import Any
 import numpy as np
 
 from fss.data.folder import NO_CLASS
+from fss.data.formats import meant
 from fss.data.prepare import coco, cvat, labelme, supervisely, via, yolo
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image
 from fss.data.prepare.item import Annotated, Item
 from fss.data.prepare.masks import read_masks
-from fss.data.prepare.recognise import READS, Kind, advice, annotations_of, describe, has_pictures, load_json
+from fss.data.prepare.recognise import (
+    READS,
+    Kind,
+    advice,
+    annotations_of,
+    damage,
+    describe,
+    has_pictures,
+    load_json,
+)
 from fss.data.prepare.shapes import Drawing, is_class
 from fss.errors import UserError
 
@@ -31,9 +41,9 @@ def read_annotated(source: Path, images: Path | None, findings: Findings) -> Ann
         UserError: nothing is there, it is of no known format, or of two.
     """
     if not source.exists():
-        raise UserError(f"no annotations at {source}; name a file of annotations, or a folder")
+        raise UserError(f"no annotations at {source}; name a file of annotations, or a folder{meant(source)}")
     if images is not None and not images.is_dir():
-        raise UserError(f"--images {images} is no folder")
+        raise UserError(f"--images {images} is no folder{meant(images)}")
     found, others = annotations_of(source)
     if len(found) > 1:
         kinds = " and ".join(f"{kind}'s ({len(f)}, such as {f[0]})" for kind, f in found.items())
@@ -44,7 +54,9 @@ def read_annotated(source: Path, images: Path | None, findings: Findings) -> Ann
         return _masks(source, images, findings, others)
     kind, files = next(iter(found.items()))
     findings.said.append(f"recognised {kind}'s format: {len(files)} files, such as {files[0]}")
-    if others:
+    damaged = {path: line for path in others if (line := damage(path))}
+    findings.problems += damaged.values()
+    if others := [path for path in others if path not in damaged]:
         findings.said.append(f"passed over, since no annotations: {_some(others)}")
     if kind == "COCO":
         return _coco(files, source if source.is_dir() else source.parent, images, findings)
@@ -64,8 +76,8 @@ def _masks(source: Path, images: Path | None, findings: Findings, others: list[P
         if hint:
             raise UserError(hint)
         raise UserError(
-            "\n".join([f"{source} holds pictures, none of them the mask of another, as cat.png of cat.jpg. "
-                       f"If they are masks, say with --images where the images are. {READS}",
+            "\n".join([f"{source} holds {describe(source)}; no picture is the mask of another, as cat.png of "
+                       f"cat.jpg. If they are masks, say with --images where the images are. {READS}",
                        *findings.problems[:5]])
         )  # fmt: skip
     findings.said.append(

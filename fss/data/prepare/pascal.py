@@ -10,7 +10,7 @@ import numpy as np
 
 from fss.data.files import read_mask
 from fss.data.prepare.common import Prepared, find_part, name_problem, tally, write_list, write_mask
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 MASKS = "SegmentationClassAug"
 _GET = (
@@ -92,7 +92,7 @@ def _names(path: Path, hint: str) -> set[str]:
     try:
         names = set(path.read_text(encoding="utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list {path} cannot be read ({error}). {hint}") from None
+        raise UserError(f"list {path} cannot be read ({why(error)}). {hint}") from None
     odd = [n for n in names if "/" in n or name_problem(n)]
     if odd:
         raise UserError(f"list {path}: {odd[0][:80]!r} is no name of an image")

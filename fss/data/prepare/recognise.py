@@ -5,15 +5,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from fss.data.formats import is_picture
+from fss.data.formats import is_hidden, is_picture
 from fss.data.prepare import cvat, via, yolo
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 Kind = Literal["labelme", "COCO", "VIA", "Supervisely", "CVAT", "YOLO"]
 READS = (
     "fss reads masks (PNG, BMP or TIFF, named as their photos), JSON of labelme, VIA, Supervisely and COCO "
     "(of Roboflow and Label Studio, too), CVAT's XML for images, and YOLO's outlines (TXT with data.yaml)"
 )
+
+# Programs whose own JSON is not read, by keys that it has.
+_PROGRAMS = {
+    "Label Studio's own": {"data"},
+    "Label Studio's JSON-MIN": {"annotator"},
+    "VIA 3's": {"project", "file", "metadata"},
+    "Datumaro's": {"categories", "items"},
+    "V7 Darwin's": {"item", "annotations"},
+    "GeoJSON": {"type", "features"},
+    "COCO's results, which name no images": {"image_id", "category_id"},
+}
 
 
 def load_json(path: Path) -> Any:
@@ -27,7 +38,7 @@ def load_json(path: Path) -> Any:
     except RecursionError:
         raise UserError(f"{path} is no annotation: its lists are nested too deeply") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); export it again") from None
+        raise UserError(f"{path} cannot be read ({why(error)}); export it again") from None
 
 
 def kind_of(content: Any) -> Kind | None:
@@ -49,7 +60,9 @@ def annotations_of(source: Path) -> tuple[dict[Kind, list[Path]], list[Path]]:
         files = [source]
     else:
         files = [
-            p for p in sorted(source.rglob("*")) if p.suffix.lower() in (".json", ".xml") and p.is_file()
+            p
+            for p in sorted(source.rglob("*"))
+            if p.suffix.lower() in (".json", ".xml") and p.is_file() and not is_hidden(p.relative_to(source))
         ]
     found: dict[Kind, list[Path]] = {}
     others = []
@@ -62,6 +75,17 @@ def annotations_of(source: Path) -> tuple[dict[Kind, list[Path]], list[Path]]:
     if source.is_dir() and (labels := yolo.label_files(source)):
         found["YOLO"] = labels
     return found, others
+
+
+def damage(path: Path) -> str:
+    """The reason why a JSON or XML file cannot be read; empty where it can."""
+    if path.suffix.lower() == ".xml":
+        return "" if cvat.root_tag(path) else f"{path} is damaged, or no XML; export it again"
+    try:
+        load_json(path)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _kind(path: Path) -> Kind | None:
@@ -84,17 +108,23 @@ def advice(path: Path) -> str:
         return f"{path} has a JSON a line, as Labelbox writes it; export it as COCO"
     if suffix == ".xml" and cvat.root_tag(path) == "annotation":
         return f"{path} is Pascal VOC's, whose boxes are no masks; draw outlines, or take `fss predict --box`"
-    if suffix == ".json":
+    if suffix in (".json", ".geojson"):
         content = load_json(path)
-        first = content[0] if isinstance(content, list) and content else None
-        if isinstance(first, dict) and "data" in first:
-            return f"{path} is Label Studio's own; export it as COCO, or as PNG masks"
+        program = next((name for name, holds in _PROGRAMS.items() if holds <= _keys(content)), "")
+        return f"{path} is {program}; export it as COCO, or as PNG masks" if program else ""
     return ""
+
+
+def _keys(content: Any) -> set[str]:
+    """The keys of an object, or of a list's first object."""
+    first = content[0] if isinstance(content, list) and content else content
+    return set(first) if isinstance(first, dict) else set()
 
 
 def describe(source: Path) -> str:
     """The files of a folder by their suffixes, for messages."""
-    suffixes = Counter(p.suffix or "no suffix" for p in source.rglob("*") if p.is_file())
+    files = (p for p in source.rglob("*") if p.is_file() and not is_hidden(p.relative_to(source)))
+    suffixes = Counter(p.suffix or "no suffix" for p in files)
     return ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common(5)) or "nothing"
 
 

@@ -52,7 +52,9 @@ def run_prepare(name: str, given: Mapping[str, Any]) -> None:
     print(f"{done.made} masks made, {done.kept} kept; lists: {counts}")
     print(f"use it with data.root={done.root}; read it all with: fss check-data {name} data.root={done.root}")
     if done.problems:
-        raise UserError("\n".join([f"{len(done.problems)} problems, their images left out:", *done.problems]))
+        raise UserError(
+            "\n".join([f"{len(done.problems)} problems; what they name is left out:", *done.problems])
+        )
 
 
 def _option(name: str) -> str:

@@ -1,5 +1,6 @@
 """Shapes that people draw on a photo, whatever the program, and the label map that they make."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,11 +84,20 @@ def is_class(name: str) -> bool:
     return name.casefold() not in NO_CLASS
 
 
+def told(value: object) -> str:
+    """A value of a JSON or XML file for messages, as it stands there."""
+    if value is None:
+        return "missing"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def class_name(value: object, where: str) -> str:
     """A class's name from whatever a program wrote for it; `UserError` where it is none."""
     name = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not name or not name.isprintable():
-        raise UserError(f'{where} has the label {value!r}; wanted a class\'s name, such as "cat"')
+        found = "no label" if value is None else f"the label {told(value)}"
+        raise UserError(f'{where} has {found}; wanted a class\'s name, such as "cat"')
     return name
 
 
@@ -102,15 +112,15 @@ def corners(points: Any, need: int, kind: str) -> np.ndarray:
     try:
         found = np.asarray([] if points is None else points, float)
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"points {_short(points)}; {wanted}") from None
+        raise UserError(f"points {told(points)}; {wanted}") from None
     if found.size == 0:
         raise Nothing
     if found.ndim == 1 and found.size % 2 == 0:
         found = found.reshape(-1, 2)
     if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
-        raise UserError(f"points {_short(points)}; {wanted}")
+        raise UserError(f"points {told(points)}; {wanted}")
     if len(found) < need:
-        raise UserError(f"a {kind} needs {need} points or more, got {len(found)}: {_short(points)}")
+        raise UserError(f"a {kind} needs {need} points or more, got {len(found)}: {told(points)}")
     return found
 
 
@@ -124,6 +134,8 @@ def inside(points: np.ndarray, size: tuple[int, int], cut: bool) -> np.ndarray:
         UserError: they reach further.
     """
     h, w = size
+    if points.max() <= 1 < min(h, w) and (points % 1).any():
+        raise UserError("all its points lie within one pixel, as shares of the sides would; wanted pixels")
     over = max(-points.min(), *(points.max(0) - (w, h)))
     if over <= _SLACK:
         return points
@@ -133,6 +145,10 @@ def inside(points: np.ndarray, size: tuple[int, int], cut: bool) -> np.ndarray:
 
 
 def _paint(canvas: Image.Image, shape: Shape, label: int, cut: bool) -> None:
+    if shape.kind == "box":
+        raise UserError(
+            "it is a box, which is no mask; draw its outline, or export outlines in place of boxes"
+        )
     if shape.kind not in POINTS:
         raise UserError(f"a {shape.kind} has no area; allowed: {', '.join(POINTS)}")
     points = corners(shape.points, POINTS[shape.kind], shape.kind)
@@ -205,8 +221,3 @@ def _turned(points: np.ndarray, turn: float) -> np.ndarray:
 def _rotation(degrees: float) -> np.ndarray:
     a = np.deg2rad(degrees)  # clockwise on the screen, where y points down
     return np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

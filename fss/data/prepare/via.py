@@ -6,7 +6,7 @@ from typing import Any
 
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image, stored_size
-from fss.data.prepare.shapes import Drawing, Shape, class_name
+from fss.data.prepare.shapes import Drawing, Shape, class_name, told
 from fss.errors import UserError
 
 _USUAL = ("class", "label", "name", "type", "category", "object")  # attributes that hold a class's name
@@ -73,11 +73,11 @@ def _shape(region: Any, attribute: str, number: int, where: str) -> Shape:
     if isinstance(value, dict):  # a check box: {"cat": true}
         value = next((name for name, on in value.items() if on), None)
     label = class_name(value, f"{where}, region {number}, attribute {attribute!r}")
-    place, kind = f"{Path(where).name}, region {number} ({label})", str(given.get("name"))
+    place, kind = f"{where.rpartition(', ')[2]}, region {number} ({label})", str(given.get("name"))
     points = _points(given, kind, f"{where}, region {number}")
     turn = given.get("theta") or 0.0
     if not isinstance(turn, int | float):
-        raise UserError(f"{where}, region {number}: theta is {turn!r}; wanted a number")
+        raise UserError(f"{where}, region {number}: theta is {told(turn)}; wanted a number")
     return Shape(label, _KINDS.get(kind, kind), points, place, turn=float(turn) * 57.29577951308232)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import yaml
 
 from fss.data.files import image_size
-from fss.data.folder import read_classes
+from fss.data.folder import check_numbering
 from fss.data.formats import is_picture
 from fss.data.prepare.findings import Findings
-from fss.data.prepare.shapes import Drawing, Shape
-from fss.errors import UserError
+from fss.data.prepare.shapes import Drawing, Shape, class_name, told
+from fss.errors import UserError, why
 from fss.reading import load_yaml
 
 _NAMED = ("classes.txt", "obj.names", "README.txt", "requirements.txt", "train.txt", "val.txt", "test.txt")
@@ -31,7 +31,7 @@ def _fits(path: Path) -> bool:
         [float(word) for word in first]
     except (OSError, ValueError):
         return False
-    return len(first) >= 5 and first[0].isdigit()
+    return len(first) >= 5 and float(first[0]).is_integer() and float(first[0]) >= 0
 
 
 def read(
@@ -47,7 +47,7 @@ def read(
     """
     names = _names(root, files[0].parent)
     found = []
-    for file in files:
+    for file in [*files, *_beside(files, root, images)]:
         try:
             image = _image(file, root, images)
             h, w = size = image_size(image)
@@ -58,33 +58,49 @@ def read(
     return found, names
 
 
+def _beside(files: list[Path], root: Path, images: Path | None) -> Iterator[Path]:
+    """Other text files beside files of labels that a photo belongs to: without an object, or malformed."""
+    for folder in dict.fromkeys(file.parent for file in files):
+        for path in sorted(folder.glob("*.txt")):
+            if path in files or path.name in _NAMED or path.name.startswith("."):
+                continue
+            try:
+                _image(path, root, images)
+            except UserError:
+                continue  # notes of some kind
+            yield path
+
+
 def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error})") from None
+        raise UserError(f"{file} cannot be read ({why(error)})") from None
     yield from ((n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip())
 
 
 def _shape(words: list[str], names: list[str], size: tuple[int, int], where: str, file: Path) -> Shape:
     try:
-        number, values = int(words[0]), [float(word) for word in words[1:]]
+        number, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
         raise UserError(
-            f"{file}, {where}: {' '.join(words)[:60]!r}; wanted a class's number, then x y x y ..."
+            f"{file}, {where}: {' '.join(words)[:60]!r}; wanted a class's number, then x y x y ..., with "
+            "blanks between"
         ) from None
-    if not 0 <= number < len(names):
+    if number not in range(len(names)):
         raise UserError(
-            f"{file}, {where}: class {number}; there are 0 to {len(names) - 1}: {', '.join(names)[:80]}"
+            f"{file}, {where}: class {words[0][:20]}; there are 0 to {len(names) - 1}: "
+            f"{', '.join(names)[:80]}"
         )
-    place = f"{where} ({names[number]})"
+    name = names[int(number)]
+    place = f"{where} ({name})"
     if len(values) in (4, 5):
-        return Shape(names[number], "box", [], place)
+        return Shape(name, "box", [], place)
     if len(values) % 2 or max(map(abs, values), default=0) > 2:
         raise UserError(
             f"{file}, {where}: {len(values)} numbers; wanted pairs x y, in shares (0 to 1) of the sides"
         )
-    return Shape(names[number], "polygon", (np.reshape(values, (-1, 2)) * size).tolist(), place)
+    return Shape(name, "polygon", (np.reshape(values, (-1, 2)) * size).tolist(), place)
 
 
 def _image(file: Path, root: Path, images: Path | None) -> Path:
@@ -107,7 +123,7 @@ def _names(root: Path, labels: Path) -> list[str]:
             if (folder / name).is_file():
                 return _yaml_names(folder / name)
         if (folder / "classes.txt").is_file():
-            return list(read_classes(folder))
+            return _text_names(folder / "classes.txt")
     raise UserError(
         f"{labels} holds labels of YOLO, which are numbers: put the classes' names beside them, as data.yaml "
         "(names: [cat, dog]) or as classes.txt (one a line)"
@@ -118,10 +134,35 @@ def _yaml_names(path: Path) -> list[str]:
     try:
         content: Any = load_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        raise UserError(f"{path} cannot be read ({why(error)})") from None
     names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str | int) for n in names):
-        raise UserError(f"{path}: names is {names!r:.60}; wanted the classes' names, names: [cat, dog]")
-    return [str(name).strip() for name in names]
+    if isinstance(names, dict):
+        numbered = {str(number): name for number, name in names.items()}
+        names = [numbered.get(str(i)) for i in range(len(numbered))]
+        if None in names:
+            raise UserError(
+                f"{path}: names has no class {names.index(None)}; number them from 0 without gaps"
+            )
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{path}: names is {told(names)}; wanted the classes' names, names: [cat, dog]")
+    for name in names:
+        if isinstance(name, bool):
+            raise UserError(f"{path}: names has yes, no, true, false, on or off, which YAML reads as a truth "
+                            "value; write it in quotes")  # fmt: skip
+    return _checked([class_name(name, f"{path}: names") for name in names], path)
+
+
+def _text_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({why(error)})") from None
+    check_numbering(lines, path)
+    return _checked([class_name(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)], path)
+
+
+def _checked(names: list[str], path: Path) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"{path} names {twice!r} twice; give each number a name of its own")
+    return names

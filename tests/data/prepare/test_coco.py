@@ -122,7 +122,7 @@ def test_damage_is_named_and_counted_at_the_end(archive, tmp_path, capsys):
         assert prepare(archive, tmp_path / "lists") == 2
         error = capsys.readouterr().err
         for part in (
-            "5 problems", "annotation 30: unknown image 99", "annotation 31: unknown category 12",
+            "5 problems", "annotation 30: no image has the id 99", "annotation 31: no category has the id 12",
             "000000000001.jpg, annotation 10: reaches 9.0 pixels out of the image (60x40)",
             "000000000002.jpg, annotation 12: its run-length code adds up to 10 pixels, the image has",
             "000000000005.jpg is damaged: it breaks off",
@@ -224,7 +224,7 @@ def twice(part, key, value):
         (lambda c: c["images"][0].update(file_name="../../x.jpg"), "image '../../x.jpg' leads out of"),
         (
             lambda c: c["images"][0].update(file_name="a\0b.jpg"),
-            "images[0]: file_name is 'a\\x00b.jpg'; wanted the image's file",
+            'images[0]: file_name is "a\\u0000b.jpg"; wanted the image\'s file',
         ),
         (
             lambda c: c["annotations"][0].update(image_id={}),

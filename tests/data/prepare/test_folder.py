@@ -263,7 +263,7 @@ def test_masks_of_background_alone_and_pairs_in_one_folder(tmp_path, capsys):
         Image.fromarray(np.zeros((H, W), np.uint8)).save(place / f"{name}.png")
     assert prepare(tmp_path / "set", place, "--images", place) == 2
     error = capsys.readouterr().err
-    assert "names 0 classes" in error and "Traceback" not in error
+    assert "all 2 masks are empty" in error and "Traceback" not in error
     Image.fromarray(np.full((H, W), 255, np.uint8)).save(place / "a.png")
     (place / "classes.txt").write_text("leaf\n")
     assert prepare(tmp_path / "set", place, "--images", place) == 0
@@ -276,7 +276,7 @@ def test_masks_of_background_alone_and_pairs_in_one_folder(tmp_path, capsys):
     [
         ({"imageHeight": float("inf")}, "names 0 classes"),
         ({"imagePath": 3}, "a.json: imagePath is 3; wanted"),
-        ({"shapes": [{"label": None, "points": []}]}, "shape 0 has the label None; wanted"),
+        ({"shapes": [{"label": None, "points": []}]}, "shape 0 has no label; wanted"),
         ({"shapes": [shape("a", "mask", [[0, 0], [3, 3]], mask="AAAA")]}, "shape 0 (a)"),
         ({"shapes": [shape("a", "polygon", [["x", 1], [2, 2], [3, 3]])]}, "shape 0 (a)"),
     ],

@@ -70,8 +70,8 @@ def test_cvat(tmp_path, capsys):
     [
         ('<polyline label="cat" points="1,1;2,2"/>', "a polyline has no area; allowed: polygon"),
         ('<mask label="cat" rle="1,2" left="0" top="0" width="3" height="2"/>', "its runs add up to 3"),
-        ('<box label="cat" xtl="x" ytl="0" xbr="9" ybr="9"/>', "xtl is 'x'; wanted a number"),
-        ('<polygon points="1,1;2,2;3,3"/>', "has the label None; wanted a class's name"),
+        ('<box label="cat" xtl="x" ytl="0" xbr="9" ybr="9"/>', 'xtl is "x"; wanted a number'),
+        ('<polygon points="1,1;2,2;3,3"/>', "has no label; wanted a class's name"),
         ('<polygon label="cat" points="1,1;2,2"/>', "a polygon needs 3 points or more, got 2"),
     ],
 )
@@ -109,10 +109,10 @@ def test_yolo(tmp_path, names, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 .5 .5 .2 .2", "a box has no area; allowed: polygon"),
+        ("0 .5 .5 .2 .2", "it is a box, which is no mask; draw its outline"),
         ("7 0 0 .2 0 .2 .2", "class 7; there are 0 to 0: cat"),
         ("0 4 5 30 5 30 20", "wanted pairs x y, in shares"),
-        ("0 0 0 .2 0 .2", "a box has no area"),
+        ("0 0 0 .2 0 .2", "it is a box"),
         ("0 a b", "wanted a class's number"),
     ],
 )
@@ -288,7 +288,7 @@ def test_images_in_a_folder_beside_labelmes(tmp_path):
         ([[4, 5, 52, 5, 52, 20]], None),
         ([[4, 5, 90, 5, 90, 20]], "annotation 9: reaches 40.0 pixels out of the image (50x30)"),
         (None, "annotation 9: its segmentation is missing, and a box or keypoints alone are no mask"),
-        ([["a", 5, 9, 5, 9, 20]], "annotation 9: points ['a', 5, 9, 5, 9, 20]; wanted pairs of numbers"),
+        ([["a", 5, 9, 5, 9, 20]], 'annotation 9: points ["a", 5, 9, 5, 9, 20]; wanted pairs of numbers'),
     ],
 )
 def test_one_annotation_of_no_use(tmp_path, outline, message, capsys):

@@ -101,7 +101,7 @@ def test_masks_named_after_their_photos_beside_them(tmp_path):
 def test_photos_alone_are_no_masks(tmp_path, capsys):
     photo(tmp_path / "in/a.jpg")
     assert prepare(tmp_path / "set", tmp_path / "in") == 2
-    assert "none of them the mask of another" in capsys.readouterr().err
+    assert "no picture is the mask of another" in capsys.readouterr().err
 
 
 def test_roboflows_table_of_classes(pairs):

@@ -94,7 +94,7 @@ def test_damage_is_named_and_counted_at_the_end(archives, tmp_path, capsys):
     (archives / "VOCdevkit/VOC2012/JPEGImages/2008_000012.jpg").unlink()
     assert prepare(archives, tmp_path / "lists") == 2
     error = capsys.readouterr().err
-    assert "3 problems, their images left out" in error and "2008_000010.mat is damaged" in error
+    assert "3 problems; what they name is left out" in error and "2008_000010.mat is damaged" in error
     assert "2008_000011.mat is no label map of 0..20 and 255" in error
     assert "2008_000012.jpg does not exist" in error
     assert len(list((archives / "VOCdevkit/VOC2012/SegmentationClassAug").iterdir())) == 3
