@@ -71,7 +71,8 @@ def check_set(config: DataConfig, shots: int) -> SetCheck:
         draw_shapes(config.folder)
     elif not config.folder.is_dir():
         raise UserError(
-            f"no data folder {config.folder} for {config.name}; set data.root to where it is{meant(config.folder)}"
+            f"no data folder {config.folder} for {config.name}; set data.root to where it is"
+            f"{meant(config.folder)}"
         )
     classes = class_names(config)
     names = ["train"] * (config.trained_on is None) + ["select"] * bool(config.select_list) + ["val"]

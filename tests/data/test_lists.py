@@ -63,3 +63,27 @@ def test_classes_file(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"classes\.txt"):
             read_classes(tmp_path)
+
+
+def test_windows_paths_and_what_is_there_in_place(root):
+    path = write(root, "JPEGImages\\{} SegmentationClass\\{}".format(*names_of(root)))
+    assert len(read_list(path, root)) == 1
+    stem = names_of(root)[0].removesuffix(".jpg")
+    (root / f"JPEGImages/{stem}.jpg").rename(root / f"JPEGImages/{stem}.webp")
+    with pytest.raises(UserError, match=rf"and {stem}.webp does; allowed: .jpg, .jpeg, .png, .bmp"):
+        read_list(write(root, stem), root)
+    with pytest.raises(UserError, match="A line holds a name without its suffix, or `IMAGE MASK`"):
+        read_list(write(root, "nothing.jpg"), root)
+
+
+def test_two_images_of_one_name_are_refused(root):
+    image = names_of(root)[0]
+    stem = image.removesuffix(".jpg")
+    (root / f"JPEGImages/{stem}.png").write_bytes((root / f"JPEGImages/{image}").read_bytes())
+    with pytest.raises(UserError, match=rf"{stem}.jpg and {stem}.png have one name"):
+        read_list(write(root, stem), root)
+
+
+def names_of(root):
+    image = sorted((root / "JPEGImages").glob("*.jpg"))[0]
+    return image.name, f"{image.stem}.png"

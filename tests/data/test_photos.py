@@ -1,10 +1,13 @@
 """People's photos and masks: every format reads as a viewer shows it, or says what is wrong."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fss.data.drawings import object_labels, read_drawing
+from fss.data.files import image_size
 from fss.data.photos import photos_of, read_photo
 from fss.errors import UserError
 
@@ -241,3 +244,35 @@ def test_what_is_no_file_is_said(tmp_path):
             read(tmp_path / "pipe.png")
     with pytest.raises(UserError, match="neither an image file nor a folder"):
         photos_of([tmp_path / "pipe.png"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "the file is empty; copy it again"), (b"<html>", "its content is no picture's; read are .jpg")],
+)
+def test_what_is_no_picture_is_said_in_plain_words(tmp_path, content, message):
+    (tmp_path / "a.jpg").write_bytes(content)
+    for read in (read_photo, image_size):
+        with pytest.raises(UserError, match=message):
+            read(tmp_path / "a.jpg")
+
+
+def test_results_of_predict_are_no_photos(tmp_path):
+    for name in ("a.jpg", "b_labels.png", "b_overlay.jpg"):
+        save(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "b_predict.json").write_text("{}")
+    found = photos_of([tmp_path])
+    assert [p.name for p in found.files] == ["a.jpg"]
+    assert [p.name for p in found.drawings] == ["b_labels.png", "b_overlay.jpg"]
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UserError, match=r"b_labels.png is a result of fss predict"):
+        photos_of([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("in/*.jpg", "name the folder"), ("~/in", "write it out"), ("https://a.b/c.jpg", "save the file")],
+)
+def test_paths_that_cannot_be_there(name, message):
+    with pytest.raises(UserError, match=message):
+        photos_of([Path(name)])

@@ -96,3 +96,25 @@ def test_a_folder_without_pairs_says_what_was_looked_for(tmp_path, photo):
     put(tmp_path / "a.jpg", photo)
     with pytest.raises(UserError, match=r"no photo in .* cat\.jpg and cat\.png"):
         supports_of([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.jpg", "a.json"], "a.json names its photos itself; leave a.jpg out"),
+        (["a.json", "a.jpg"], "a.json names its photos itself; leave a.jpg out"),
+        (["a.jpg", "a.png", "b.jpg", "b.png"], "say --support once for each photo and its mask"),
+    ],
+)
+def test_words_that_belong_to_another_form(words, message):
+    with pytest.raises(UserError, match=message):
+        supports_of(words)
+
+
+def test_a_damaged_annotation_is_named_alone_or_among_others(tmp_path, photo):
+    put(tmp_path / "a.jpg", photo)
+    (tmp_path / "b.json").write_text("{")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"b.json cannot be read \(its JSON breaks off"):
+            supports_of([str(tmp_path)])
+        labelme(tmp_path / "a.json", "a.jpg", cat=(2, 2))

@@ -155,3 +155,46 @@ def test_a_set_of_one_class_is_checked_and_tested_as_a_whole(tmp_path, monkeypat
     assert main([*test, "--checkpoint", "some.pt", "--gpus", "cpu"]) == 2
     error = capsys.readouterr().err
     assert "some.pt" in error and "data.folds" not in error
+
+
+def test_masks_named_after_the_photos_file(pairs):
+    for name in "pqrs":
+        (pairs / f"m/{name}.png").rename(pairs / f"m/{name}.jpg.png")
+    assert prepared(pairs) == 0 and names(pairs / "set") == ["p", "q", "r", "s"]
+
+
+def test_masks_without_background_are_remarked_on(pairs, capsys):
+    for name in "pqrs":
+        put(pairs / f"m/{name}.png", DISK + 1)
+    assert prepared(pairs) == 0
+    assert "no mask has a pixel of 0, the background" in capsys.readouterr().out
+
+
+def test_empty_masks_and_pages_are_told(pairs, capsys):
+    (pairs / "m/s.png").unlink()
+    pages = {"save_all": True, "append_images": [Image.fromarray(DISK)]}
+    put(pairs / "m/s.tif", DISK * 0, **pages)
+    for name in "pqr":
+        put(pairs / f"m/{name}.png", DISK * 0)
+    assert prepared(pairs) == 2
+    assert "all 3 masks are empty, 0 throughout" in capsys.readouterr().err
+    put(pairs / "m/p.png", DISK)
+    assert prepared(pairs) == 2 and names(pairs / "set") == ["p", "q", "r"]
+    assert "s.tif has 2 pages; save one alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [("0 background\n1 leaf\n", True), ("1: leaf\n", True), ("1\tleaf\n", True), ("1 euro\n2 euro\n", False)],
+)
+def test_classes_with_numbers_before_them(pairs, text, refused, capsys):
+    (pairs / "m/classes.txt").write_text(text)
+    assert prepared(pairs) == (2 if refused else 0)
+    assert ("its lines begin with numbers" in capsys.readouterr().err) == refused
+
+
+def test_the_loader_refuses_lossy_masks_by_content(tmp_path):
+    put(tmp_path / "a.png", DISK, format="JPEG")
+    for read in (read_mask, count_mask):
+        with pytest.raises(UserError, match="is a JPEG file, which may alter labels"):
+            read(tmp_path / "a.png")
