@@ -64,7 +64,7 @@ class _Reader:
     def __init__(self, source: Source) -> None:
         self.classes = {name: i for i, name in enumerate(source.classes, 1)}
         self.images = {name: i for i, name in enumerate(source.index.names)}
-        self.novel = set(source.novel)
+        self.novel, self.pixels = set(source.novel), source.index.pixels
 
     def draw(self, line: str) -> Draw:
         """One episode; ValueError says what is wrong with the line."""
@@ -81,5 +81,8 @@ class _Reader:
             raise ValueError(f"image {unknown[0]!r} is not in the list of test images")
         if len(set(images)) < len(images):
             raise ValueError("an image stands twice in one episode")
+        bare = [i for i in images if not self.pixels[self.images[i], self.classes[name]]]
+        if bare:
+            raise ValueError(f"image {bare[0]!r} shows no {name}")
         query, *supports = (self.images[i] for i in images)
         return Draw(self.classes[name], query, tuple(supports), int(seed))

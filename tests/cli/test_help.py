@@ -115,3 +115,16 @@ def test_a_bug_keeps_its_traceback_and_points_at_the_doctor(monkeypatch):
     with pytest.raises(RuntimeError, match="nms") as error:
         main(["plan", "plan.txt"])
     assert "`fss doctor`" in "".join(error.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare", "folder", "--root", "x", "--val", "30%"], "--val: '30%'; wanted a number, such as 0.5"),
+        (["predict", "--seed", "1", "--size", "big"], "--size: 'big'; wanted a whole number"),
+    ],
+)
+def test_numbers_that_are_none_are_told_in_plain_words(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2 and said in " ".join(capsys.readouterr().err.split())

@@ -67,6 +67,19 @@ def test_a_line_that_does_not_fit_is_named(place, tmp_path, change, message):
         read_plan(tmp_path / "plan.txt", source)
 
 
+def test_an_image_without_the_class_is_named(place, tmp_path):
+    plans, source = planned(place)
+    class_id = plans[0][0].class_id
+    bare = next(
+        n for n, row in zip(source.index.names, source.index.pixels, strict=True) if not row[class_id]
+    )
+    lines = plan_text(plans, source).splitlines()
+    lines[1] = lines[1].rpartition("\t")[0] + f"\t{bare}"
+    (tmp_path / "plan.txt").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=f"line 2: image '{bare}' shows no {source.classes[class_id - 1]}"):
+        read_plan(tmp_path / "plan.txt", source)
+
+
 def test_empty_and_missing_files(place, tmp_path):
     _, source = planned(place)
     (tmp_path / "empty.txt").write_text("# nothing\n\n")
