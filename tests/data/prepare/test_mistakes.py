@@ -1,4 +1,4 @@
-"""Mistakes in annotations that people bring: damaged, hidden, doubled or misnamed files, numbers that shift."""
+"""Mistakes in annotations that people bring: damaged, hidden, doubled, misnamed; numbers that shift."""
 
 import json
 
