@@ -409,3 +409,13 @@ def test_a_new_run_begins_a_new_log_and_tells_each_validation(tmp_path, capsys):
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(log) == 20 + 2 and log[0]["step"] == 0
     assert "step 10: validation mIoU 1.00\n  step 20: validation mIoU 2.50\n" in capsys.readouterr().out
+
+
+def test_processes_that_are_not_the_first_train_alike_and_write_nothing(tmp_path, monkeypatch):
+    first, other = fit(tmp_path / "first"), fit(tmp_path / "other")
+    train(first)
+    monkeypatch.setattr("fss.runs.distributed.is_main", lambda: False)
+    train(other)
+    assert other.done and not (tmp_path / "other").exists()
+    weights, same = (f.model.state_dict() for f in (first, other))
+    assert all(torch.equal(weights[k], same[k]) for k in weights)
