@@ -127,3 +127,13 @@ def test_processes_add_their_counts(monkeypatch):
     monkeypatch.setattr(dist, "all_reduce", lambda totals: totals.mul_(3))  # of three that counted the same
     score.all_reduce(torch.device("cpu"))
     assert torch.equal(score.totals, 3 * before)
+
+
+def test_the_padding_of_one_canvas_is_none_of_the_others():
+    labels = torch.zeros(2, 6, 6, dtype=torch.int64)
+    labels[0, 4:] = 255
+    labels[1, :, 3:] = 255
+    labels[1, 0, 0] = 2
+    together = boundary_band(labels, reach=1)
+    assert torch.equal(together, torch.cat([boundary_band(one[None], reach=1) for one in labels]))
+    assert together[1].nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]] and not together[0].any()

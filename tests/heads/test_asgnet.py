@@ -266,3 +266,21 @@ def test_seeds_of_a_graph_in_a_long_thin_object(turned):
     wanted = place_seeds(mask, mask.shape, 5, 10)
     found, count = seeds_in_graph(torch.from_numpy(mask)[None], mask.shape, 5, 10)
     assert count.tolist() == [5] and np.array_equal(found[0].numpy(), wanted)
+
+
+def test_panels_show_the_seeds_that_count_and_no_others():
+    torch.manual_seed(0)
+    head = ASGNet({"stage1": 8, "stage2": 8, "stage3": 8}, width=8, sizes=(7,), cells=4, prototypes=5).eval()
+    masks = torch.zeros(1, 2, 49, 49, dtype=torch.int64)
+    masks[0, 0, 8:32, 8:32] = 1  # nine cells: two seeds
+    masks[0, 1, 4:45, 4:45] = 1  # enough cells for all five
+    e = Encoded({"reduced": torch.randn(1, 8, 7, 7)}, {"reduced": torch.randn(1, 2, 8, 7, 7)}, masks, [0])
+    superpixels, best = head.explain(e)
+    shown = ~superpixels.points.isnan().any(-1)  # (B,K,N)
+    assert shown.tolist() == [[[True, True, False, False, False], [True] * 5]]
+    for k, first in ((0, 0), (1, 5)):  # colours of the second support go on after the first one's
+        own = superpixels.values[0, k]
+        assert {-1, first} <= set(own.unique().tolist()) <= {-1, *range(first, first + 5)}
+        for n, (row, column) in enumerate(superpixels.points[0, k][shown[0, k]].long().tolist()):
+            assert own[row, column] >= 0, n
+    assert best.over == "query" and best.values.shape == (1, 7, 7)

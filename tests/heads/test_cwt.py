@@ -107,3 +107,12 @@ def test_sizes_of_the_quick_way_take_it(cells, pixels, whole):
     """Both ways give the same numbers: only this tells whether the quick one is taken."""
     assert _Rows(cells, pixels, torch.zeros(1), True).whole is whole
     assert _Rows(cells, pixels, torch.zeros(1), False).whole
+
+
+def test_projections_start_as_wide_as_each_start_says():
+    for start, std in (("published", 64**-0.5), ("identity", (30 / 64**0.5) ** 0.5)):
+        torch.manual_seed(0)
+        module = WeightTransformer(64, start=start)
+        assert float(module.w_qkvs.weight.detach().std()) == pytest.approx(std, rel=0.03)
+        assert bool((module.fc.weight == 0).all()) == (start == "identity")
+        assert module.restore == (start == "identity")

@@ -139,3 +139,11 @@ def test_panels_show_likeness_to_both_prototypes():
     assert (like < 0).any()
     for panel, values in ((foreground, like[:, 1]), (background, like[:, 0])):
         assert panel.over == "query" and torch.equal(panel.values, values.clamp(min=0))
+
+
+def test_logits_are_the_scaled_cosines():
+    torch.manual_seed(0)
+    head, masks = Prototype({"neck": 6}, scale=7.0), (torch.rand(2, 1, 33, 33) > 0.6).long()
+    x, shots = torch.randn(2, 6, 5, 5), torch.randn(2, 1, 6, 5, 5)
+    out = head(Encoded({"map": x}, {"map": shots}, masks, [0, 0]))
+    assert torch.allclose(out.logits, 7 * similarity(x, prototypes(shots, masks)), atol=1e-6)
