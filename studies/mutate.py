@@ -45,7 +45,7 @@ TESTS = {
     "fss/data/classes.py": "tests/data/test_classes.py -k 'not not_trained'",
     "fss/data/transforms.py": "tests/data/test_transforms.py",
     "fss/data/index.py": "tests/data/test_index.py -k 'not 82000'",
-    "fss/testing/evaluate.py": "tests/testing/test_evaluate.py tests/testing/test_api.py",
+    "fss/testing/evaluate.py": "tests/testing/test_evaluation.py tests/testing/test_api.py",
     "fss/testing/features.py": """tests/testing/test_features.py tests/heads/test_asks.py
         -k 'features or one_store or given'""",
     "fss/training/fit.py": "tests/training/test_fit.py",

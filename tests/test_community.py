@@ -80,3 +80,11 @@ def test_hooks_fetch_nothing():
     assert {hook["language"] for hook in repositories[0]["hooks"]} == {"system"}
     checks = (ROOT / "scripts/check.sh").read_text(encoding="utf-8")
     assert tools == {"ruff", "mypy"} and all(f"-m {tool}" in checks for tool in tools)
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """pytest imports them by their names alone, and leaves out whole files that share one."""
+    from collections import Counter
+
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []

@@ -1,6 +1,7 @@
 """Anyone's data set in the VOC layout, with the class names in `classes.txt`."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def read_classes(root: Path, most: int = 254) -> tuple[str, ...]:
                 f"{path} line {number}: {name!r} is no class: background is label 0 and what is ignored 255, "
                 f"and neither has a line. Take the line away; line n names label n"
             )
-    twice = {n for n in names if names.count(n) > 1}
+    twice = {name for name, count in Counter(names).items() if count > 1}
     if "" in names or any(not name.isprintable() for name in names):
         raise UserError(
             f"{path}: a blank or unprintable line before the last; line n names label n, so none may be"

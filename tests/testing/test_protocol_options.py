@@ -114,4 +114,4 @@ def test_trained_on_one_set_and_tested_on_another(tmp_path, capsys):
     assert got["protocol"]["trained_on"] == "coco" and got["protocol"]["data"] == "coco_to_pascal"
     assert "folds of coco, its classes left out" in got["protocol_name"]
     assert main(["test", "--data", "coco_to_pascal", "--fold", "1", *where, out, *many]) == 2
-    assert "no checkpoint" in (error := capsys.readouterr().err) and "train.sh coco 1" in error
+    assert "no checkpoint" in (error := capsys.readouterr().err) and "--data coco --fold 1" in error
