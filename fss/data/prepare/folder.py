@@ -66,6 +66,10 @@ def prepare_folder(
     # Lines with two paths are somebody's own, and stay.
     listed = {line for lines in lists.values() for line in lines if line.strip()}
     there = {line for line in listed if "/" in line or (root / MASKS / f"{line}.png").is_file()}
+    if gone := sorted(listed - there - good):
+        found.said.append(
+            f"off the lists, since their masks are gone: {', '.join(gone[:5])} ({len(gone)} in all)"
+        )
     for split, names in _deal(lists, good | there, val).items():
         write_list(found, root / LISTS / f"{split}.txt", names)
         if not names:

@@ -186,6 +186,16 @@ def test_problems_are_named_and_counted(drawn, tmp_path, capsys):
     assert names == "c\n"
 
 
+def test_lines_whose_masks_are_gone_are_named(drawn, tmp_path, capsys):
+    root = tmp_path / "set"
+    assert prepare(root, drawn) == 0
+    (drawn / "c.json").unlink()
+    (root / "SegmentationClass/c.png").unlink()
+    capsys.readouterr()
+    assert prepare(root, drawn) == 0
+    assert "off the lists, since their masks are gone: c (1 in all)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
