@@ -20,7 +20,7 @@ from fss.data.coco import COCO_CLASSES
 from fss.data.prepare.common import Prepared, fetch_zip, tally, write_list, write_mask
 from fss.data.prepare.findings import Findings, Nothing
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import corners, inside, told
+from fss.data.prepare.shapes import Cutter, corners, inside, told
 from fss.errors import UserError, why
 
 SPLITS = {"train": "train2014", "val": "val2014"}
@@ -257,7 +257,7 @@ def draw(
     for region in regions:
         where = f"{name}, annotation {region.number}"
         try:
-            coded.append((_encode(region, size, findings.lenient), region.label))
+            coded.append((_encode(region, size, findings.cutter(where)), region.label))
         except Nothing:
             findings.empty(where)
         except UserError as error:
@@ -268,7 +268,7 @@ def draw(
     return labels
 
 
-def _encode(region: Region, size: tuple[int, int], cut: bool) -> dict[str, Any]:
+def _encode(region: Region, size: tuple[int, int], cut: Cutter) -> dict[str, Any]:
     """A region as compressed RLE, after every check that pycocotools leaves out."""
     from pycocotools import mask as api
 

@@ -1,5 +1,6 @@
 """What comes to light in reading people's annotations, and what becomes of an annotation of no use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fss.errors import UserError
@@ -33,6 +34,11 @@ class Findings:
             choice = "; mend it, or leave it out alone with --leave-out annotation" if self.leave_out else ""
             raise UserError(what + choice)
         self.left_out.append(what)
+
+    def cutter(self, where: str) -> Callable[[float], None] | None:
+        """A function that notes how many pixels of an annotation are cut off; None where none may be."""
+        note = lambda over: self.left_out.append(f"{where}, what lies over the border ({over:.1f} pixels)")  # noqa: E731
+        return note if self.lenient else None
 
     def empty(self, what: str) -> None:
         """Leave an annotation out that marks nothing, which changes no mask."""

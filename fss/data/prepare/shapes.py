@@ -1,7 +1,7 @@
 """Shapes that people draw on a photo, whatever the program, and the label map that they make."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ from fss.errors import UserError
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "ellipse": 2, "mask": 1}  # points that each kind needs
 _SLACK = 1.0  # pixels that a shape may reach over the image's border
 _CUT = 0.05  # share of a side up to which a shape is cut off at the border where that is asked for
+
+
+Cutter = Callable[[float], None] | None
 
 
 class Shape(NamedTuple):
@@ -71,7 +74,7 @@ class Drawing(NamedTuple):
         for shape in self.shapes:
             label = numbers[shape.label] if is_class(shape.label) else NO_CLASS[shape.label.casefold()]
             try:
-                _paint(canvas, shape, label, findings.lenient)
+                _paint(canvas, shape, label, findings.cutter(f"{self.file}, {shape.where}"))
             except Nothing:
                 findings.empty(f"{self.file}, {shape.where}")
             except (UserError, SyntaxError, Image.DecompressionBombError) as error:
@@ -124,11 +127,12 @@ def corners(points: Any, need: int, kind: str) -> np.ndarray:
     return found
 
 
-def inside(points: np.ndarray, size: tuple[int, int], cut: bool) -> np.ndarray:
+def inside(points: np.ndarray, size: tuple[int, int], cut: Cutter) -> np.ndarray:
     """Points (N,2) that lie within an image (H,W), or hardly over its border.
 
     Args:
-        cut: move points to the border that reach over it by a few percent of the side.
+        cut: takes the pixels that points reach over the border, and lets those be moved to it that reach over
+            it by a few percent of the side; None: no point may.
 
     Raises:
         UserError: they reach further.
@@ -140,11 +144,12 @@ def inside(points: np.ndarray, size: tuple[int, int], cut: bool) -> np.ndarray:
     if over <= _SLACK:
         return points
     if cut and over <= _CUT * max(size):
+        cut(float(over))
         return np.clip(points, 0, (w, h))
     raise UserError(f"reaches {over:.1f} pixels out of the image ({w}x{h})")
 
 
-def _paint(canvas: Image.Image, shape: Shape, label: int, cut: bool) -> None:
+def _paint(canvas: Image.Image, shape: Shape, label: int, cut: Cutter) -> None:
     if shape.kind == "box":
         raise UserError(
             "it is a box, which is no mask; draw its outline, or export outlines in place of boxes"

@@ -306,6 +306,7 @@ def test_one_annotation_of_no_use(tmp_path, outline, message, capsys):
         set(found) == {"x", "y"} and (f"left out: {tmp_path}/in/x.jpg, {message}" if message else "") in error
     )
     assert (found["x"] == 1).sum() == ((found["y"] == 1).sum() if message else (found["x"] == 1).sum())
+    assert message or "annotation 9, what lies over the border (2.0 pixels)" in error
     assert message or found["x"][6, 49] == 1  # what little reaches over the border is cut off
 
 
