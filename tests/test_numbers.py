@@ -116,3 +116,22 @@ def test_studies_tell_when_and_at_which_commit(path):
 )
 def test_the_guard_sees_them(text, wrong):
     assert len(unknown("no page", text)) == wrong
+
+
+def shapes_results(name):
+    files = [ROOT / f"docs/results/shapes_fold{fold}_{name}.json" for fold in range(4)]
+    return [json.loads(f.read_text(encoding="utf-8")) if f.is_file() else None for f in files]
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_columns_share_their_episodes_and_networks(fold):
+    """The tables of `shapes` compare like with like."""
+    for shots in (1, 5):
+        column = [shapes_results(f"{name}_{shots}shot")[fold] for name in tables.HEADS.values()]
+        assert len({r["protocol"]["plan_sha256"] for r in column}) == 1
+        assert len({r["frozen_sha256"] for r in column}) == 1
+        assert {r["shots"]["test"] for r in column} == {shots}
+        assert {r["shots"]["train"] for r in column} == {1, None}
+    ours = shapes_results("cwt_1shot")[fold]["protocol"]["plan_sha256"]
+    study = [r for name in tables.BUILT.values() if (r := shapes_results(name)[fold])]
+    assert {r["protocol"]["plan_sha256"] for r in study} == {ours}

@@ -1,4 +1,4 @@
-"""Formats of pictures: those that are read, and those of which a user is told that they are not."""
+"""Formats of pictures: which are read, and which are named in a message because they are not."""
 
 from pathlib import Path
 from typing import BinaryIO

@@ -18,7 +18,7 @@ from fss.errors import UserError
 
 MOST_PIXELS = 100_000_000  # of a photo; 12,000 x 8,000 take 1 GiB, and cameras make no larger ones
 WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits
-_TOLD = "_predict.json"  # beside the results of fss predict
+_ACCOUNT = "_predict.json"  # beside the results of fss predict
 _WHITE_IS_ZERO = (262, 0)  # TIFF's photometric interpretation
 
 
@@ -59,7 +59,7 @@ def photos_of(paths: Sequence[Path]) -> Photos:
             every = [p for p in sorted(path.iterdir()) if p.is_file()]
             pictures = [p for p in every if is_picture(p)]
             stems = {p.stem for p in pictures}
-            results = tuple(p.name.removesuffix("predict.json") for p in every if p.name.endswith(_TOLD))
+            results = tuple(p.name.removesuffix("predict.json") for p in every if p.name.endswith(_ACCOUNT))
             drawn = [
                 p
                 for p in pictures

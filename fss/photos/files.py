@@ -63,8 +63,8 @@ class Job:
         }  # fmt: skip
 
 
-def run_predict(job: Job) -> int:
-    """Segment every query; returns 0.
+def run_predict(job: Job) -> None:
+    """Segment every query, and write its files.
 
     Raises:
         UserError: anything wrong with supports, checkpoint or settings, before any work; or queries that
@@ -84,8 +84,10 @@ def run_predict(job: Job) -> int:
     done = len(queries) - len(left)
     if done:
         print(f"{done} of {len(queries)} done already -> {job.out}")
+    every = len(queries) + len(photos.unread)
     if not left:
-        return _end(problems, len(queries) + len(photos.unread), job.out)
+        _check_complete(problems, every, job.out)
+        return
     predictor = Predictor(
         job.checkpoint, head=job.head, settings=job.settings, size=job.size, support_by=job.support_by
     )
@@ -101,7 +103,7 @@ def run_predict(job: Job) -> int:
             Bar.write(f"left out: {error}")
     for remark in remarks(shares):
         print(f"fss: warning: {remark}", file=sys.stderr)
-    return _end(problems, len(queries) + len(photos.unread), job.out)
+    _check_complete(problems, every, job.out)
 
 
 def _say_passed_over(photos: Photos, problems: Sequence[str]) -> None:
@@ -115,13 +117,12 @@ def _say_passed_over(photos: Photos, problems: Sequence[str]) -> None:
         )
 
 
-def _end(problems: Sequence[str], every: int, out: Path) -> int:
-    """0, or `UserError` where queries could not be segmented, each of which was named."""
+def _check_complete(problems: Sequence[str], every: int, out: Path) -> None:
+    """`UserError` if queries could not be segmented; each was named before."""
     if problems and len(problems) == every:
         raise UserError("no query could be segmented:\n" + "\n".join(problems))
     if problems:
         raise UserError(f"{len(problems)} of {every} queries could not be segmented; the others are in {out}")
-    return 0
 
 
 def _check_nothing_is_lost(job: Job, queries: Sequence[Path]) -> None:

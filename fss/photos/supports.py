@@ -12,7 +12,7 @@ from fss.data.photos import photo_size, read_photo
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.item import Annotated, Item
 from fss.data.prepare.own import read_annotated
-from fss.data.prepare.recognise import annotations_of, damage
+from fss.data.prepare.recognise import files_of
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.photos.annotations import Support
@@ -38,7 +38,9 @@ def supports_of(words: Sequence[str]) -> list[Support]:
         raise UserError(f"--support: {WANTED}")
     first = Path(words[0])
     _check_words(words)
-    annotated = first.suffix.lower() in _ANNOTATIONS or (first.is_dir() and bool(annotations_of(first)[0]))
+    annotated = first.suffix.lower() in _ANNOTATIONS or (
+        first.is_dir() and any(file.kind for file in files_of(first))
+    )
     rest = [Path(word) for word in words[1:]]
     if annotated or first.is_dir():
         second = rest.pop(0) if rest and rest[0].is_dir() else None
@@ -71,7 +73,7 @@ def _name(words: Sequence[str], left: Sequence[str]) -> str | None:
 def _pairs(photos: Path, masks: Path, name: str | None) -> list[Support]:
     """Photos and masks with one name each."""
     pairs, problems = pairs_of(photos, masks)
-    problems += [line for path in annotations_of(photos)[1] if (line := damage(path))]
+    problems += [file.problem for file in files_of(photos) if file.problem]
     if not pairs:
         raise UserError(
             f"no photo in {photos} has a mask of its name in {masks}: looked for pairs such as cat.jpg and "

@@ -15,8 +15,8 @@ from fss.writing import plain_line
 Recipe = dict[str, Any]
 # Settings of a training that change no number, and the shots, which have a column.
 _IDLE = ("accumulate", "keep", "cache", "shots")
-# What a checkpoint tells of its training, which holds where the checkpoint was given as a file.
-_TOLD = ("batch", "seed", "precision")
+# Settings that a checkpoint records of its training; they hold if the checkpoint was given as a file.
+_RECORDED = ("batch", "seed", "precision")
 
 
 def recipe_of(content: dict[str, Any]) -> Recipe:
@@ -42,7 +42,7 @@ def recipe_of(content: dict[str, Any]) -> Recipe:
 
 
 def _weights(config: dict[str, Any], base: dict[str, Any]) -> Recipe:
-    """What the backbone started from: its name, and the checksum, which tells files of one name apart."""
+    """The backbone's first weights: their name, and a checksum, since two files may have one name."""
     section = config.get("backbone")
     name = base.get("weights") or (section.get("weights") if isinstance(section, dict) else None)
     return {"weights": Path(str(name)).name, _CHECKSUM: str(base.get("backbone_sha256"))[:8]}
@@ -55,7 +55,7 @@ def _training(name: str, schedule: type[BaseModel], config: Recipe | None, told:
         given = config.get(name)
         section = {k: f.default for k, f in schedule.model_fields.items()} | {"seed": config.get("seed")}
         section |= given if isinstance(given, dict) else {}
-    section |= {k: told[k] for k in _TOLD if k in told}
+    section |= {k: told[k] for k in _RECORDED if k in told}
     return {f"{name}.{k}": v for k, v in section.items() if k not in _IDLE}
 
 

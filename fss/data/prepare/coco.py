@@ -5,7 +5,6 @@ regions of their category like any other. Where objects overlap the smaller one 
 of its region, then by the order in the file). Images without any annotation are left out.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fss.data.coco import COCO_CLASSES
-from fss.data.prepare.common import Prepared, fetch_zip, tally, write_list, write_mask
+from fss.data.prepare.common import Prepared, fetch_zip, load_json, tally, write_list, write_mask
 from fss.data.prepare.findings import Findings, Nothing
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import Cutter, corners, inside, told
-from fss.errors import UserError, why
+from fss.data.prepare.shapes import Cutter, as_written, corners, inside
+from fss.errors import UserError
 
 SPLITS = {"train": "train2014", "val": "val2014"}
 MASKS = "SegmentationClass"
@@ -102,18 +101,20 @@ def need_pycocotools() -> None:
 
 
 def read_annotations(path: Path, hint: str) -> dict[str, Any]:
-    """The content of a COCO instance file.
+    """The content of a COCO instance file; `UserError`, which ends with `hint`, as `checked`."""
+    try:
+        content = load_json(path)
+    except UserError as error:
+        raise UserError(f"{error}. {hint}") from None
+    return checked(content, path, hint)
+
+
+def checked(content: Any, path: Path, hint: str) -> dict[str, Any]:
+    """A JSON file's content as that of a COCO instance file.
 
     Raises:
-        UserError: missing, no JSON, without images, annotations and categories that can be used, or
-            with one of them twice.
+        UserError: it has no images, annotations and categories that can be used, or one of them twice.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except RecursionError:
-        raise UserError(f"annotations {path}: lists are nested too deeply. {hint}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"annotations {path} cannot be read ({why(error)}). {hint}") from None
     if _is_panoptic(content):
         raise UserError(f"annotations {path} are COCO's panoptic ones; wanted instances, with segmentation")
     for part, rules in _RULES.items():
@@ -122,12 +123,12 @@ def read_annotations(path: Path, hint: str) -> dict[str, Any]:
             raise UserError(f"annotations {path}: {part} must be a list of objects. {hint}")
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                raise UserError(f"annotations {path}: {part}[{i}] is {told(entry)}; wanted an object")
+                raise UserError(f"annotations {path}: {part}[{i}] is {as_written(entry)}; wanted an object")
             for key, (fits, wanted) in rules.items():
                 if wanted == _ID[1]:
                     entry[key] = _whole(entry.get(key))
                 if not fits(entry.get(key)):
-                    value = told(entry.get(key))
+                    value = as_written(entry.get(key))
                     raise UserError(f"annotations {path}: {part}[{i}]: {key} is {value}; wanted {wanted}")
     for part, key in (
         ("images", "id"),
@@ -185,9 +186,11 @@ def collect(
     regions: dict[Any, list[Region]] = {entry["id"]: [] for entry in content["images"]}
     for a in content["annotations"]:
         if a["category_id"] not in labels:
-            problems.append(f"annotation {a['id']}: no category has the id {told(a['category_id'])}; {_MEND}")
+            problems.append(
+                f"annotation {a['id']}: no category has the id {as_written(a['category_id'])}; {_MEND}"
+            )
         elif a["image_id"] not in regions:
-            problems.append(f"annotation {a['id']}: no image has the id {told(a['image_id'])}; {_MEND}")
+            problems.append(f"annotation {a['id']}: no image has the id {as_written(a['image_id'])}; {_MEND}")
         else:
             region = Region(labels[a["category_id"]], a.get("segmentation"), a["id"], not _has_box(a))
             regions[a["image_id"]].append(region)
@@ -277,11 +280,12 @@ def _encode(region: Region, size: tuple[int, int], cut: Cutter) -> dict[str, Any
         return dict(api.frPyObjects({"size": [h, w], "counts": _runs(outline, size)}, h, w))
     if (not outline and outline != []) or (outline == [] and not region.empty):
         raise UserError(
-            f"its segmentation is {told(outline)}, and a box or keypoints alone are no mask; draw its outline"
+            f"its segmentation is {as_written(outline)}, and a box or keypoints alone are no mask; draw its "
+            "outline"
         )
     if not isinstance(outline, list):
         raise UserError(
-            f"its segmentation is {told(outline)}; wanted a list of polygons, or a run-length code"
+            f"its segmentation is {as_written(outline)}; wanted a list of polygons, or a run-length code"
         )
     if outline and not any(isinstance(part, list) for part in outline):
         outline = [outline]  # one polygon that is not in a list of its own

@@ -1,17 +1,19 @@
 """Parts that all preparations share: masks made once, files written in one go, problems counted."""
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fss.bars import Bar
 from fss.data.files import check_image
-from fss.errors import UserError
+from fss.errors import UserError, why
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Prepared:
     made: int = 0
     kept: int = 0
     problems: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -105,6 +107,20 @@ def write(path: Path, data: bytes) -> str | None:
     half.write_bytes(data)
     half.replace(path)
     return ""
+
+
+def load_json(path: Path) -> Any:
+    """A JSON file's content, in UTF-8 or UTF-16.
+
+    Raises:
+        UserError: it cannot be read, or is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise UserError(f"{path} is no annotation: its lists are nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({why(error)}); export it again") from None
 
 
 def find_part(root: Path, inner: str, part: str, hint: str) -> Path:

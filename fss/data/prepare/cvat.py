@@ -8,16 +8,11 @@ import numpy as np
 
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import Drawing, Shape, class_name, told
+from fss.data.prepare.shapes import Drawing, Shape, as_written, class_name
 from fss.errors import UserError
 
 _KINDS = {"box": "rectangle", "mask": "mask", "polygon": "polygon", "ellipse": "ellipse"}
 _DRAWN = (*_KINDS, "polyline", "points", "cuboid", "skeleton")
-
-
-def is_one(file: Path) -> bool:
-    """Whether an XML file is one of CVAT's."""
-    return root_tag(file) == "annotations"
 
 
 def root_tag(file: Path) -> str:
@@ -117,5 +112,5 @@ def _number(given: ElementTree.Element, name: str, where: str, default: float | 
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {told(text)}; wanted a number")
+        raise UserError(f"{where}: {name} is {as_written(text)}; wanted a number")
     return value

@@ -1,4 +1,4 @@
-"""What comes to light in reading people's annotations, and what becomes of an annotation of no use."""
+"""Problems in people's annotations, and the choice to leave an annotation or its whole image out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ class Findings:
     Attributes:
         leave_out: "image": an annotation that cannot be drawn costs its image; "annotation": it is left out
             alone, and what little reaches over the border is cut off; None: as "image", without a choice.
-        said: the format that was recognised, and files that were passed over.
+        notes: the format that was recognised, and files that were passed over.
         left_out: annotations that are left out of images that stay.
         problems: images that are left out.
     """
 
     leave_out: str | None = None
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 

@@ -45,17 +45,19 @@ def prepare_folder(
     if leave_out not in LEAVE_OUT:
         raise UserError(f"--leave-out {leave_out}; allowed: {', '.join(LEAVE_OUT)}")
     findings = Findings(leave_out)
-    found = Prepared(root, problems=findings.problems, said=findings.said, left_out=findings.left_out)
+    found = Prepared(root, problems=findings.problems, notes=findings.notes, left_out=findings.left_out)
     known = list(read_classes(root)) if (root / "classes.txt").is_file() else []
     items, used = read_annotated(source, images, findings)
-    found.said += _bare(items, images or (source if source.is_dir() else source.parent), root, found.problems)
+    found.notes += _bare(
+        items, images or (source if source.is_dir() else source.parent), root, found.problems
+    )
     items = _usable(items, root, found.problems)
     if not items:
         raise UserError("\n".join([f"no annotated image in {source}", *found.problems[:20]]))
     classes = known + [name for name in dict.fromkeys(used) if name not in known]
     _check_names(classes, source)
-    found.said += _alike(classes)
-    found.said.append("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(classes, 1)))
+    found.notes += _alike(classes)
+    found.notes.append("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(classes, 1)))
     lists = {split: _lines(root / LISTS / f"{split}.txt") for split in ("train", "val")}
     make = partial(_make, root, {name: i for i, name in enumerate(classes, 1)})
     with ThreadPoolExecutor() as pool:
@@ -67,7 +69,7 @@ def prepare_folder(
     listed = {line for lines in lists.values() for line in lines if line.strip()}
     there = {line for line in listed if "/" in line or (root / MASKS / f"{line}.png").is_file()}
     if gone := sorted(listed - there - good):
-        found.said.append(
+        found.notes.append(
             f"off the lists, since their masks are gone: {', '.join(gone[:5])} ({len(gone)} in all)"
         )
     for split, names in _deal(lists, good | there, val).items():

@@ -13,7 +13,7 @@ from PIL import Image
 from fss.data.photos import photo_size
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import Drawing, Shape, class_name, told
+from fss.data.prepare.shapes import Drawing, Shape, as_written, class_name
 from fss.errors import UserError
 
 _TURNED = ("rotation", "oriented_rectangle")  # rectangles with all four corners
@@ -27,9 +27,11 @@ def read(file: Path, content: Mapping[str, Any], images: Path | None, findings: 
     """
     named, shapes = content.get("imagePath"), content.get("shapes")
     if not isinstance(named, str) or not named.strip():
-        raise UserError(f'{file}: imagePath is {told(named)}; wanted the image\'s file, such as "cat.jpg"')
+        raise UserError(
+            f'{file}: imagePath is {as_written(named)}; wanted the image\'s file, such as "cat.jpg"'
+        )
     if not isinstance(shapes, list):
-        raise UserError(f"{file}: shapes is {told(shapes)}; wanted a list of shapes")
+        raise UserError(f"{file}: shapes is {as_written(shapes)}; wanted a list of shapes")
     image, inner = find_image(named, file.parent, images, str(file)), None
     if not image.is_file() and content.get("imageData"):
         inner = _embedded(content["imageData"], file)
@@ -46,7 +48,9 @@ def read(file: Path, content: Mapping[str, Any], images: Path | None, findings: 
 
 def _shape(given: Any, file: Path, number: int) -> Shape:
     if not isinstance(given, dict):
-        raise UserError(f"{file}, shape {number} is {told(given)}; wanted an object with label and points")
+        raise UserError(
+            f"{file}, shape {number} is {as_written(given)}; wanted an object with label and points"
+        )
     label = class_name(given.get("label"), f"{file}, shape {number}")
     where = f"shape {number} ({label})"
     kind = given.get("shape_type") or "polygon"

@@ -18,7 +18,7 @@ from fss.errors import UserError, why
 _CSV = "_classes.csv"  # beside Roboflow's masks
 
 
-class _Seen(NamedTuple):
+class _Mask(NamedTuple):
     pair: Pair
     counts: np.ndarray  # (256,) pixels of each value
     size: tuple[int, int]
@@ -51,7 +51,7 @@ def read_masks(source: Path, images: Path | None, findings: Findings) -> Annotat
             f"{source}: all {len(seen)} masks are empty, 0 throughout; paint objects with 1, 2, ..."
         )
     if labelled and not any(s.counts[0] for s in seen):
-        findings.said.append(
+        findings.notes.append(
             "no mask has a pixel of 0, the background, so that every label is a class; if one of them is the "
             "background, save it as 0"
         )
@@ -59,17 +59,17 @@ def read_masks(source: Path, images: Path | None, findings: Findings) -> Annotat
     return Annotated([_item(s, names, whole) for s in seen], list(names.values()))
 
 
-def _look(pair: Pair) -> _Seen | str:
+def _look(pair: Pair) -> _Mask | str:
     try:
         mask = read_drawing(pair.mask)
     except UserError as error:
         return str(error)
     counts = np.bincount(mask.ravel(), minlength=256)
     wrong = shades(counts)
-    return f"mask {pair.mask} {wrong}" if wrong else _Seen(pair, counts, (mask.shape[0], mask.shape[1]))
+    return f"mask {pair.mask} {wrong}" if wrong else _Mask(pair, counts, (mask.shape[0], mask.shape[1]))
 
 
-def _odd(white: _Seen, labelled: _Seen) -> str:
+def _odd(white: _Mask, labelled: _Mask) -> str:
     found = ", ".join(map(str, np.flatnonzero(labelled.counts[1:IGNORE])[:5] + 1))
     return (
         f"mask {white.pair.mask} is black and white, others hold labels ({labelled.pair.mask}: {found}), "
@@ -77,7 +77,7 @@ def _odd(white: _Seen, labelled: _Seen) -> str:
     )
 
 
-def _item(seen: _Seen, names: dict[int, str], whole: bool) -> Item:
+def _item(seen: _Mask, names: dict[int, str], whole: bool) -> Item:
     def draw(numbers: dict[str, int]) -> np.ndarray:
         table = np.zeros(256, np.uint8)
         table[IGNORE] = IGNORE

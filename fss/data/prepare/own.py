@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,16 +13,7 @@ from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image
 from fss.data.prepare.item import Annotated, Item
 from fss.data.prepare.masks import read_masks
-from fss.data.prepare.recognise import (
-    READS,
-    Kind,
-    advice,
-    annotations_of,
-    damage,
-    describe,
-    has_pictures,
-    load_json,
-)
+from fss.data.prepare.recognise import READS, File, Kind, describe, files_of, has_pictures
 from fss.data.prepare.shapes import Drawing, is_class
 from fss.errors import UserError
 
@@ -30,12 +21,19 @@ _IMAGES = ("images", "img")  # folders that say nothing of what is in them
 _JSON = {"labelme": labelme.read, "VIA": via.read, "Supervisely": supervisely.read}
 
 
+class _Read(NamedTuple):
+    """The files of one format, and the shapes or, of COCO's, the contents that were read from them."""
+
+    files: list[Path]
+    parts: list[Any]
+
+
 def read_annotated(source: Path, images: Path | None, findings: Findings) -> Annotated:
     """The annotations at `source`: a file of COCO's, labelme's, VIA's or CVAT's, or a folder.
 
     Args:
         images: where the images are; default: beside the annotations.
-        findings: takes what was recognised, and a line for each annotation that cannot be used.
+        findings: takes the format that was recognised, and a line for each annotation that cannot be used.
 
     Raises:
         UserError: nothing is there, it is of no known format, or of two.
@@ -44,29 +42,57 @@ def read_annotated(source: Path, images: Path | None, findings: Findings) -> Ann
         raise UserError(f"no annotations at {source}; name a file of annotations, or a folder{meant(source)}")
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images} is no folder{meant(images)}")
-    found, others = annotations_of(source)
-    if len(found) > 1:
-        kinds = " and ".join(f"{kind}'s ({len(f)}, such as {f[0]})" for kind, f in found.items())
+    formats: dict[Kind, _Read] = {}
+    others = []
+    for file in files_of(source):
+        if file.kind is None:
+            others.append(file)
+            continue
+        read = formats.setdefault(file.kind, _Read([], []))
+        read.files.append(file.path)
+        read.parts.extend(_parts(file, images, findings))
+    if len(formats) > 1:
+        kinds = " and ".join(f"{k}'s ({len(r.files)}, such as {r.files[0]})" for k, r in formats.items())
         raise UserError(
             f"{source} holds annotations of several formats: {kinds}; name one file, or one folder"
         )
-    if not found:
+    if not formats:
         return _masks(source, images, findings, others)
-    kind, files = next(iter(found.items()))
-    findings.said.append(f"recognised {kind}'s format: {len(files)} files, such as {files[0]}")
-    damaged = {path: line for path in others if (line := damage(path))}
-    findings.problems += damaged.values()
-    if others := [path for path in others if path not in damaged]:
-        findings.said.append(f"passed over, since no annotations: {_some(others)}")
+    ((kind, read),) = formats.items()
+    findings.notes.append(f"recognised {kind}'s format: {len(read.files)} files, such as {read.files[0]}")
+    _pass_over(others, findings)
+    root = source if source.is_dir() else source.parent
     if kind == "COCO":
-        return _coco(files, source if source.is_dir() else source.parent, images, findings)
-    return _drawings(kind, files, source, images, findings)
+        return _coco(read, root, images, findings)
+    return _drawings(kind, read, root, images, findings)
 
 
-def _masks(source: Path, images: Path | None, findings: Findings, others: list[Path]) -> Annotated:
+def _parts(file: File, images: Path | None, findings: Findings) -> list[Any]:
+    """The shapes of a file, or COCO's content; a file that is malformed goes to `findings`."""
+    if file.kind == "COCO":
+        return [coco.checked(file.content, file.path, READS)]
+    if file.kind == "YOLO":  # its files share their classes' names, and are read together
+        return []
+    try:
+        if file.kind == "CVAT":
+            return cvat.read(file.path, images, findings)
+        return _JSON[str(file.kind)](file.path, file.content, images, findings)
+    except UserError as error:
+        findings.problems.append(str(error))
+        return []
+
+
+def _pass_over(others: Sequence[File], findings: Findings) -> None:
+    """Name the damaged files, and those that hold no annotations."""
+    findings.problems += [file.problem for file in others if file.problem]
+    if rest := [file.path for file in others if not file.problem]:
+        findings.notes.append(f"passed over, since no annotations: {_some(rest)}")
+
+
+def _masks(source: Path, images: Path | None, findings: Findings, others: list[File]) -> Annotated:
+    hint = next((line for file in others if (line := file.advice or file.problem)), "")
     if not source.is_dir():
-        raise UserError(f"{advice(source) or f'{source} is of no format that is known'}. {READS}")
-    hint = next((line for path in others if (line := _advice(path))), "")
+        raise UserError(f"{hint or f'{source} is of no format that is known'}. {READS}")
     if not has_pictures(source):
         raise UserError(
             f"{source} holds {describe(source)}, and no annotations that are known. {hint or READS}"
@@ -80,40 +106,21 @@ def _masks(source: Path, images: Path | None, findings: Findings, others: list[P
                        f"cat.jpg. If they are masks, say with --images where the images are. {READS}",
                        *findings.problems[:5]])
         )  # fmt: skip
-    findings.said.append(
+    findings.notes.append(
         f"recognised {len(read.items)} masks in {source}, with labels of {_listed(read.classes)}"
     )
-    if others:
-        findings.said.append(f"passed over, since no annotations: {_some(others)}")
+    _pass_over([file._replace(problem="") for file in others], findings)
     return read
 
 
-def _advice(path: Path) -> str:
-    try:
-        return advice(path)
-    except UserError as error:  # a damaged file, perhaps the one that was meant
-        return str(error)
-
-
-def _drawings(
-    kind: Kind, files: list[Path], source: Path, images: Path | None, findings: Findings
-) -> Annotated:
-    root = source if source.is_dir() else source.parent
-    drawings: list[Drawing] = []
+def _drawings(kind: Kind, read: _Read, root: Path, images: Path | None, findings: Findings) -> Annotated:
+    drawings: list[Drawing] = read.parts
     names: list[str] = []
     if kind == "YOLO":
         try:
-            drawings, names = yolo.read(root, files, images, findings)
+            drawings, names = yolo.read(root, read.files, images, findings)
         except UserError as error:
             raise UserError(f"{error}. {READS}") from None
-    for file in files if kind != "YOLO" else ():
-        try:
-            if kind == "CVAT":
-                drawings += cvat.read(file, images, findings)
-            else:
-                drawings += _JSON[kind](file, load_json(file), images, findings)
-        except UserError as error:
-            findings.problems.append(str(error))
     used = {label for d in drawings for label in d.labels}
     items = [_item(d, root, images, kind == "labelme", findings) for d in drawings]
     return Annotated(items, [n for n in names if is_class(n)] or sorted(used))
@@ -126,18 +133,17 @@ def _item(drawing: Drawing, root: Path, images: Path | None, by_file: bool, find
     return Item(name, drawing.image, drawing.file, drawing.size, draw, drawing.content)
 
 
-def _coco(files: list[Path], root: Path, images: Path | None, findings: Findings) -> Annotated:
+def _coco(read: _Read, root: Path, images: Path | None, findings: Findings) -> Annotated:
     coco.need_pycocotools()
     items: list[Item] = []
     names: dict[str, None] = {}
-    for file in files:
-        content = coco.read_annotations(file, READS)
+    for file, content in zip(read.files, read.parts, strict=True):
         used = {a["category_id"] for a in content["annotations"]}
         ordered = sorted(content["categories"], key=lambda c: str(c["id"]).zfill(12))
         classes = [c for c in ordered if c["id"] in used and is_class(c["name"].strip())]
         unused = [c["name"] for c in ordered if c["id"] not in used and is_class(c["name"].strip())]
         if unused:
-            findings.said.append(
+            findings.notes.append(
                 f"{file}: categories without an annotation, which become no classes: {_listed(unused)}"
             )
         names.update(dict.fromkeys(c["name"].strip() for c in classes))

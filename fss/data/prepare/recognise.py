@@ -1,13 +1,14 @@
-"""The format of annotations, told from what files hold and not from their names."""
+"""The format of annotations, by the content of their files and not by their names."""
 
-import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fss.data.formats import is_hidden, is_picture
 from fss.data.prepare import cvat, via, yolo
-from fss.errors import UserError, why
+from fss.data.prepare.common import load_json
+from fss.errors import UserError
 
 Kind = Literal["labelme", "COCO", "VIA", "Supervisely", "CVAT", "YOLO"]
 READS = (
@@ -27,20 +28,6 @@ _PROGRAMS = {
 }
 
 
-def load_json(path: Path) -> Any:
-    """A JSON file's content, in UTF-8 or UTF-16.
-
-    Raises:
-        UserError: it cannot be read, or is damaged.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except RecursionError:
-        raise UserError(f"{path} is no annotation: its lists are nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({why(error)}); export it again") from None
-
-
 def kind_of(content: Any) -> Kind | None:
     """The format of a JSON file's content; None where it is none that is known."""
     if via.entries_of(content) is not None:
@@ -54,65 +41,66 @@ def kind_of(content: Any) -> Kind | None:
     return "Supervisely" if {"objects", "size"} <= content.keys() else None
 
 
-def annotations_of(source: Path) -> tuple[dict[Kind, list[Path]], list[Path]]:
-    """The annotation files at `source`, a file or a folder, by format; and other JSON and XML files."""
+class File(NamedTuple):
+    """A file that may hold annotations.
+
+    Attributes:
+        kind: its format; None where that is unknown or not read.
+        content: of JSON in a known format.
+        problem: why it cannot be read.
+        advice: the way from a known format that is not read to one that is.
+    """
+
+    path: Path
+    kind: Kind | None = None
+    content: Any = None
+    problem: str = ""
+    advice: str = ""
+
+
+def files_of(source: Path) -> Iterator[File]:
+    """The JSON and XML files at `source`, a file or a folder, and YOLO's labels, each read once."""
     if source.is_file():
-        files = [source]
-    else:
-        files = [
-            p
-            for p in sorted(source.rglob("*"))
-            if p.suffix.lower() in (".json", ".xml") and p.is_file() and not is_hidden(p.relative_to(source))
-        ]
-    found: dict[Kind, list[Path]] = {}
-    others = []
-    for path in files:
-        kind = _kind(path)
-        if kind:
-            found.setdefault(kind, []).append(path)
-        else:
-            others.append(path)
-    if source.is_dir() and (labels := yolo.label_files(source)):
-        found["YOLO"] = labels
-    return found, others
+        yield _recognised(source)
+        return
+    for path in sorted(source.rglob("*")):
+        wanted = path.suffix.lower() in (".json", ".geojson", ".xml")
+        if wanted and path.is_file() and not is_hidden(path.relative_to(source)):
+            yield _recognised(path)
+    yield from (File(path, "YOLO") for path in yolo.label_files(source))
 
 
-def damage(path: Path) -> str:
-    """The reason why a JSON or XML file cannot be read; empty where it can."""
-    if path.suffix.lower() == ".xml":
-        return "" if cvat.root_tag(path) else f"{path} is damaged, or no XML; export it again"
-    try:
-        load_json(path)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def _kind(path: Path) -> Kind | None:
-    if path.suffix.lower() == ".xml":
-        return "CVAT" if cvat.is_one(path) else None
-    try:
-        return kind_of(load_json(path))
-    except UserError:
-        return None
-
-
-def advice(path: Path) -> str:
-    """The way from a known format that is not read to one that is; empty for all others."""
+def _recognised(path: Path) -> File:
     suffix = path.suffix.lower()
-    if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
-        return f"{path} is an archive; unpack it, and name the folder"
-    if suffix == ".csv":
-        return f"{path} is a table; export the annotations as JSON"
-    if suffix in (".ndjson", ".jsonl"):
-        return f"{path} has a JSON a line, as Labelbox writes it; export it as COCO"
-    if suffix == ".xml" and cvat.root_tag(path) == "annotation":
-        return f"{path} is Pascal VOC's, whose boxes are no masks; draw outlines, or take `fss predict --box`"
+    if suffix == ".xml":
+        return _xml(path, cvat.root_tag(path))
     if suffix in (".json", ".geojson"):
-        content = load_json(path)
-        program = next((name for name, holds in _PROGRAMS.items() if holds <= _keys(content)), "")
-        return f"{path} is {program}; export it as COCO, or as PNG masks" if program else ""
-    return ""
+        try:
+            content = load_json(path)
+        except UserError as error:
+            return File(path, problem=str(error))
+        kind = kind_of(content)
+        return File(path, kind, content) if kind else File(path, advice=_json_advice(path, content))
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        return File(path, advice=f"{path} is an archive; unpack it, and name the folder")
+    if suffix == ".csv":
+        return File(path, advice=f"{path} is a table; export the annotations as JSON")
+    if suffix in (".ndjson", ".jsonl"):
+        return File(path, advice=f"{path} has a JSON a line, as Labelbox writes it; export it as COCO")
+    return File(path)
+
+
+def _xml(path: Path, root: str) -> File:
+    if root == "annotation":
+        how = "whose boxes are no masks; draw outlines, or take `fss predict --box`"
+        return File(path, advice=f"{path} is Pascal VOC's, {how}")
+    problem = "" if root else f"{path} is damaged, or no XML; export it again"
+    return File(path, "CVAT" if root == "annotations" else None, problem=problem)
+
+
+def _json_advice(path: Path, content: Any) -> str:
+    program = next((name for name, holds in _PROGRAMS.items() if holds <= _keys(content)), "")
+    return f"{path} is {program}; export it as COCO, or as PNG masks" if program else ""
 
 
 def _keys(content: Any) -> set[str]:

@@ -45,7 +45,7 @@ def run_prepare(name: str, given: Mapping[str, Any]) -> None:
         )
     done = _PREPARE[name](**given)
     counts = ", ".join(f"{file} {count} images" for file, count in done.lists.items())
-    for line in done.said:
+    for line in done.notes:
         print(line)
     for line in done.left_out:
         print(f"fss: warning: left out: {line}", file=sys.stderr)

@@ -87,7 +87,7 @@ def is_class(name: str) -> bool:
     return name.casefold() not in NO_CLASS
 
 
-def told(value: object) -> str:
+def as_written(value: object) -> str:
     """A value of a JSON or XML file for messages, as it stands there."""
     if value is None:
         return "missing"
@@ -99,7 +99,7 @@ def class_name(value: object, where: str) -> str:
     """A class's name from whatever a program wrote for it; `UserError` where it is none."""
     name = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not name or not name.isprintable():
-        found = "no label" if value is None else f"the label {told(value)}"
+        found = "no label" if value is None else f"the label {as_written(value)}"
         raise UserError(f'{where} has {found}; wanted a class\'s name, such as "cat"')
     return name
 
@@ -115,15 +115,15 @@ def corners(points: Any, need: int, kind: str) -> np.ndarray:
     try:
         found = np.asarray([] if points is None else points, float)
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"points {told(points)}; {wanted}") from None
+        raise UserError(f"points {as_written(points)}; {wanted}") from None
     if found.size == 0:
         raise Nothing
     if found.ndim == 1 and found.size % 2 == 0:
         found = found.reshape(-1, 2)
     if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
-        raise UserError(f"points {told(points)}; {wanted}")
+        raise UserError(f"points {as_written(points)}; {wanted}")
     if len(found) < need:
-        raise UserError(f"a {kind} needs {need} points or more, got {len(found)}: {told(points)}")
+        raise UserError(f"a {kind} needs {need} points or more, got {len(found)}: {as_written(points)}")
     return found
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image, given_size, stored_size
-from fss.data.prepare.shapes import Drawing, Shape, class_name, told
+from fss.data.prepare.shapes import Drawing, Shape, as_written, class_name
 from fss.errors import UserError
 
 _KINDS = {"bitmap": "mask"}
@@ -27,13 +27,13 @@ def read(file: Path, content: Mapping[str, Any], images: Path | None, findings: 
     given = given_size(size.get("height"), size.get("width")) or stored_size(image, f"{file} (size)")
     objects = content["objects"]
     if not isinstance(objects, list):
-        raise UserError(f"{file}: objects is {told(objects)}; wanted a list")
+        raise UserError(f"{file}: objects is {as_written(objects)}; wanted a list")
     return [Drawing(file, image, given, [_shape(o, file, i) for i, o in enumerate(objects)])]
 
 
 def _shape(given: Any, file: Path, number: int) -> Shape:
     if not isinstance(given, dict):
-        raise UserError(f"{file}, object {number} is {told(given)}; wanted an object with classTitle")
+        raise UserError(f"{file}, object {number} is {as_written(given)}; wanted an object with classTitle")
     label = class_name(given.get("classTitle"), f"{file}, object {number}")
     where, kind = f"object {number} ({label})", str(given.get("geometryType", "polygon"))
     if kind == "bitmap":

@@ -6,7 +6,7 @@ from typing import Any
 
 from fss.data.prepare.findings import Findings
 from fss.data.prepare.images import find_image, stored_size
-from fss.data.prepare.shapes import Drawing, Shape, class_name, told
+from fss.data.prepare.shapes import Drawing, Shape, as_written, class_name
 from fss.errors import UserError
 
 _USUAL = ("class", "label", "name", "type", "category", "object")  # attributes that hold a class's name
@@ -77,7 +77,7 @@ def _shape(region: Any, attribute: str, number: int, where: str) -> Shape:
     points = _points(given, kind, f"{where}, region {number}")
     turn = given.get("theta") or 0.0
     if not isinstance(turn, int | float):
-        raise UserError(f"{where}, region {number}: theta is {told(turn)}; wanted a number")
+        raise UserError(f"{where}, region {number}: theta is {as_written(turn)}; wanted a number")
     return Shape(label, _KINDS.get(kind, kind), points, place, turn=float(turn) * 57.29577951308232)
 
 

@@ -12,7 +12,7 @@ from fss.data.files import image_size
 from fss.data.folder import check_numbering
 from fss.data.formats import is_picture
 from fss.data.prepare.findings import Findings
-from fss.data.prepare.shapes import Drawing, Shape, class_name, told
+from fss.data.prepare.shapes import Drawing, Shape, as_written, class_name
 from fss.errors import UserError, why
 from fss.reading import load_yaml
 
@@ -144,7 +144,7 @@ def _yaml_names(path: Path) -> list[str]:
                 f"{path}: names has no class {names.index(None)}; number them from 0 without gaps"
             )
     if not isinstance(names, list) or not names:
-        raise UserError(f"{path}: names is {told(names)}; wanted the classes' names, names: [cat, dog]")
+        raise UserError(f"{path}: names is {as_written(names)}; wanted the classes' names, names: [cat, dog]")
     for name in names:
         if isinstance(name, bool):
             raise UserError(f"{path}: names has yes, no, true, false, on or off, which YAML reads as a truth "

@@ -61,3 +61,18 @@ def test_a_folder_of_images_that_is_not_there(tmp_path, capsys):
     photo(tmp_path / "m/a.png")
     assert prepare(tmp_path / "set", tmp_path / "m", "--images", tmp_path / "photo") == 2
     assert "photo is no folder" in capsys.readouterr().err
+
+
+def test_each_file_is_read_once(tmp_path, monkeypatch):
+    """A file of COCO's may take seconds."""
+    from fss.data.prepare import recognise
+
+    read, real = [], recognise.load_json
+    monkeypatch.setattr(recognise, "load_json", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr("fss.data.prepare.coco.load_json", lambda path: read.append(path.name) or real(path))
+    for name in "ab":
+        photo(tmp_path / f"in/{name}.jpg")
+        labelme(tmp_path / "in", name, [shape("cat", "rectangle", [[1, 1], [9, 9]])])
+    (tmp_path / "in/settings.json").write_text("{}")
+    assert prepare(tmp_path / "set", tmp_path / "in") == 0
+    assert sorted(read) == ["a.json", "b.json", "settings.json"]
