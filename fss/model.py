@@ -309,7 +309,8 @@ def build_model(
 ) -> FewShotModel:  # fmt: skip
     """A few-shot model: a head by name or import path, with its options, on a (trained) network."""
     channels = network_channels(backbone, neck, classifier)
-    return FewShotModel(backbone, neck, build_head(head, options, channels), bf16, classifier)
+    made = build_head(head, options, channels, backbone.strides)
+    return FewShotModel(backbone, neck, made, bf16, classifier)
 
 
 def network_channels(

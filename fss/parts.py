@@ -32,6 +32,7 @@ class Kind:
         table: name -> import path, package.module:Class.
         base: the class that all parts of this kind derive from.
         given: arguments of the constructor that come from the network and are no settings.
+        offered: further such arguments, which a constructor may take.
         prefixes: a name's beginning, up to its colon -> import path, for whole families such as `timm:NAME`;
             the rest of the name is the constructor's first argument.
     """
@@ -40,6 +41,7 @@ class Kind:
     table: Mapping[str, str]
     base: type
     given: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
     prefixes: Mapping[str, str] | None = None
 
     def find(self, name: str) -> type:
@@ -104,11 +106,14 @@ class Kind:
 
         Args:
             make: called in place of the class, with the same arguments.
+            given: what the network gives; of `offered`, a constructor gets what it takes.
 
         Raises:
             UserError: as `options`, or the constructor refuses its arguments; one line, which names the part.
         """
         found, arguments = self.find(name), self.options(name, options)
+        taken = inspect.signature(found).parameters
+        given = {k: v for k, v in given.items() if k not in self.offered or k in taken}
         called = self.called(name, found)
         family = [name.partition(":")[2]] if self._family(name) else []
         try:
@@ -135,7 +140,7 @@ class Kind:
     def _settings(self, name: str, found: type) -> dict[str, inspect.Parameter]:
         open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         parameters = inspect.signature(found).parameters
-        taken = {*self.given, *list(parameters)[: 1 if self._family(name) else 0]}
+        taken = {*self.given, *self.offered, *list(parameters)[: 1 if self._family(name) else 0]}
         return {k: p for k, p in parameters.items() if k not in taken and p.kind not in open_ended}
 
 

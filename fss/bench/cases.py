@@ -1,10 +1,11 @@
 """What is timed: each case as the project does it, and as one would write it down (`plain`)."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,15 +27,52 @@ from fss.ops import foreground, segmentation_loss, to_rgb
 from fss.randomness import seeded
 
 Step = Callable[[], object]
+Plain = Callable[[FewShotModel, Episode, bool], tuple[Tensor, list[Tensor]]]
+
+
+class Method(NamedTuple):
+    """A head as it is timed: as published, untrained.
+
+    Attributes:
+        plain: (model, episodes, training) -> logits at image size, and those of auxiliary classifiers, whose
+            losses' mean is added.
+        size: S of its publication, pixels.
+        neck: whether it stands on the base network.
+        backbone: options of the ResNet.
+        batch: episodes in a training step.
+        learns: whether there is a training step.
+    """
+
+    title: str
+    plain: Plain
+    size: int = 473
+    neck: bool = False
+    backbone: Mapping[str, Any] = MappingProxyType({})
+    batch: int = 1
+    learns: bool = True
+
+
+METHODS = {
+    "cwt": Method("CWT", plain.cwt, neck=True),
+    "asgnet": Method("ASGNet", plain.asgnet, batch=4),
+}
 
 
 class Setting(NamedTuple):
-    """What all cases share."""
+    """What all cases share.
 
-    size: int
+    Attributes:
+        size: S, pixels; None for that of each method's publication.
+    """
+
+    size: int | None
     backbone: str
     device: torch.device
     half: bool
+
+    def of(self, head: str) -> int:
+        """S of a head's cases."""
+        return self.size or METHODS[head].size
 
 
 class Pair(NamedTuple):
@@ -54,17 +92,18 @@ def disc(size: int, count: int) -> Tensor:
 
 
 def build(setting: Setting, head: str) -> FewShotModel:
-    """An untrained model as published: CWT on the neck, ASGNet on stages 2 and 3."""
+    """An untrained model as published."""
+    method = METHODS[head]
     with seeded(0):
-        backbone = make_backbone(setting.backbone, "random", {})
-        neck = PyramidPooling(backbone.channels) if head == "cwt" else None
+        backbone = make_backbone(setting.backbone, "random", method.backbone)
+        neck = PyramidPooling(backbone.channels) if method.neck else None
         model = build_model(head, {}, backbone, neck, bf16=setting.half)
     return model.to(setting.device).to(memory_format=torch.channels_last)
 
 
-def episode(setting: Setting, model: FewShotModel, batch: int, shots: int) -> Episode:
+def episode(setting: Setting, head: str, batch: int, shots: int) -> Episode:
     """A batch of random images."""
-    generator, s = torch.Generator().manual_seed(1), setting.size
+    generator, s = torch.Generator().manual_seed(1), setting.of(head)
     images = to_rgb(torch.randn(batch, shots + 1, 3, s, s, generator=generator))
     masks = disc(s, batch * (shots + 1)).view(batch, shots + 1, s, s)
     each = Episode(images[:, 0], masks[:, 0], images[:, 1:], masks[:, 1:], torch.ones(batch))
@@ -72,16 +111,20 @@ def episode(setting: Setting, model: FewShotModel, batch: int, shots: int) -> Ep
 
 
 def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
-    """A training step (ASGNet: of four episodes) or a test episode with nothing cached."""
+    """A training step or a test episode with nothing cached."""
+    method, size = METHODS[head], setting.of(head)
     model = build(setting, head).train(training)
-    e = episode(setting, model, 4 if training and head == "asgnet" else 1, shots)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    e = episode(setting, head, method.batch if training else 1, shots)
     target = e.query_mask if training else None
     balanced = model.head.balanced_loss
     copy = build(setting, head).train(training).to(memory_format=torch.contiguous_format)
-    copy_optimizer = torch.optim.SGD([p for p in copy.parameters() if p.requires_grad], lr=1e-6)
+    optimizer, copy_optimizer = (
+        torch.optim.SGD([p for p in m.parameters() if p.requires_grad], lr=1e-6) if training else None
+        for m in (model, copy)
+    )
 
-    def learn(total: Tensor, by: torch.optim.Optimizer) -> float:
+    def learn(total: Tensor, by: torch.optim.Optimizer | None) -> float:
+        assert by is not None
         by.zero_grad()
         total.backward()
         by.step()
@@ -91,13 +134,13 @@ def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
         with torch.set_grad_enabled(training):
             out = model.output(e, range(len(e.query_image)), training)
         if not training:
-            return foreground(out.logits, (setting.size, setting.size)).sum().item()
+            return foreground(out.logits, (size, size)).sum().item()
         assert target is not None
         return learn(segmentation_loss(out.logits, target, balanced) + sum(out.losses.values()), optimizer)
 
     def written() -> object:
         with torch.set_grad_enabled(training):
-            logits, scales = (plain.cwt(copy, e), []) if head == "cwt" else plain.asgnet(copy, e, training)
+            logits, scales = method.plain(copy, e, training)
         if not training:
             return logits.argmax(1).sum().item()
         assert target is not None
@@ -113,7 +156,7 @@ def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
 def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:
     """A test episode whose images are encoded already, of `episodes` at once; plain: nothing is kept."""
     model = build(setting, head).eval()
-    e = episode(setting, model, episodes, 1)
+    e = episode(setting, head, episodes, 1)
     with torch.no_grad():
         query = model.encode(e.query_image[:1])
         support = model.encode_support(e.support_images[0], e.support_masks[0])
@@ -125,7 +168,8 @@ def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:
     def ours() -> object:
         with torch.no_grad():
             logits = model.head(encoded).logits
-            return [foreground(x[None], (setting.size, setting.size)).sum().item() for x in logits]
+            size = setting.of(head)
+            return [foreground(x[None], (size, size)).sum().item() for x in logits]
 
     return Pair(ours, few_shot(setting, head, False, 1).plain)
 
@@ -134,7 +178,7 @@ def encode(setting: Setting, head: str) -> Pair:
     """One image through the frozen network and the head's own encoding."""
     model = build(setting, head).eval()
     copy = build(setting, head).eval().to(memory_format=torch.contiguous_format)
-    image = episode(setting, model, 1, 1).query_image
+    image = episode(setting, head, 1, 1).query_image
 
     def ours() -> object:
         with torch.no_grad():
@@ -152,12 +196,13 @@ def loading(setting: Setting) -> Iterator[Pair]:
         samples = [s._replace(name=str(i)) for i, s in enumerate(_cropped(root))]
         index = Index(tuple(s.name for s in samples), np.ones((8, 21), np.int32))
         source = Source(tuple("abcdefghijklmnopqrst"), [1], [2], samples, index, "", None)
-        data = EpisodeSet(source, setting.size)
+        size = setting.size or 473
+        data = EpisodeSet(source, size)
         random = np.random.default_rng(0)
         draws = [Draw(1, i % 8, ((i + 1) % 8,), i) for i in range(8)]
         yield Pair(
             lambda: [data.load(draw) for draw in draws],
-            lambda: [plain.load([samples[i] for i in d.images], 1, setting.size, random) for d in draws],
+            lambda: [plain.load([samples[i] for i in d.images], 1, size, random) for d in draws],
         )
 
 

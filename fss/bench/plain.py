@@ -44,8 +44,8 @@ def features(model: FewShotModel, images: Tensor) -> dict[str, Tensor]:
     return out
 
 
-def cwt(model: FewShotModel, e: Episode) -> Tensor:
-    """CWT's logits at image size for one episode."""
+def cwt(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """CWT's logits at image size for one episode; it has no auxiliary ones."""
     head, size = model.head, (e.query_image.shape[-2], e.query_image.shape[-1])
     assert isinstance(head, CWT) and head.transformer is not None
     support = features(model, e.support_images[0])["neck"]  # (K,C,h,w)
@@ -54,7 +54,7 @@ def cwt(model: FewShotModel, e: Episode) -> Tensor:
     )
     query = F.normalize(features(model, e.query_image)["neck"], dim=1)  # (1,C,h,w)
     adapted = attend(head.transformer, weight[None], query)  # (1,2,C)
-    return up((adapted @ query.flatten(2)).unflatten(2, query.shape[2:]), size)
+    return up((adapted @ query.flatten(2)).unflatten(2, query.shape[2:]), size), []
 
 
 def fit_classifier(support: Tensor, masks: Tensor, first: Tensor, steps: int, lr: float) -> Tensor:

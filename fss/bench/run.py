@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fss.bars import Bar
-from fss.bench.cases import Pair, Setting, cached, encode, few_shot, loading
+from fss.bench.cases import METHODS, Pair, Setting, cached, encode, few_shot, loading
 from fss.errors import UserError
 from fss.randomness import seeded
 from fss.runs import distributed
@@ -31,16 +31,17 @@ class Case(NamedTuple):
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
-    for head, title in (("cwt", "CWT"), ("asgnet", "ASGNet")):
+    for head, method in METHODS.items():
+        batch = f", batch {method.batch}" if method.batch > 1 else ""
+        ways = [(True, f"training step{batch}")] if method.learns else []
         for shots in (1, 5):
-            batch = ", batch 4" if head == "asgnet" else ""
-            for training, what in ((True, f"training step{batch}"), (False, "test episode, nothing cached")):
+            for training, what in (*ways, (False, "test episode, nothing cached")):
                 name = f"{head}_{'train' if training else 'test'}_{shots}shot"
                 make = partial(few_shot, head=head, training=training, shots=shots)
-                yield name, Case(f"{title} {what}, {shots} shot", make)
+                yield name, Case(f"{method.title} {what}, {shots} shot", make)
         kept = partial(cached, head=head, episodes=_AT_ONCE)
-        yield f"{head}_cached_1shot", Case(f"{title} test episode, images cached", kept, _AT_ONCE)
-        yield f"{head}_image", Case(f"{title} one image encoded", partial(encode, head=head))
+        yield f"{head}_cached_1shot", Case(f"{method.title} test episode, images cached", kept, _AT_ONCE)
+        yield f"{head}_image", Case(f"{method.title} one image encoded", partial(encode, head=head))
     yield "load_episode", Case("loading one training episode", loading, _AT_ONCE, _AT_ONCE)
 
 
@@ -97,7 +98,7 @@ def table(found: Times, setting: Setting, runs: int) -> str:
     """Markdown, with the sum that a published test of CWT comes to."""
     device = torch.cuda.get_device_name() if setting.device.type == "cuda" else "CPU"
     lines = [
-        f"{setting.backbone}, {setting.size} px, {device}, {torch.get_num_threads()} threads, PyTorch "
+        f"{setting.backbone}, {_size(setting)}, {device}, {torch.get_num_threads()} threads, PyTorch "
         f"{torch.__version__}, network in {'bfloat16' if setting.half else 'float32'}; medians of {runs} "
         "runs in turn",
         "", "| case | fss | plain float32 | ratio |", "|---|---|---|---|",
@@ -114,15 +115,25 @@ def table(found: Times, setting: Setting, runs: int) -> str:
     return "\n".join(lines)
 
 
+def _size(setting: Setting) -> str:
+    return f"{setting.size} px" if setting.size else "each method's published size"
+
+
 def _seconds(value: float) -> str:
     return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
 
 
 def run_bench(
-    names: Sequence[str] | None, runs: int, json: bool, size: int, backbone: str, device: str, precision: str
+    names: Sequence[str] | None,
+    runs: int,
+    json: bool,
+    size: int | None,
+    backbone: str,
+    device: str,
+    precision: str,
 ) -> None:
     """Medians and ratios as a table, or medians of ours as one line of JSON."""
-    if size < 33:
+    if size is not None and size < 33:
         raise UserError(f"--size {size}: allowed are 33 and more")
     chosen = distributed.start(device)
     setting = Setting(size, backbone, chosen, wants_half(precision, chosen))

@@ -30,7 +30,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add("--only", metavar="CASE,...", help="cases (default: all with one shot)")
     add("--runs", type=int, default=3, metavar="N", help="of each way, after one to warm up (default: 3)")
     add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
-    add("--size", type=int, default=473, metavar="PX", help="of images (default: 473)")
+    add("--size", type=int, metavar="PX", help="of images (default: as each method is published)")
     add("--layers", default="50", choices=("50", "101"), help="of the ResNet (default: 50)")
     add = run_options(parser, GPU).add_argument
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")

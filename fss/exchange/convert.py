@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -62,7 +62,7 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
             )
         state |= part
     source = " and ".join(map(str, inputs))
-    model, about, named = KINDS[kind](state, config, source)
+    model, about, named = KINDS[kind].make(state, config, source)
     load_strict(model, named, source)
     facts = {
         "converted": [{"file": p.name, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in inputs],
@@ -108,8 +108,19 @@ def _asgnet(state: State, config: Config, source: str) -> Converted:
     return *_few_shot(shaped, backbone, None), _renamed(state, _ASGNET)
 
 
-Kind = Callable[[State, Config, str], Converted]
-KINDS: dict[str, Kind] = {"backbone": _backbone, "cwt-base": _cwt_base, "cwt": _cwt, "asgnet": _asgnet}
+class Kind(NamedTuple):
+    """A kind of published file: what makes a model of it, and the head whose recipe has its settings."""
+
+    make: Callable[[State, Config, str], Converted]
+    head: str = "cwt"
+
+
+KINDS = {
+    "backbone": Kind(_backbone),
+    "cwt-base": Kind(_cwt_base),
+    "cwt": Kind(_cwt),
+    "asgnet": Kind(_asgnet, "asgnet"),
+}
 
 
 def _few_shot(config: Config, backbone: ResNet, neck: Neck | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -174,7 +185,7 @@ def run_convert(
     """Convert published weights into a checkpoint, and print how to use it."""
     if kind not in KINDS:
         raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
-    config = load_config(data, "asgnet" if kind == "asgnet" else "cwt", settings, extra)
+    config = load_config(data, KINDS[kind].head, settings, extra)
     about = convert(kind, inputs, out, config)
     part = about["backbone"]
     what = f"{part['type']}, {part['stem']} stem"
@@ -182,7 +193,7 @@ def run_convert(
         print(f"{out}: {what}. Use it with backbone.weights={out}")
         return
     on = f"{about['data']} fold {about['fold']}"
-    if kind == "cwt-base":
+    if about["stage"] == "base":
         print(f"{out}: base network, {what}, {on}. Use it with network={out}")
         return
     said = [text for text in settings if not text.startswith(("data.fold=", "train.shots="))]

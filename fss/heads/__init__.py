@@ -16,7 +16,7 @@ HEADS = {
     "prototype": "fss.heads.prototype:Prototype",
     "votes": "fss.heads.votes:Votes",
 }
-KIND = Kind("head", HEADS, Head, given=("channels",))
+KIND = Kind("head", HEADS, Head, given=("channels",), offered=("strides",))
 
 __all__ = [
     "HEADS",
@@ -48,10 +48,19 @@ def find_head(name: str) -> type[Head]:
     return found
 
 
-def build_head(name: str, options: Mapping[str, Any], channels: Mapping[str, int]) -> Head:
-    """Make a head from its name and keyword arguments; `UserError` where it refuses them."""
+def build_head(
+    name: str,
+    options: Mapping[str, Any],
+    channels: Mapping[str, int],
+    strides: Mapping[str, int] | None = None,
+) -> Head:
+    """Make a head from its name and keyword arguments; `UserError` where it refuses them.
+
+    Args:
+        channels, strides: of the network's levels, as of `Backbone`; a head need not take `strides`.
+    """
     found = find_head(name)
-    head: Head = KIND.make(name, options, channels=channels)
+    head: Head = KIND.make(name, options, channels=channels, strides=dict(strides or {}))
     head.register_forward_hook(functools.partial(_check_output, KIND.called(name, found)))
     return head
 

@@ -100,7 +100,8 @@ Cut = Literal["nothing", "stage4", "image"]
 
 
 class Head(nn.Module):
-    """Base class of all heads. A head takes plain keyword arguments; `channels` comes from the network.
+    """Base class of all heads. A head takes plain keyword arguments; `channels` comes from the network, and
+    so does `strides` (level -> pixels from cell to cell) where its constructor has an argument of that name.
 
     Attributes:
         levels: feature maps it needs; nothing deeper is computed. "stage1" to "stage4", and the single blocks

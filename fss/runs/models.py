@@ -296,7 +296,7 @@ def head_on_empty_network(config: Config) -> Head:
         neck = build_neck(config.neck, backbone) if config.with_neck else None
         classifier = nn.Conv2d(neck.channels, 2, 1) if neck else None
         channels = network_channels(backbone, neck, classifier)
-        return build_head(config.head.type, config.head.options, channels)
+        return build_head(config.head.type, config.head.options, channels, backbone.strides)
 
 
 def _digest(path: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fss.bench import plain
-from fss.bench.cases import Setting, build, disc, episode, loading
+from fss.bench.cases import METHODS, Setting, build, disc, episode, loading
 from fss.bench.run import CASES
 from fss.cli import main
 from fss.heads.seeds import seeds_of
@@ -41,10 +41,10 @@ def test_logits_equal_the_plain_ones(setting, head, shots):
     model = settled(setting, head)
     if head == "asgnet":
         model.head.cells = 4  # several superpixels on a small map
-    e = episode(setting, model, 2 if head == "asgnet" else 1, shots)
+    e = episode(setting, head, METHODS[head].batch // 2 or 1, shots)
     with torch.no_grad():
         out = model.output(e, range(len(e.query_image)))
-        wanted = plain.cwt(model, e) if head == "cwt" else plain.asgnet(model, e, False)[0]
+        wanted = METHODS[head].plain(model, e, False)[0]
         counts = [seeds_of(m == 1, CELLS, 5, 4).counts for m in e.support_masks]
     assert head == "cwt" or (torch.stack(counts) > 1).all()
     assert relative_error(resize(out.logits, (SIZE, SIZE)), wanted) < 1e-4
@@ -54,7 +54,7 @@ def test_scales_and_gradients_equal_the_plain_ones(setting):
     """ASGNet as in training, dropout aside: logits of every scale, and the gradient of each parameter."""
     model = settled(setting, "asgnet")
     model.head.cells, model.head.iterations = 4, (5, 5)
-    e = episode(setting, model, 2, 1)
+    e = episode(setting, "asgnet", 2, 1)
 
     def gradients(logits):
         loss = sum(x.float().square().mean() for x in logits)
