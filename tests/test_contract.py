@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from fss.backbones.base import STAGES, Backbone, check_size
+from fss.backbones.efficientnet import EfficientNetLite0
 from fss.backbones.frozen import checksum
 from fss.backbones.resnet import ResNet
+from fss.backbones.timm import Timm
 from fss.episode import Episode
 from fss.errors import UserError
 from fss.heads import HEADS, KIND, find_head
@@ -21,6 +23,8 @@ from tests.make import unmoved
 
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
 SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
+# What defaults are too large for, on maps of a few cells.
+SMALL_MAPS = {"asgnet": SMALL, "cwt": {"steps": 20}}
 ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 # Beside every head with its defaults: the options that take another way through it.
 VARIANTS = [
@@ -75,9 +79,14 @@ class Patches(Backbone):
         return self.merge[i - 1](nn.functional.pad(x, pad)).relu()
 
 
-BACKBONES = {"resnet": lambda: ResNet(18), "patches": Patches}
+BACKBONES = {
+    "resnet": lambda: ResNet(18),
+    "patches": Patches,
+    "lite0": EfficientNetLite0,
+    "vit": lambda: Timm("vit_tiny_patch16_224"),
+}
 # Each backbone's image sizes: a usual one, and one on which masks become soft on the feature cells.
-SIZES = {"resnet": (HEIGHT, WIDTH), "patches": (48, 64)}
+SIZES = {"resnet": (HEIGHT, WIDTH), "patches": (48, 64), "lite0": (HEIGHT, WIDTH), "vit": (48, 64)}
 ODD = {"resnet": (50, 71), "patches": (52, 76)}
 
 
@@ -106,6 +115,8 @@ CASES = [
     *cases([*STANDING[:2], *VARIANTS], [("patches", "ppm"), ("patches", "none")]),
 ]
 OTHERS = [neck for neck in NECKS if neck != "ppm"]
+# Every head on networks that people have: one of mobile phones, and a plain transformer.
+ON_NETWORKS = cases([(name, SMALL_MAPS.get(name, {})) for name in HEADS], [("lite0", "ppm"), ("vit", "ppm")])
 ON_NECKS = cases(STANDING, [*(("resnet", n) for n in OTHERS), ("patches", "alignseg"), ("patches", "fpn")])
 
 
@@ -149,7 +160,7 @@ def test_logits_are_finite_whatever_the_supports_hold(name, options, backbone, n
     assert all(note.shape == (2,) for note in out.notes.values())
 
 
-@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS + ON_NETWORKS)
 def test_a_batch_equals_its_episodes_one_by_one(name, options, backbone, neck):
     model = build(name, options, backbone, neck)
     episode, seeds = episodes(backbone, 3, 2)
@@ -160,7 +171,7 @@ def test_a_batch_equals_its_episodes_one_by_one(name, options, backbone, neck):
             assert torch.allclose(alone, together[i : i + 1], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS + ON_NETWORKS)
 @pytest.mark.parametrize("bf16", [False, True])
 def test_only_the_head_learns_and_nothing_frozen_moves(name, options, backbone, neck, bf16):
     model = build(name, options, backbone, neck, bf16).train()
@@ -181,7 +192,7 @@ def test_only_the_head_learns_and_nothing_frozen_moves(name, options, backbone, 
     assert checksum(nn.ModuleList(model.frozen)) == frozen
 
 
-@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS + ON_NETWORKS)
 def test_model_segments_at_image_size_and_explains_itself(name, options, backbone, neck):
     model = build(name, options, backbone, neck)
     episode, seeds = episodes(backbone, 2, 3)
