@@ -1,0 +1,96 @@
+"""Heads against each other: `python studies/measure_heads.py SET [--heads A,B] [--folds 0,1] [key=value]`
+
+SET is `shapes` or `msrc` (its photos in data/msrc). Every head that learns is trained on one-shot episodes
+for the same seconds, and every head is tested with one shot and with five, on the same episodes. On `shapes`
+all heads stand on one base network a fold, from scratch; on `msrc` on EfficientNet-Lite0 as its weights come,
+but for those that need a neck: they stand on what base training makes of those weights. The last checkpoint
+counts, so that nothing is chosen on test classes. Each result goes to
+docs/results/heads/SET_foldF_HEAD_Kshot.json; what is there is skipped: a run that was stopped goes on.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from fss.config import Config
+from fss.recipes import load_config
+from fss.runs.precision import wants_half
+from fss.testing.test import test
+from fss.training.base import pretrain
+from fss.training.heads import train
+
+OUT = Path("docs/results/heads")
+HEADS = ("cwt", "asgnet", "pfenet", "hsnet", "repri", "prototype", "votes")
+SHOTS = (1, 5)
+SECONDS = 120
+
+
+class Set(NamedTuple):
+    """A data set: its name for `--data`, further recipes, and settings, of all heads and of single ones."""
+
+    data: str
+    extra: Sequence[str]
+    settings: Sequence[str]
+    of_head: dict[str, Sequence[str]]
+
+
+SETS = {
+    "shapes": Set(
+        "shapes", (), ("backbone.type=resnet50", "pretrain.seconds=420"), {},
+    ),
+    "msrc": Set(
+        "folder", ("photos",), ("data.root=data/msrc", "backbone.type=efficientnet_lite0"),
+        {"cwt": ("network=base",), "repri": ("network=base",)},
+    ),
+}  # fmt: skip
+
+
+def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -> Config:
+    """The settings of one cell of the table."""
+    chosen = SETS[name]
+    every = [
+        f"data.fold={fold}", f"train.seconds={SECONDS}", f"test.shots={shots}", "test.checkpoint=last",
+        *chosen.settings, *chosen.of_head.get(head, ()), *own,
+    ]  # fmt: skip
+    return load_config(chosen.data, head, every, chosen.extra)
+
+
+def measure(name: str, head: str, fold: int, own: Sequence[str]) -> None:
+    """Train one head on one fold, and test it with every number of shots."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for shots in SHOTS:
+        out = OUT / f"{name}_fold{fold}_{head}_{shots}shot.json"
+        if out.exists():
+            continue
+        config = config_of(name, head, fold, shots, own)
+        half = wants_half(config.precision, device)
+        if config.network == "base":
+            pretrain(config, device, half)
+        folder = train(config, device, half)
+        where, result = test(config, device, half, folder / "last.pt" if folder else None)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(where / "result.json", out)
+        told = {"set": name, "fold": fold, "head": head, "shots": shots, "miou": result["scores"]["miou"]}
+        print(json.dumps(told), flush=True)
+
+
+def main() -> None:
+    """Every head on every fold, fold by fold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("set", choices=tuple(SETS))
+    parser.add_argument("--heads", default=",".join(HEADS), help="by name, separated by commas")
+    parser.add_argument("--folds", default="0,1,2,3")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings, of every head")
+    options = parser.parse_args()
+    for fold in map(int, options.folds.split(",")):
+        for head in options.heads.split(","):
+            measure(options.set, head, fold, options.settings)
+
+
+if __name__ == "__main__":
+    main()
