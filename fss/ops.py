@@ -103,9 +103,13 @@ def segmentation_loss(logits: Tensor, masks: Tensor, balanced: bool, corners: bo
     return ((loss.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).mean()
 
 
+def exporting() -> bool:
+    """Whether this is run to be exported, where no shape may depend on what tensors hold."""
+    return bool(getattr(torch.compiler, "is_exporting", lambda: False)())  # PyTorch 2.6 has no such question
+
+
 def repeat(step: Callable[[Tensor], Tensor], start: Tensor, times: int) -> Tensor:
     """`step` applied `times` times over; in an exported graph a loop, so that it stays small."""
-    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.6 has no such question
     if times > 1 and exporting():
         from torch._higher_order_ops.scan import scan
 

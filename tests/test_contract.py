@@ -23,8 +23,9 @@ from tests.make import unmoved
 
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
 SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
+ENRICHED = {"width": 16, "sizes": [7, 4]}
 # What defaults are too large for, on maps of a few cells.
-SMALL_MAPS = {"asgnet": SMALL, "cwt": {"steps": 20}}
+SMALL_MAPS = {"asgnet": SMALL, "cwt": {"steps": 20}, "pfenet": ENRICHED}
 ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 # Beside every head with its defaults: the options that take another way through it.
 VARIANTS = [
@@ -34,6 +35,10 @@ VARIANTS = [
     ("asgnet", {**SMALL, "context": "aspp"}),
     ("asgnet", {**SMALL, "prototypes": 1, "similarity": "mean"}),
     ("asgnet", {**SMALL, "features": "neck"}),
+    ("pfenet", ENRICHED),
+    ("pfenet", {**ENRICHED, "sizes": [1, 0.5], "level": ["stage1", "stage3"]}),
+    ("pfenet", {**ENRICHED, "level": "stage2", "cut": "image"}),
+    ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("votes", {"level": {"stage2": 0.7, "stage4": 1}}),
@@ -93,7 +98,7 @@ ODD = {"resnet": (50, 71), "patches": (52, 76)}
 def stands_on_neck(name, options):
     if "features" in options:
         return options["features"] == "neck"
-    return "level" not in options and "neck" in find_head(name).levels
+    return options["level"] == "neck" if "level" in options else "neck" in find_head(name).levels
 
 
 def cases(heads, networks):

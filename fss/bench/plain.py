@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fss.data.lists import Sample
 from fss.episode import IGNORE, Episode
 from fss.heads.asgnet import ASGNet
-from fss.heads.context import Pyramid
+from fss.heads.context import Pyramid, size_of
 from fss.heads.cwt import CWT, WeightTransformer, first_weight
 from fss.heads.seeds import place_seeds
 from fss.model import FewShotModel
@@ -101,7 +101,7 @@ def asgnet(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, lis
         guides.append(prototypes[likeness.argmax(0)].permute(2, 0, 1))
         totals.append(likeness.sum(0, keepdim=True))
     pair = torch.cat([query, torch.stack(guides)], 1)
-    logits, scales = _pyramid(head.context, pair, torch.stack(totals), training)
+    logits, scales = pyramid(head.context, pair, torch.stack(totals), training)
     return up(logits, size), scales
 
 
@@ -127,15 +127,17 @@ def _cluster(head: ASGNet, x: Tensor, mask: Tensor, training: bool) -> Tensor:
     return centres[:-2].T
 
 
-def _pyramid(context: Pyramid, pair: Tensor, total: Tensor, auxiliary: bool) -> tuple[Tensor, list[Tensor]]:
+def pyramid(context: Pyramid, pair: Tensor, total: Tensor, auxiliary: bool) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and those of each scale: pair (B,2C,h,w) of query and guide, total (B,1,h,w) of likeness."""
     at = (pair.shape[-2], pair.shape[-1])
     maps: list[Tensor] = []
     logits: list[Tensor] = []
-    for i, size in enumerate(context.sizes):
+    for i, side in enumerate(context.sizes):
+        size = size_of(side, at)
         pooled = F.adaptive_avg_pool2d(pair, size)
-        x = context.corr_conv[i](torch.cat([pooled, up(total, (size, size))], 1))
+        x = context.corr_conv[i](torch.cat([pooled, up(total, size)], 1))
         if i:
-            x = x + context.alpha_conv[i - 1](torch.cat([x, up(maps[-1], (size, size))], 1))
+            x = x + context.alpha_conv[i - 1](torch.cat([x, up(maps[-1], size)], 1))
         x = x + context.beta_conv[i](x)
         maps.append(up(x, at))
         logits.append(context.inner_cls[i](x))

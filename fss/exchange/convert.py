@@ -13,6 +13,7 @@ from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
 from fss.config import BackboneConfig, Config, HeadConfig, NeckConfig
 from fss.data.classes import fold_classes
 from fss.errors import UserError
+from fss.heads import HEADS
 from fss.model import BaseSegmenter, build_model
 from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
@@ -32,6 +33,10 @@ _CONTEXT = (
     "skip3", "decoder", "cls_aux",
 )  # fmt: skip
 _ASGNET = {**_BACKBONE, "down_conv": "head.down_conv", **{n: f"head.context.{n}" for n in _CONTEXT}}
+_PFENET = {
+    **_BACKBONE, **{n: f"head.{n}" for n in ("down_query", "down_supp")},
+    **{n: f"head.context.{n}" for n in _CONTEXT}, "init_merge": "head.context.corr_conv",
+}  # fmt: skip
 _BLOCKS_OF_STAGE_3 = {6: 50, 23: 101}
 
 
@@ -41,7 +46,7 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
 
     Args:
         kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
-            weight transformer, two files) or "asgnet" (the whole model).
+            weight transformer, two files), "asgnet" or "pfenet" (the whole model).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.
 
@@ -108,6 +113,12 @@ def _asgnet(state: State, config: Config, source: str) -> Converted:
     return *_few_shot(shaped, backbone, None), _renamed(state, _ASGNET)
 
 
+def _pfenet(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
+    shaped = _shaped(config, backbone, None, {"width": _sizes(state, "down_query.0.weight", source)[0]})
+    return *_few_shot(shaped, backbone, None), _renamed(state, _PFENET)
+
+
 class Kind(NamedTuple):
     """A kind of published file: what makes a model of it, and the head whose recipe has its settings."""
 
@@ -120,6 +131,7 @@ KINDS = {
     "cwt-base": Kind(_cwt_base),
     "cwt": Kind(_cwt),
     "asgnet": Kind(_asgnet, "asgnet"),
+    "pfenet": Kind(_pfenet, "pfenet"),
 }
 
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
-from fss.heads.context import ASPP, Pyramid
+from fss.heads.cells import as_computed, conv_of_parts, masked_average
+from fss.heads.context import ASPP, Pyramid, auxiliary_loss
 from fss.heads.seeds import Seeds, seeds_of
-from fss.ops import resize, segmentation_loss, without_foreground
+from fss.ops import resize, without_foreground
 
 CELL = 8  # pixels of a published cell, which `cells` is counted in
 _NEARNESS = 10.0  # cells that count as much as a feature distance of 1; |xy|^2 / 100 in the paper's words
@@ -83,21 +84,10 @@ class ASGNet(Head):
         kept = {level: features[level] for level in self.context.levels}
         first = features[self.reduced[0]]
         size = (first.shape[-2], first.shape[-1])
-        with self._precision(first):
-            # The convolution of the concatenation is the sum of the parts' convolutions. A finer or coarser
-            # map is resized after its own: both are linear, and a resize keeps constants.
+        with as_computed(first):
             parts = [features[level] for level in self.reduced]
-            weights = self.down_conv.get_parameter("0.weight").split([p.shape[1] for p in parts], 1)
-            x = F.conv2d(parts[0], weights[0])
-            for part, weight in zip(parts[1:], weights[1:], strict=True):
-                x = x + resize(F.conv2d(part, weight), size)
+            x = conv_of_parts(self.down_conv.get_parameter("0.weight"), parts, size)
             return {"reduced": self.down_conv[1](x), **kept}
-
-    @staticmethod
-    def _precision(features: Tensor) -> torch.autocast:
-        """The context in which convolutions are computed as the network computed these features."""
-        half = features.dtype == torch.bfloat16
-        return torch.autocast(features.device.type, torch.bfloat16, enabled=half)
 
     def forward(self, episodes: Encoded) -> HeadOutput:
         """Figure 2: cluster the supports (SGC), allocate prototypes to the query (GPA), add context."""
@@ -106,17 +96,14 @@ class ASGNet(Head):
             prototypes, valid = self._cluster(episodes)[:2]  # (B,N,C), (B,N)
             x = query["reduced"].float()  # (B,C,h,w)
             likeness, index = allocate(x, prototypes, valid)  # (B,N,h,w), (B,h,w)
-            pair = torch.cat([x, guide(prototypes, index)], 1)  # (B,2C,h,w)
+            found = guide(prototypes, index)  # (B,C,h,w)
             total = likeness.sum(1, keepdim=True)  # (B,1,h,w)
             if self.similarity == "mean":
                 total = total / valid.sum(1)[:, None, None, None]
-        with self._precision(query["reduced"]):
-            dtype = query["reduced"].dtype
-            logits, scales = self.context(pair.to(dtype), total.to(dtype), target is not None, query)
-        losses = {}
-        if target is not None:
-            each = [segmentation_loss(s, target, False, episodes.corners) for s in scales]
-            losses["auxiliary"] = torch.stack(each).mean()
+        with as_computed(query["reduced"]):
+            parts = [part.to(query["reduced"].dtype) for part in (x, found, total)]
+            logits, scales = self.context(*parts, target is not None, query)
+        losses = {} if target is None else {"auxiliary": auxiliary_loss(scales, target, episodes.corners)}
         return HeadOutput(
             logits.float(), losses, {"empty_support": without_foreground(episodes.support_masks)}
         )
@@ -203,12 +190,6 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances (M,N,P) of rows of a (M,N,D) to columns of b (M,D,P)."""
     squared = (a * a).sum(2)[:, :, None] - 2 * a @ b + (b * b).sum(1)[:, None]
     return squared.clamp_(min=0).sqrt_()
-
-
-def masked_average(features: Tensor, masks: Tensor) -> Tensor:
-    """Mean of features (M,C,h,w) under soft masks (M,h,w): (M,C); zero where a mask is."""
-    total = torch.einsum("mchw,mhw->mc", features, masks)
-    return total / (masks.sum((1, 2))[:, None] + 0.0005)
 
 
 def allocate(query: Tensor, prototypes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

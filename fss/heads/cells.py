@@ -1,4 +1,5 @@
-"""What several heads do with cells: maps of an image joined into one, and masks as shares of cells."""
+"""What several heads do with cells: maps of an image joined into one, masks as shares of cells, and averages
+under masks."""
 
 from collections.abc import Sequence
 
@@ -35,3 +36,32 @@ def mask_areas(masks: Tensor, cells: tuple[int, int], corners: bool) -> Tensor:
     up = interpolation_matrix(cells[0], masks.shape[-2], masks.device, corners)  # (H,h)
     across = interpolation_matrix(cells[1], masks.shape[-1], masks.device, corners)  # (W,w)
     return up.T @ torch.stack([masks == 0, masks == 1], 2).float() @ across
+
+
+def masked_average(features: Tensor, masks: Tensor) -> Tensor:
+    """Mean of features (M,C,h,w) under soft masks (M,h,w): (M,C); zero where a mask is."""
+    total = torch.einsum("mchw,mhw->mc", features, masks)
+    return total / (masks.sum((1, 2))[:, None] + 0.0005)
+
+
+def conv_of_parts(
+    weight: Tensor, parts: Sequence[Tensor], size: tuple[int, int], corners: bool = True
+) -> Tensor:
+    """A 1x1 convolution of maps side by side, each resized to `size` first: (B,O,*size).
+
+    It is the sum of the parts' own convolutions. Each goes before its resize, which is linear too and keeps
+    constants, and a part of one cell is added to all.
+
+    Args:
+        weight: (O,I,1,1), its columns in the order of the parts.
+        parts: maps (B,C,.,.) of any sizes, of I channels together.
+    """
+    weights = weight.split([x.shape[1] for x in parts], 1)
+    first, *others = (F.conv2d(x, own) for x, own in zip(parts, weights, strict=True))
+    whole = lambda x: x if x.shape[-2:] == (1, 1) else resize(x, size, corners)  # noqa: E731
+    return sum(map(whole, others), whole(first)).expand(-1, -1, *size)
+
+
+def as_computed(x: Tensor) -> torch.autocast:
+    """The context in which convolutions are computed as the network computed these features."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16)

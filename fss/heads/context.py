@@ -1,8 +1,9 @@
-"""Context modules: from a query's features and its guide to logits. Both are ASGNet's choices.
+"""Context modules: from a query's features and its guide to logits.
 
 `Pyramid` is the feature enrichment module of Tian et al., "Prior Guided Feature Enrichment Network for
-Few-Shot Segmentation", TPAMI 2020, https://arxiv.org/abs/2008.01449 (section 4.2). `ASPP` follows
-Chen et al., DeepLabv3+, ECCV 2018. Parameter names are those of the published weights.
+Few-Shot Segmentation", TPAMI 2020, https://arxiv.org/abs/2008.01449 (section 4.2), which ASGNet took over.
+`ASPP` is ASGNet's other choice, after Chen et al., DeepLabv3+, ECCV 2018. Parameter names are those of
+ASGNet's published weights.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.ops import resize
+from fss.heads.cells import conv_of_parts
+from fss.ops import resize, segmentation_loss
 
 DILATIONS = (6, 12, 18)
 
@@ -38,12 +40,13 @@ class Pyramid(nn.Module):
 
     Args:
         width: C of query and guide.
-        sizes: of the scales, in cells, finest first; absolute, also where the maps are smaller.
+        sizes: of the scales, finest first. Whole numbers are cells, of squares, also where the maps are
+            smaller; floats up to 1 are shares of each side of the maps, rounded down.
     """
 
     levels = ()
 
-    def __init__(self, width: int, sizes: Sequence[int] = (60, 30, 15, 8)) -> None:
+    def __init__(self, width: int, sizes: Sequence[float] = (60, 30, 15, 8)) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
         every = range(len(self.sizes))
@@ -56,42 +59,61 @@ class Pyramid(nn.Module):
         self.cls = _classifier(width)
 
     def forward(
-        self, pair: Tensor, likeness: Tensor, auxiliary: bool, query: dict[str, Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
+        self, query: Tensor, guide: Tensor, likeness: Tensor, auxiliary: bool, levels: dict[str, Tensor],
+        corners: bool = True,
+    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
         """Logits, and those of every scale.
 
         Args:
-            pair: (B,2C,h,w) query beside guide.
-            likeness: (B,1,h,w) the query's similarity to all prototypes.
+            query: (B,C,h,w).
+            guide: what the query is to look for, (B,C,h,w), or (B,C,1,1) where it is the same at every cell.
+            likeness: (B,1,.,.) how much each place of the query looks like the supports.
             auxiliary: whether the scales' own logits are wanted; only training needs them.
-            query: the query's encoded levels; not used.
+            levels: the query's encoded levels; not used.
+            corners: as of `fss.ops.resize`.
 
         Returns:
-            (B,2,h,w), and a list of (B,2,size,size).
+            (B,2,h,w), and a list of (B,2,.,.), of each scale's size.
         """
-        at = (pair.shape[-2], pair.shape[-1])
+        at = (query.shape[-2], query.shape[-1])
         maps: list[Tensor] = []
         logits = []
-        for i, size in enumerate(self.sizes):
-            pooled = pair if at == (size, size) else F.adaptive_avg_pool2d(pair, size)  # (B,2C,size,size)
-            x = self.corr_conv[i](torch.cat([pooled, resize(likeness, (size, size))], 1))
+        for i, side in enumerate(self.sizes):
+            size = size_of(side, at)
+            parts = [_pooled(query, size), _pooled(guide, size), resize(likeness, size, corners)]
+            x = _of_parts(self.corr_conv[i], parts, size, corners)  # (B,C,*size)
             if i:
-                finer = resize(resize(maps[-1], at), (size, size))
+                finer = resize(resize(maps[-1], at, corners), size, corners)
                 x = x + self.alpha_conv[i - 1](torch.cat([x, finer], 1))
-            x = x + self.beta_conv[i](x)  # (B,C,size,size)
+            x = x + self.beta_conv[i](x)
             maps.append(x)
             if auxiliary:
                 logits.append(self.inner_cls[i](x))
-        x = self._merge(maps, at)  # (B,C,h,w)
+        x = _of_parts(self.res1, maps, at, corners)  # (B,C,h,w)
         return self.cls(x + self.res2(x)), logits
 
-    def _merge(self, maps: list[Tensor], at: tuple[int, int]) -> Tensor:
-        """`res1` of the resized maps side by side: a 1x1 convolution may go before the resize."""
-        conv, relu = self.res1
-        assert isinstance(conv, nn.Conv2d)
-        weights = conv.weight.split([m.shape[1] for m in maps], 1)
-        parts = [resize(F.conv2d(m, w), at) for m, w in zip(maps, weights, strict=True)]
-        return relu(torch.stack(parts).sum(0))
+
+def size_of(side: float, at: tuple[int, int]) -> tuple[int, int]:
+    """A scale's height and width in cells, as of `Pyramid`, of maps (h,w)."""
+    if isinstance(side, float) and side <= 1:
+        return max(int(side * at[0]), 1), max(int(side * at[1]), 1)
+    return int(side), int(side)
+
+
+def _pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mean over each of `size` cells; what is the same everywhere stays one cell."""
+    return x if x.shape[-2:] in (torch.Size(size), (1, 1)) else F.adaptive_avg_pool2d(x, size)
+
+
+def _of_parts(layer: nn.Module, parts: Sequence[Tensor], size: tuple[int, int], corners: bool) -> Tensor:
+    """A 1x1 convolution and its ReLU on maps side by side."""
+    weight = layer.get_parameter("0.weight")
+    return conv_of_parts(weight, parts, size, corners).relu()
+
+
+def auxiliary_loss(scales: Sequence[Tensor], masks: Tensor, corners: bool) -> Tensor:
+    """The mean over scales of their cross-entropies, each resized straight to the masks (B,H,W)."""
+    return torch.stack([segmentation_loss(s, masks, False, corners) for s in scales]).mean()
 
 
 class ASPP(nn.Module):
@@ -113,12 +135,12 @@ class ASPP(nn.Module):
         self.cls, self.cls_aux = _classifier(width), _classifier(width)
 
     def forward(
-        self, pair: Tensor, likeness: Tensor, auxiliary: bool, query: dict[str, Tensor]
+        self, query: Tensor, guide: Tensor, likeness: Tensor, auxiliary: bool, levels: dict[str, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """As `Pyramid.forward`; the logits are as fine as stage 1, which `query` holds."""
-        x = self.corr_conv(torch.cat([pair, likeness], 1))  # (B,C,h,w)
+        """As `Pyramid.forward`; the logits are as fine as stage 1, which `levels` holds."""
+        x = self.corr_conv(torch.cat([query, guide, likeness], 1))  # (B,C,h,w)
         x = self.ASPP(self.skip3(self.skip2(self.skip1(x))))
-        logits = self.cls(self.decoder(x, query["stage1"].to(x.dtype)))
+        logits = self.cls(self.decoder(x, levels["stage1"].to(x.dtype)))
         return logits, [self.cls_aux(x)] if auxiliary else []
 
 

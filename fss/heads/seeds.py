@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fss.ops import exporting
+
 
 class Seeds(NamedTuple):
     """Seeds of M masks: `places` (M,N,2) int64, row and column in cells, zero-padded; `counts` (M,) of
@@ -24,7 +26,6 @@ class Seeds(NamedTuple):
 def seeds_of(masks: Tensor, size: tuple[int, int], most: int, cells: float) -> Seeds:
     """Seeds of masks (M,H,W) bool on a grid of `size` cells, at most `most` each: `place_seeds`, mask by
     mask."""
-    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.6 has no such question
     if exporting():
         return Seeds(*seeds_in_graph(masks, size, most, cells))
     found = [place_seeds(mask, size, most, cells) for mask in masks.cpu().numpy()]

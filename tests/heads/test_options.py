@@ -29,6 +29,10 @@ CHANGES = {
         "sizes": ([7, 3], {}), "similarity": ("mean", {}), "iterations": ([3, 2], {}), "dropout": (0.1, {}),
         "features": ("neck", {}),
     },
+    "pfenet": {
+        "level": ("neck", {}), "deep": ("stage3", {"cut": "nothing"}), "cut": ("nothing", {}),
+        "width": (8, {}), "sizes": ([7, 3], {}), "dropout": (0.1, {}),
+    },
     "prototype": {
         "level": ("stage3", {}), "scale": (5.0, {}), "embed": (8, {}), "align": (True, {"embed": 8}),
     },
@@ -37,10 +41,15 @@ CHANGES = {
         "steps": (2, {}),
     },
 }  # fmt: skip
-USUAL = {"asgnet": {"width": 16, "sizes": [7, 4], "cells": 4}}  # small, so that a test takes no seconds
+USUAL = {  # small, so that a test takes no seconds
+    "asgnet": {"width": 16, "sizes": [7, 4], "cells": 4},
+    "pfenet": {"width": 16, "sizes": [7, 4]},
+}
 # What an option alone may change: training's noise and weights, which a test never sees.
 IN_TRAINING = {("cwt", "attention_dropout"), ("cwt", "dropout"), ("cwt", "balanced"), ("asgnet", "dropout"),
-               ("prototype", "align")}  # fmt: skip
+               ("pfenet", "dropout"), ("prototype", "align")}  # fmt: skip
+# What the model asks of the network and the head has no part in; tests/heads/test_asks.py has what it does.
+OF_NETWORK = {("pfenet", "cut"): "support_cut"}
 
 
 def head_of(name, options):
@@ -84,6 +93,11 @@ def test_every_option_of_every_head_is_listed():
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in CHANGES for option in CHANGES[name]])
 def test_an_option_changes_the_answer_or_the_loss(name, option):
     value, others = CHANGES[name][option]
+    if (name, option) in OF_NETWORK:
+        attribute = OF_NETWORK[name, option]
+        assert getattr(head_of(name, {**others, option: value}), attribute) == value
+        assert getattr(head_of(name, others), attribute) != value
+        return
     (logits, loss), (as_usual, usual) = answers(name, {**others, option: value}), answers(name, others)
     if (name, option) in IN_TRAINING:
         assert differ(loss, usual) and not differ(logits, as_usual)
@@ -124,6 +138,10 @@ def test_defaults_are_the_published_numbers():
         "context": "pyramid", "prototypes": 5, "cells": 100, "width": 256, "sizes": (60, 30, 15, 8),
         "similarity": "sum", "iterations": (10, 5), "dropout": 0.5, "features": "stages",
     }  # fmt: skip
+    assert KIND.options("pfenet", {}) == {
+        "level": ("stage3", "stage2"), "deep": "stage4", "cut": "stage4", "width": 256,
+        "sizes": (60, 30, 15, 8), "dropout": 0.5,
+    }  # fmt: skip
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
     assert KIND.options("votes", {}) == {
         "level": "stage4", "tau": 0.035, "trust": 9, "walk": 0.7, "walk_tau": 0.08, "steps": 20,
@@ -135,6 +153,12 @@ def test_defaults_are_the_published_numbers():
     ("asgnet", {"prototypes": 1, "cells": 1, "width": 1, "sizes": [1], "iterations": [1, 1], "dropout": 0},
      {"prototypes": 0, "cells": 0.99, "width": 0, "sizes": [4, 0], "iterations": [0, 1], "dropout": -0.1}),
     ("asgnet", {"sizes": [1000], "dropout": 0.99}, {"sizes": [1001], "dropout": 1, "iterations": [1, 0]}),
+    ("pfenet", {"width": 1, "sizes": [1, 0.01], "dropout": 0},
+     {"width": 0, "sizes": [4, 0], "dropout": -0.1, "deep": "stage3"}),
+    ("pfenet", {"sizes": [1000], "dropout": 0.99, "deep": "stage3", "cut": "nothing"},
+     {"sizes": [1001], "dropout": 1}),
+    ("pfenet", {"sizes": [2]}, {"sizes": [1.5]}),
+    ("pfenet", {"sizes": [0.5]}, {"sizes": []}),
     ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),
     ("votes", {"tau": 1e-9, "walk_tau": 1e-9, "trust": 0, "walk": 0, "steps": 0, "level": {"stage4": 1e-9}},
      {"tau": 0, "walk_tau": 0, "trust": -0.1, "walk": -0.1, "steps": -1, "level": {"stage4": 0}}),

@@ -1,0 +1,127 @@
+"""Prior guided feature enrichment network.
+
+Tian, Zhao, Shu, Yang, Li, Jia, "Prior Guided Feature Enrichment Network for Few-Shot Segmentation",
+TPAMI 2020, https://arxiv.org/abs/2008.01449
+
+Deep features tell, without learning, where the query looks like the supports' objects; middle features
+meet the supports' average and this prior at several scales.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel
+from fss.heads.cells import as_computed, conv_of_parts, masked_average
+from fss.heads.context import Pyramid, auxiliary_loss
+from fss.heads.prior import priors
+from fss.ops import resize, without_foreground
+
+
+class PFENet(Head):
+    """PFENet on stages 2 and 3, with a prior from stage 4.
+
+    Without foreground in any support their average and the prior are 0, and the answer is what the layers
+    make of that ("empty_support").
+
+    Args:
+        level: the maps that are reduced to `width` channels, side by side, at the size of the finest.
+        deep: the map of the prior.
+        cut: what a support's mask cuts before the network goes on, as of `Head.support_cut`: "stage4", as
+            published, if the backbone can go on from stage 3. The prior is of the cells under the mask
+            either way.
+        width: channels after the reduction.
+        sizes: scales of the pyramid, finest first, in cells; numbers up to 1 are shares of the maps' sides.
+        dropout: share of channels dropped after the reduction.
+    """
+
+    levels: tuple[str, ...] = ("stage3", "stage2", "stage4")
+    support_cut: Cut = "stage4"
+
+    def __init__(
+        self, channels: Mapping[str, int], level: str | tuple[str, ...] = ("stage3", "stage2"),
+        deep: str = "stage4", cut: Cut = "stage4", width: int = 256,
+        sizes: tuple[float, ...] = (60, 30, 15, 8), dropout: float = 0.5,
+    ) -> None:  # fmt: skip
+        _check(width, sizes, dropout)
+        self.reduced = (level,) if isinstance(level, str) else tuple(level)
+        self.deep, self.support_cut = deep, cut
+        self.levels = tuple(dict.fromkeys((*self.reduced, deep)))
+        if cut == "stage4" and not any(name.partition(".")[0] == "stage4" for name in self.levels):
+            raise ValueError(
+                f"cut={cut} has no part in {', '.join(self.levels)}; allowed there: nothing, image"
+            )
+        super().__init__(channels)
+        inputs = sum(channels[name] for name in self.reduced)
+        self.down_query, self.down_supp = (_reduction(inputs, width, dropout) for _ in range(2))
+        self.context = Pyramid(width, [float(size) for size in sizes])
+
+    def encode(self, features: Features) -> Features:
+        """The reduction, and the prior's map as it is: {"reduced": (B,C,h,w), "deep": (B,C',h',w')}."""
+        return self._encoded(features, self.down_query)
+
+    def encode_support(self, features: Features) -> Features:
+        """The same, with the supports' own reduction."""
+        return self._encoded(features, self.down_supp)
+
+    def _encoded(self, features: Features, reduction: nn.Sequential) -> Features:
+        maps = [features[name] for name in self.reduced]
+        size = max((x.shape[-2], x.shape[-1]) for x in maps)
+        with as_computed(maps[0]):
+            x = conv_of_parts(reduction.get_parameter("0.weight"), maps, size, self.corners)
+            return {"reduced": reduction[1:](x), "deep": features[self.deep]}
+
+    def forward(self, episodes: Encoded) -> HeadOutput:
+        """Figure 3: the supports' average and their prior beside the query, through the pyramid."""
+        query, target = episodes.query["reduced"], episodes.query_mask
+        with torch.autocast(query.device.type, enabled=False):
+            found = support_vector(episodes)[..., None, None]  # (B,C,1,1)
+            prior = self._priors(episodes).mean(1, keepdim=True)  # (B,1,h',w')
+        with as_computed(query):
+            parts = query, found.to(query.dtype), prior.to(query.dtype)
+            logits, scales = self.context(*parts, target is not None, {}, episodes.corners)
+        losses = {} if target is None else {"auxiliary": auxiliary_loss(scales, target, episodes.corners)}
+        return HeadOutput(
+            logits.float(), losses, {"empty_support": without_foreground(episodes.support_masks)}
+        )
+
+    def _priors(self, episodes: Encoded) -> Tensor:
+        """Each support's prior (B,K,h',w')."""
+        support = episodes.support["deep"]  # (B,K,C',h',w')
+        return priors(episodes.query["deep"], support, _shares(episodes, support))
+
+    def explain(self, episodes: Encoded) -> list[Panel]:
+        """The prior; of several supports, that of each, too."""
+        every = self._priors(episodes)  # (B,K,h',w')
+        each = [Panel(f"prior of support {k}", x, "query") for k, x in enumerate(every.unbind(1), 1)]
+        return [Panel("prior", every.mean(1), "query"), *(each if len(each) > 1 else [])]
+
+
+def support_vector(episodes: Encoded) -> Tensor:
+    """The mean over shots of the supports' masked averages (B,C)."""
+    support = episodes.support["reduced"]  # (B,K,C,h,w)
+    shares = _shares(episodes, support)
+    each = masked_average(support.flatten(0, 1).float(), shares.flatten(0, 1))  # (BK,C)
+    return each.unflatten(0, shares.shape[:2]).mean(1)
+
+
+def _shares(episodes: Encoded, maps: Tensor) -> Tensor:
+    """The supports' foreground on the cells of their maps (B,K,C,h,w): (B,K,h,w) in 0..1."""
+    return resize((episodes.support_masks == 1).float(), (maps.shape[-2], maps.shape[-1]), episodes.corners)
+
+
+def _reduction(inputs: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
+    )
+
+
+def _check(width: int, sizes: tuple[float, ...], dropout: float) -> None:
+    if width < 1 or not 0 <= dropout < 1:
+        raise ValueError(f"width={width}, dropout={dropout}; allowed: 1 or more, and 0 to below 1")
+    if not sizes or not all(0 < size <= 1 or (1 < size <= 1000 and size % 1 == 0) for size in sizes):
+        raise ValueError(
+            f"sizes={sizes}; allowed: one or more, whole numbers of cells up to 1000, or shares of the maps' "
+            "sides, above 0 to 1"
+        )
