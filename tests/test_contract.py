@@ -30,6 +30,9 @@ VARIANTS = [
     ("asgnet", {**SMALL, "context": "aspp"}),
     ("asgnet", {**SMALL, "prototypes": 1, "similarity": "mean"}),
     ("asgnet", {**SMALL, "features": "neck"}),
+    ("hsnet", {"shots": "mean"}),
+    ("hsnet", {"levels": [["stage4"], ["stage3"], ["stage1"]]}),
+    ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("votes", {"level": {"stage2": 0.7, "stage4": 1}}),
@@ -84,6 +87,8 @@ ODD = {"resnet": (50, 71), "patches": (52, 76)}
 def stands_on_neck(name, options):
     if "features" in options:
         return options["features"] == "neck"
+    if "levels" in options:
+        return ["neck"] in options["levels"]
     return "level" not in options and "neck" in find_head(name).levels
 
 
