@@ -39,6 +39,9 @@ VARIANTS = [
     ("pfenet", {**ENRICHED, "sizes": [1, 0.5], "level": ["stage1", "stage3"]}),
     ("pfenet", {**ENRICHED, "level": "stage2", "cut": "image"}),
     ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
+    ("hsnet", {"shots": "mean"}),
+    ("hsnet", {"levels": [["stage4"], ["stage3"], ["stage1"]]}),
+    ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("votes", {"level": {"stage2": 0.7, "stage4": 1}}),
@@ -98,6 +101,8 @@ ODD = {"resnet": (50, 71), "patches": (52, 76)}
 def stands_on_neck(name, options):
     if "features" in options:
         return options["features"] == "neck"
+    if "levels" in options:
+        return ["neck"] in options["levels"]
     return options["level"] == "neck" if "level" in options else "neck" in find_head(name).levels
 
 

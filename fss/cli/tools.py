@@ -12,6 +12,7 @@ _PUBLISHED = """kinds:
   cwt        that and the classifier weight transformer        two files
   asgnet     the whole ASGNet, pyramid or ASPP                 one file
   pfenet     the whole PFENet                                  one file
+  hsnet      the whole HSNet                                   one file
 
 The files do not tell what they were trained on: say so with --data, --fold and
 --shots."""
@@ -41,7 +42,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     text = "the authors' file or files, then the checkpoint to write"
     parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
     add = what_options(parser, data=None).add_argument
-    add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt, asgnet or pfenet")
+    add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt, asgnet, pfenet or hsnet")
 
 
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:

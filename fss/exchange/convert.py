@@ -37,6 +37,7 @@ _PFENET = {
     **_BACKBONE, **{n: f"head.{n}" for n in ("down_query", "down_supp")},
     **{n: f"head.context.{n}" for n in _CONTEXT}, "init_merge": "head.context.corr_conv",
 }  # fmt: skip
+_HSNET = {**_BACKBONE, "hpn_learner": "head"}
 _BLOCKS_OF_STAGE_3 = {6: 50, 23: 101}
 
 
@@ -46,7 +47,7 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
 
     Args:
         kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
-            weight transformer, two files), "asgnet" or "pfenet" (the whole model).
+            weight transformer, two files), "asgnet", "pfenet" or "hsnet" (the whole model).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.
 
@@ -119,6 +120,14 @@ def _pfenet(state: State, config: Config, source: str) -> Converted:
     return *_few_shot(shaped, backbone, None), _renamed(state, _PFENET)
 
 
+def _hsnet(state: State, config: Config, source: str) -> Converted:
+    inside = "backbone."  # in torchvision's names, as ImageNet's files are
+    network = rename({k.removeprefix(inside): v for k, v in state.items() if k.startswith(inside)})
+    backbone = _resnet(network, source, stride=32)
+    rest = {k: v for k, v in state.items() if not k.startswith(inside)}
+    return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed({**network, **rest}, _HSNET)
+
+
 class Kind(NamedTuple):
     """A kind of published file: what makes a model of it, and the head whose recipe has its settings."""
 
@@ -132,6 +141,7 @@ KINDS = {
     "cwt": Kind(_cwt),
     "asgnet": Kind(_asgnet, "asgnet"),
     "pfenet": Kind(_pfenet, "pfenet"),
+    "hsnet": Kind(_hsnet, "hsnet"),
 }
 
 
@@ -155,7 +165,7 @@ def _shaped(
     return config.model_copy(update=update)
 
 
-def _resnet(state: State, source: str) -> ResNet:
+def _resnet(state: State, source: str, stride: int = 8) -> ResNet:
     """An empty ResNet of the layers and stem that a state dict of published names has."""
     blocks = {name.split(".")[1] for name in state if name.startswith("layer3.")}
     if len(blocks) not in _BLOCKS_OF_STAGE_3 or "layer4.0.conv3.weight" not in state:
@@ -164,7 +174,7 @@ def _resnet(state: State, source: str) -> ResNet:
             f"(it has {len(blocks)}). For `cwt` give two files: the base model and the transformer"
         )
     name, stem = f"resnet{_BLOCKS_OF_STAGE_3[len(blocks)]}", "deep" if has_deep_stem(state) else "plain"
-    return cast(ResNet, make_backbone(name, None, {"stem": stem}))
+    return cast(ResNet, make_backbone(name, None, {"stem": stem, "stride": stride}))
 
 
 def _told(backbone: ResNet) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fss.parts import Kind, check_methods
 HEADS = {
     "asgnet": "fss.heads.asgnet:ASGNet",
     "cwt": "fss.heads.cwt:CWT",
+    "hsnet": "fss.heads.hsnet:HSNet",
     "pfenet": "fss.heads.pfenet:PFENet",
     "prototype": "fss.heads.prototype:Prototype",
     "votes": "fss.heads.votes:Votes",

@@ -33,6 +33,9 @@ CHANGES = {
         "level": ("neck", {}), "deep": ("stage3", {"cut": "nothing"}), "cut": ("nothing", {}),
         "width": (8, {}), "sizes": ([7, 3], {}), "dropout": (0.1, {}),
     },
+    "hsnet": {
+        "levels": ([["stage4"], ["stage3"], ["neck"]], {"shots": "mean"}), "shots": ("mean", {}),
+    },
     "prototype": {
         "level": ("stage3", {}), "scale": (5.0, {}), "embed": (8, {}), "align": (True, {"embed": 8}),
     },
@@ -87,7 +90,10 @@ def differ(a, b):
 def test_every_option_of_every_head_is_listed():
     assert CHANGES.keys() == HEADS.keys()
     for name, options in CHANGES.items():
-        assert options.keys() == set(inspect.signature(find_head(name)).parameters) - {"channels"}, name
+        assert options.keys() == set(inspect.signature(find_head(name)).parameters) - {
+            "channels",
+            "strides",
+        }, name
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in CHANGES for option in CHANGES[name]])
@@ -142,6 +148,7 @@ def test_defaults_are_the_published_numbers():
         "level": ("stage3", "stage2"), "deep": "stage4", "cut": "stage4", "width": 256,
         "sizes": (60, 30, 15, 8), "dropout": 0.5,
     }  # fmt: skip
+    assert KIND.options("hsnet", {}) == {"levels": None, "shots": "vote"}
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
     assert KIND.options("votes", {}) == {
         "level": "stage4", "tau": 0.035, "trust": 9, "walk": 0.7, "walk_tau": 0.08, "steps": 20,
