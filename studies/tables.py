@@ -152,7 +152,9 @@ METHODS = {
 
 def heads_on(name: str) -> str:
     """Every head on every fold of a set, and how many steps its training took (`measure_heads.py`)."""
-    every = [(title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot") for title, h in METHODS.items() for k in (1, 5)]
+    every = [
+        (title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot") for title, h in METHODS.items() for k in (1, 5)
+    ]
     lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
     for line, (*_, files) in zip(lines, every, strict=True):
         steps = [r.content["checkpoint"].get("steps") or 0 for r in results(files)]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
-from fss.heads.pivot import WIDTHS, Mix, Squeeze, exporting, likeness
-from fss.ops import foreground, resize, without_foreground
+from fss.heads.pivot import WIDTHS, Mix, Squeeze, likeness
+from fss.ops import exporting, foreground, resize, without_foreground
 
 _EPS = 1e-5  # added to lengths
 _AT_ONCE = 4  # passes in testing

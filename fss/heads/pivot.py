@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fss.ops import resize
+from fss.ops import exporting, resize
 
 WIDTHS = (16, 64, 128)  # channels of the three blocks of a squeeze
 _VALUES = 2**21  # correlations that are held at once
@@ -152,11 +152,6 @@ def _parts(query: Sequence[Tensor], support: Sequence[Tensor]) -> Iterator[tuple
 def _conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution of what has its channels last: (N,h,w,C) -> (N,h',w',O)."""
     return cast(Tensor, conv(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1).contiguous()
-
-
-def exporting() -> bool:
-    """Whether a graph is being made, which cannot depend on values."""
-    return bool(getattr(torch.compiler, "is_exporting", lambda: False)())  # PyTorch 2.6 has no such question
 
 
 class Blocks(nn.Sequential):
