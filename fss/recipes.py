@@ -112,12 +112,18 @@ def merge(tree: dict[str, Any], difference: Mapping[str, Any], source: str) -> N
             )
         else:
             old = tree.setdefault(key, {})
-            if key in _PARTS and "type" in old and value.get("type", old["type"]) != old["type"]:
+            before = old.get("type")
+            if key in _PARTS and before and _family(value.get("type", before)) != _family(before):
                 _start_afresh(old, key)
             old.update(value)
 
 
 _PARTS = ("backbone", "neck", "head")
+
+
+def _family(name: Any) -> str:
+    """A part's name without the number at its end: a ResNet-50's options are a ResNet-101's, too."""
+    return str(name).rstrip("0123456789")
 
 
 def _start_afresh(section: dict[str, Any], key: str) -> None:

@@ -45,7 +45,7 @@ def test_mistakes_name_key_and_allowed_values(override, message):
 def test_unknown_recipes_list_those_that_exist():
     with pytest.raises(UserError, match="unknown data 'pascall', did you mean pascal"):
         load_config("pascall", "cwt")
-    with pytest.raises(UserError, match="there are: asgnet, cwt, prototype"):
+    with pytest.raises(UserError, match="there are: asgnet, cwt, hsnet, pfenet, "):
         load_config("shapes", "nothing-like-it")
 
 
@@ -107,3 +107,10 @@ def test_folders_are_named_after_options_beside_the_recipes():
         load_config("shapes", "cwt", ["head.transformer=false", "head.balanced=false"]).variant
         == "transformer=False"
     )
+
+
+def test_a_recipes_options_hold_for_networks_of_the_same_kind():
+    options = lambda *said: load_config("pascal", "hsnet", said).backbone.options  # noqa: E731
+    assert options()["stride"] == options("backbone.type=resnet101")["stride"] == 32
+    assert "stride" not in options("backbone.type=efficientnet_lite0")
+    assert options("backbone.type=resnet18", "backbone.stride=8")["stride"] == 8
