@@ -13,7 +13,6 @@ from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
 from fss.config import BackboneConfig, Config, HeadConfig, NeckConfig
 from fss.data.classes import fold_classes
 from fss.errors import UserError
-from fss.heads import HEADS
 from fss.model import BaseSegmenter, build_model
 from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
