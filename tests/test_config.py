@@ -45,7 +45,7 @@ def test_mistakes_name_key_and_allowed_values(override, message):
 def test_unknown_recipes_list_those_that_exist():
     with pytest.raises(UserError, match="unknown data 'pascall', did you mean pascal"):
         load_config("pascall", "cwt")
-    with pytest.raises(UserError, match="there are: asgnet, cwt, hsnet, pfenet, "):
+    with pytest.raises(UserError, match="there are: asgnet, cwt, "):
         load_config("shapes", "nothing-like-it")
 
 

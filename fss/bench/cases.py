@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones import make_backbone
-from fss.bench import plain
+from fss.bench import plain, plain_pfenet
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
 from fss.data.lists import Sample, read_list
@@ -55,6 +55,7 @@ class Method(NamedTuple):
 METHODS = {
     "cwt": Method("CWT", plain.cwt, neck=True),
     "asgnet": Method("ASGNet", plain.asgnet, batch=4),
+    "pfenet": Method("PFENet", plain_pfenet.pfenet, batch=4),
 }
 
 

@@ -30,14 +30,13 @@ def up(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def features(model: FewShotModel, images: Tensor) -> dict[str, Tensor]:
-    """All stages, and the neck's features where there is a neck."""
+def features(model: FewShotModel, images: Tensor, last: int = 4) -> dict[str, Tensor]:
+    """The stages that the model asks for, up to `last`, and the neck's map where there is a neck."""
     net: Any = model.backbone
     neck: Any = model.neck
     out, x = {}, net.layer0(normalise(images).contiguous())
-    names = ("layer1", "layer2", "layer3", "layer4") if neck else ("layer1", "layer2", "layer3")
-    for i, name in enumerate(names, 1):
-        x = out[f"stage{i}"] = getattr(net, name)(x)
+    for i in range(1, min(4 if neck or "stage4" in model.head.levels else 3, last) + 1):
+        x = out[f"stage{i}"] = getattr(net, f"layer{i}")(x)
     if neck:
         pools = [up(pool(x), (x.shape[-2], x.shape[-1])) for pool in neck.features]
         out["neck"] = neck.bottleneck(torch.cat([x, *pools], 1))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from fss.bench import plain
 from fss.bench.cases import METHODS, Setting, build, disc, episode, loading
 from fss.bench.run import CASES
 from fss.cli import main
@@ -36,7 +35,7 @@ def settled(setting, head):
 
 
 @pytest.mark.parametrize("shots", [1, 3])
-@pytest.mark.parametrize("head", ["cwt", "asgnet"])
+@pytest.mark.parametrize("head", ["cwt", "asgnet", "pfenet"])
 def test_logits_equal_the_plain_ones(setting, head, shots):
     model = settled(setting, head)
     if head == "asgnet":
@@ -46,15 +45,16 @@ def test_logits_equal_the_plain_ones(setting, head, shots):
         out = model.output(e, range(len(e.query_image)))
         wanted = METHODS[head].plain(model, e, False)[0]
         counts = [seeds_of(m == 1, CELLS, 5, 4).counts for m in e.support_masks]
-    assert head == "cwt" or (torch.stack(counts) > 1).all()
+    assert head != "asgnet" or (torch.stack(counts) > 1).all()
     assert relative_error(resize(out.logits, (SIZE, SIZE)), wanted) < 1e-4
 
 
-def test_scales_and_gradients_equal_the_plain_ones(setting):
-    """ASGNet as in training, dropout aside: logits of every scale, and the gradient of each parameter."""
-    model = settled(setting, "asgnet")
+@pytest.mark.parametrize("head", ["asgnet", "pfenet"])
+def test_scales_and_gradients_equal_the_plain_ones(setting, head):
+    """As in training, dropout aside: the gradient of each parameter."""
+    model = settled(setting, head)
     model.head.cells, model.head.iterations = 4, (5, 5)
-    e = episode(setting, "asgnet", 2, 1)
+    e = episode(setting, head, 2, 1)
 
     def gradients(logits):
         loss = sum(x.float().square().mean() for x in logits)
@@ -63,7 +63,7 @@ def test_scales_and_gradients_equal_the_plain_ones(setting):
         )
 
     out = model.output(e, range(len(e.query_image)))
-    logits, _ = plain.asgnet(model, e, True)
+    logits, _ = METHODS[head].plain(model, e, True)
     for ours, theirs in zip(gradients([resize(out.logits, (SIZE, SIZE))]), gradients([logits]), strict=True):
         if theirs is not None and theirs.norm() > 1e-6:
             assert relative_error(ours, theirs) < 1e-3
