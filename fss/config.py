@@ -6,6 +6,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Resize = Literal["pad", "squash"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
@@ -42,6 +44,8 @@ class DataConfig(_Section):
     folds: int = Field(4, ge=1)
     scheme: Literal["contiguous", "interleaved"] = "contiguous"
     size: int = Field(473, ge=17)  # S, pixels; what the backbone can take
+    # how images come to S x S: padded (published by most), or squashed, their aspect ratio lost (HSNet)
+    resize: Resize = "pad"
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
     # what held-out classes are in training images: background (published), ignored pixels, or no image at all
     novel_in_train: Literal["background", "ignore", "drop_image"] = "background"

@@ -18,6 +18,7 @@ import torch
 
 from fss.bars import Bar
 from fss.config import Config
+from fss.data.canvas import Canvas
 from fss.data.episodes import PictureSet, photo_mask
 from fss.data.folds import novel_classes
 from fss.data.source import Source, open_source
@@ -45,7 +46,7 @@ class Photos:
     def __init__(self, config: Config) -> None:
         self.size, self.source = config.data.size, self._source(config)
         self.model = build_model("votes", config.head.options, build_backbone(config.backbone)).eval()
-        pictures = PictureSet(self.source, self.size)
+        pictures = PictureSet(self.source, Canvas(self.size))
         every = [pictures.load(i) for i in range(len(self.source.samples))]
         self.labels = torch.stack([p.labels for p in every])
         self.inside = torch.stack([photo_mask(p.photo, self.size) for p in every])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fss.backbones import make_backbone
 from fss.bench import plain, plain_pfenet
+from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
 from fss.data.lists import Sample, read_list
@@ -198,7 +199,7 @@ def loading(setting: Setting) -> Iterator[Pair]:
         index = Index(tuple(s.name for s in samples), np.ones((8, 21), np.int32))
         source = Source(tuple("abcdefghijklmnopqrst"), [1], [2], samples, index, "", None)
         size = setting.size or 473
-        data = EpisodeSet(source, size)
+        data = EpisodeSet(source, Canvas(size))
         random = np.random.default_rng(0)
         draws = [Draw(1, i % 8, ((i + 1) % 8,), i) for i in range(8)]
         yield Pair(

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fss.data.canvas import Canvas
 from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.data.transforms import View, episode_view, fit, fit_mask, fitted_size, flips, to_tensor
+from fss.data.transforms import View, episode_view, flips, to_tensor
 from fss.episode import Episode
 from fss.ops import binary_mask
 
@@ -43,16 +44,16 @@ def photo_mask(filled: tuple[int, int], size: int) -> Tensor:
 class PictureSet(Loadable):
     """Prepared images by position, un-augmented."""
 
-    def __init__(self, source: Source, size: int, originals: bool = False) -> None:
-        self.source, self.size, self.originals = source, size, originals
+    def __init__(self, source: Source, canvas: Canvas, originals: bool = False) -> None:
+        self.source, self.canvas, self.originals = source, canvas, originals
 
     def load(self, key: int) -> Picture:
         """Read and prepare one image."""
         image, mask = read_image(self.source.samples[key].image), self.source.mask(key)
-        labels = torch.from_numpy(fit_mask(mask, self.size))
+        labels = torch.from_numpy(self.canvas.mask(mask))
         original = torch.from_numpy(mask) if self.originals else None
-        photo = fitted_size(image.shape[0], image.shape[1], self.size)
-        return Picture(key, to_tensor(fit(image.astype(np.float32), self.size)), labels, photo, original)
+        prepared = to_tensor(self.canvas.image(image.astype(np.float32)))
+        return Picture(key, prepared, labels, self.canvas.filled(*mask.shape), original)
 
 
 class EpisodeSet(Loadable):
@@ -62,8 +63,8 @@ class EpisodeSet(Loadable):
         augment: "flips", "views" or "none".
     """
 
-    def __init__(self, source: Source, size: int, augment: str = "flips") -> None:
-        self.source, self.size, self.augment = source, size, augment
+    def __init__(self, source: Source, canvas: Canvas, augment: str = "flips") -> None:
+        self.source, self.canvas, self.augment = source, canvas, augment
 
     def load(self, key: Draw) -> Episode:
         """An episode with B = 1."""
@@ -90,8 +91,8 @@ class EpisodeSet(Loadable):
         """An image and its label map, augmented, S x S."""
         image, mask = read_image(self.source.samples[position].image), self.source.mask(position)
         if self.augment == "views":
-            return episode_view(image, mask, self.size, random)
+            return episode_view(image, mask, self.canvas.size, random)
         if self.augment == "flips":
             image, mask = flips(image, mask, random)
-        photo = photo_mask(fitted_size(image.shape[0], image.shape[1], self.size), self.size)
-        return View(fit(image, self.size), fit_mask(mask, self.size), photo.numpy())
+        photo = photo_mask(self.canvas.filled(*mask.shape), self.canvas.size)
+        return View(self.canvas.image(image), self.canvas.mask(mask), photo.numpy())

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from fss.config import PretrainConfig
+from fss.data.canvas import fit, fit_mask
 from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.source import Source
-from fss.data.transforms import fit, fit_mask, flips, random_view, to_tensor
+from fss.data.transforms import flips, random_view, to_tensor
 from fss.episode import IGNORE
 
 
@@ -28,6 +29,8 @@ class Labelled(NamedTuple):
 
 class LabelledSet(Loadable):
     """Items for keys (epoch, position), augmented from the key alone; or, un-augmented, (-1, position).
+
+    Whole images are padded whatever `data.resize` is: a base network learns from crops, and serves both.
 
     Novel classes are background, as published, unless the source ignores them.
     """

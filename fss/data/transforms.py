@@ -1,4 +1,4 @@
-"""Preparing images: the published test resize, and the augmentations of training."""
+"""The augmentations of training."""
 
 from typing import NamedTuple
 
@@ -9,35 +9,6 @@ from torch import Tensor
 
 from fss.episode import IGNORE
 from fss.ops import MEAN
-
-
-def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """(h,w) after the test resize: longest side to `size`, then each side down to a multiple of 8.
-
-    The order of operations matters: b * S / a lands on another multiple for a few sizes.
-    """
-    scale = size / max(height, width)
-    sides = [size if side == max(height, width) else int(side * scale) for side in (height, width)]
-    return max(sides[0] // 8 * 8, 8), max(sides[1] // 8 * 8, 8)
-
-
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Test resize of an image (H,W,3): (S,S,3) 0..255, top left of a black canvas.
-
-    As published on float32; bytes stay bytes, rounded to whole numbers, and take a fifth of the time.
-    """
-    h, w = fitted_size(image.shape[0], image.shape[1], size)
-    canvas = np.zeros((size, size, 3), image.dtype)
-    canvas[:h, :w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
-    return canvas
-
-
-def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Test resize of a mask (H,W): nearest, uint8 (S,S), top left of a canvas of 255."""
-    h, w = fitted_size(mask.shape[0], mask.shape[1], size)
-    canvas = np.full((size, size), IGNORE, np.uint8)
-    canvas[:h, :w] = cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST)
-    return canvas
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

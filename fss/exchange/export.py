@@ -288,7 +288,7 @@ def _account(
             },
         },
         "output": {"logits": {"shape": [1, 2, size, size], "type": "float32", "values": "background first"}},
-        "images": f"longer side {size}, each side down to a multiple of 8, top left on black; masks on 255",
+        "images": _IMAGES[model.told.get("resize", "pad")].format(size=size),
         "corners": model.corners,
         "head": f"{head.__module__}:{head.__qualname__}",
         "seed": seed,
@@ -296,6 +296,12 @@ def _account(
         "checkpoint": model.told or None,
         "environment": environment(torch.device("cpu")),
     }  # fmt: skip
+
+
+_IMAGES = {
+    "pad": "longer side {size}, each side down to a multiple of 8, top left on black; masks on 255",
+    "squash": "both sides {size}, by PIL's bilinear resize of bytes; masks nearest",
+}
 
 
 def run_export(

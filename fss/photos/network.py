@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fss.backbones.base import nearest_size
+from fss.data.canvas import Canvas
 from fss.errors import UserError
 from fss.model import FewShotModel, build_backbone, build_model
 from fss.randomness import seeded
@@ -16,8 +17,8 @@ INSTALLED = "backbone.type=efficientnet_lite0"  # its weights come with the pack
 _TRAINING_FREE = ("votes", "prototype")
 
 
-def load(path: Path | None, head: str, settings: Sequence[str], half: bool) -> tuple[FewShotModel, int]:
-    """A model, and the size to look at photos with: the one it was trained at, or the nearest to `SIZE`.
+def load(path: Path | None, head: str, settings: Sequence[str], half: bool) -> tuple[FewShotModel, Canvas]:
+    """A model, and the canvas to look at photos on: the one it was trained on, or the nearest to `SIZE`.
 
     Args:
         path: of a checkpoint, of any head, or of a base network, on which `head` is put. None: `head` on
@@ -28,8 +29,10 @@ def load(path: Path | None, head: str, settings: Sequence[str], half: bool) -> t
         UserError: no such file or weights, a head that would have to learn first, unknown settings.
     """
     if path is not None:
-        model = _of_checkpoint(path, head, settings, half)
-        return model, model.told.get("size") or load_config("folder", head).data.size
+        model, data = _of_checkpoint(path, head, settings, half), load_config("folder", head, settings).data
+        base = model.told.get("stage") == "base"  # a network that serves heads of both ways
+        own = data.resize if base else model.told.get("resize", "pad")
+        return model, Canvas(model.told.get("size") or data.size, own)
     config = load_config("folder", head, [INSTALLED, *settings])
     try:
         with seeded(config.seed):  # of weights that are random on purpose
@@ -47,7 +50,7 @@ def load(path: Path | None, head: str, settings: Sequence[str], half: bool) -> t
             f"{' or '.join(_TRAINING_FREE)}, which have nothing to learn"
         )
     model.told = {"weights": "random"} if config.backbone.weights == "random" else {}
-    return model, nearest_size(backbone, SIZE)
+    return model, Canvas(nearest_size(backbone, SIZE), config.data.resize)
 
 
 def doubts(model: FewShotModel) -> list[str]:
@@ -64,7 +67,7 @@ def _of_checkpoint(path: Path, head: str, settings: Sequence[str], half: bool) -
     if checkpoint.read(path)["about"].get("stage") == "base":
         on_neck = ["head.level=neck"] if head in _TRAINING_FREE else []
         return load_base_with(path, load_config("folder", head, [*on_neck, *settings]).head, half)
-    said = [text for text in settings if text.startswith(("head.", "neck.", "backbone."))]
+    said = [text for text in settings if text.startswith(("head.", "neck.", "backbone.", "data.resize"))]
     if said:
         raise UserError(f"{said[0]}: {path} settles that itself; leave it out")
     return load_model(path, bf16=half)

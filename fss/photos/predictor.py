@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fss.backbones.base import Backbone, check_size
+from fss.data.canvas import Canvas
 from fss.data.episodes import photo_mask
-from fss.data.transforms import fit, fit_mask, fitted_size, to_tensor
+from fss.data.transforms import to_tensor
 from fss.errors import UserError
 from fss.heads import Encoded, Features
 from fss.ops import resize
@@ -110,12 +111,13 @@ class Predictor:
         self.model, own = load(Path(checkpoint) if checkpoint else None, head, settings, self.half)
         self.model = self.model.eval().to(self.device)
         self.doubts = doubts(self.model)
-        self.size = size if size is not None else own
+        self.size = size if size is not None else own.size
         if support_by not in get_args(Method):
             raise UserError(f"support_by={support_by!r}; allowed: {', '.join(get_args(Method))}")
         if not isinstance(self.size, int) or self.size > 4097:
-            raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as {own}")
+            raise UserError(f"size {self.size}; allowed: whole numbers up to 4097, such as {own.size}")
         check_size(cast(Backbone, self.model.backbone), self.size, "size")
+        self.canvas = Canvas(self.size, own.resize)
         self.support_by, self.edges, self.seed = support_by, edges, seed
         self._supports: dict[str, SupportSet] = {}
 
@@ -247,20 +249,20 @@ class Predictor:
         return support_set
 
     def _shot(self, photo: int, image: np.ndarray, mask: np.ndarray, view: View | None) -> Shot:
-        small = fit_mask(np.ascontiguousarray(mask), self.size)
+        small = self.canvas.mask(np.ascontiguousarray(mask))
         if not (small == 1).any():
-            small = _keeping_small_objects(mask, self.size)
+            small = _keeping_small_objects(mask, self.canvas)
         on_device = torch.from_numpy(small)[None].to(self.device)
         return Shot(photo, view or self._view(image, on_device), on_device)
 
     @torch.no_grad()
     def _view(self, image: np.ndarray, mask: Tensor) -> View:
-        canvas, inside = self._canvas(image), fitted_size(image.shape[0], image.shape[1], self.size)
+        prepared, inside = self._prepared(image), self.canvas.filled(*image.shape[:2])
         if not self.model.head.encodes_alike:
-            return View(canvas, inside, self.model.encode_support(canvas, mask), None)
-        query = self.model.encode(canvas)
+            return View(prepared, inside, self.model.encode_support(prepared, mask), None)
+        query = self.model.encode(prepared)
         support = {name: x for name, x in query.items() if name not in self.model.head.query_only}
-        return View(canvas, inside, support, query)
+        return View(prepared, inside, support, query)
 
     def _border(self, shots: Sequence[Shot]) -> float:
         """`threshold.border` of a class: each photo in turn is the query of the others."""
@@ -279,8 +281,8 @@ class Predictor:
 
     def _odds(self, image: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """(H,W,3) -> log-odds (N,h,w) of classes against background, on the photo's grid or the network's."""
-        canvas, inside = self._canvas(image), fitted_size(image.shape[0], image.shape[1], self.size)
-        query, found = self._encode(canvas), []
+        prepared, inside = self._prepared(image), self.canvas.filled(*image.shape[:2])
+        query, found = self._encode(prepared), []
         for name in names:
             support_set = self._supports[name]
             lead = self._lead(query, inside, support_set.shots)
@@ -312,9 +314,9 @@ class Predictor:
     def _encode(self, canvas: Tensor) -> Features:
         return self.model.encode(canvas)
 
-    def _canvas(self, image: np.ndarray) -> Tensor:
+    def _prepared(self, image: np.ndarray) -> Tensor:
         """(H,W,3) -> RGB (1,3,S,S) of bytes."""
-        return to_tensor(fit(np.ascontiguousarray(image), self.size))[None].to(self.device)
+        return to_tensor(self.canvas.image(np.ascontiguousarray(image)))[None].to(self.device)
 
 
 def photo_numbers(supports: Sequence[Support]) -> list[int]:
@@ -324,10 +326,10 @@ def photo_numbers(supports: Sequence[Support]) -> list[int]:
     return [seen.setdefault(key, len(seen)) for key in keys]
 
 
-def _keeping_small_objects(mask: np.ndarray, size: int) -> np.ndarray:
-    """`fit_mask`, but with objects that fall between its samples: each keeps at least its pixels' cells."""
-    small = fit_mask(mask, size)
-    h, w = fitted_size(mask.shape[0], mask.shape[1], size)
+def _keeping_small_objects(mask: np.ndarray, canvas: Canvas) -> np.ndarray:
+    """`Canvas.mask`, but with objects that fall between its samples: each keeps its pixels' cells."""
+    small = canvas.mask(mask)
+    h, w = canvas.filled(*mask.shape)
     y, x = np.nonzero(mask == 1)
     small[y * h // mask.shape[0], x * w // mask.shape[1]] = 1
     return small

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from fss.data.canvas import Canvas
 from fss.data.files import read_image, read_mask
 from fss.data.lists import Sample
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.data.transforms import fit, fit_mask, fitted_size
 from fss.heads import Panel
 from fss.pictures.contact import contact_page
 from fss.pictures.marks import draw_marks
@@ -44,14 +44,14 @@ def rows(panels: list[np.ndarray], most: int = 6) -> np.ndarray:
 
 
 def episode_row(
-    source: Source, size: int, draw: Draw, prediction: Tensor, made: Made | None = None
+    source: Source, canvas: Canvas, draw: Draw, prediction: Tensor, made: Made | None = None
 ) -> np.ndarray:
     """Supports with their masks | query with true mask | query with prediction (S,S), as RGB (H,W,3) uint8.
 
     Args:
         made: masks that supports have in place of the true ones; the marks behind them are drawn, too.
     """
-    pairs = [_prepared(source, size, i, draw.class_id) for i in (*draw.supports, draw.query)]
+    pairs = [_prepared(source, canvas, i, draw.class_id) for i in (*draw.supports, draw.query)]
     query, truth = pairs[-1]
     predicted = prediction.cpu().numpy()[: truth.shape[0], : truth.shape[1]] == 1
     panels = [_masked(image, mask, RED) for image, mask in pairs]
@@ -75,13 +75,12 @@ def _enlarged(values: np.ndarray, how: int) -> np.ndarray:
     return cv2.resize(values, None, fx=zoom, fy=zoom, interpolation=how)
 
 
-def _prepared(source: Source, size: int, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
+def _prepared(source: Source, canvas: Canvas, position: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and binary mask as the network sees them, without the canvas's padding."""
     sample = source.samples[position]
     image, mask = read_image(sample.image), read_mask(sample.mask)
-    h, w = fitted_size(mask.shape[0], mask.shape[1], size)
-    fitted = fit(image, size)[:h, :w]
-    return fitted, fit_mask(mask, size)[:h, :w] == sample.value(class_id)
+    h, w = canvas.filled(*mask.shape)
+    return canvas.image(image)[:h, :w], canvas.mask(mask)[:h, :w] == sample.value(class_id)
 
 
 def file_name(class_name: str) -> str:
@@ -115,8 +114,8 @@ class EpisodePictures:
         made: as of `episode_row`.
     """
 
-    def __init__(self, folder: Path, source: Source, size: int, made: Made | None = None) -> None:
-        self.folder, self.source, self.size, self.made = folder, source, size, made
+    def __init__(self, folder: Path, source: Source, canvas: Canvas, made: Made | None = None) -> None:
+        self.folder, self.source, self.canvas, self.made = folder, source, canvas, made
 
     def clear(self) -> None:
         """Make the folder, and empty it of pictures."""
@@ -130,10 +129,12 @@ class EpisodePictures:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
         name = file_name(self.source.classes[draw.class_id - 1])
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
-        write_jpeg(path, episode_row(self.source, self.size, draw, prediction, self.made))
+        write_jpeg(path, episode_row(self.source, self.canvas, draw, prediction, self.made))
         if panels:
-            images = [_prepared(self.source, self.size, i, draw.class_id)[0] for i in draw.images]
-            drawn = [p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.size)]
+            images = [_prepared(self.source, self.canvas, i, draw.class_id)[0] for i in draw.images]
+            drawn = [
+                p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.canvas.size)
+            ]
             write_jpeg(path.with_name(f"explain_{path.name}"), rows(drawn))
 
     def contact_sheet(self) -> Path:

@@ -28,7 +28,7 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
     parts = [
         f"{p['data']}, {folds}",
         f"{p['runs']} x {p['episodes']} episodes by {sampling}, seed {p['seed']}",
-        f"labels at {p['label_size']}, images at {p.get('image_size')} px",
+        f"labels at {p['label_size']}, images {_seen(p)} {p.get('image_size')} px",
         f"novel classes in training images: {p.get('novel_in_training')}",
     ]
     if p.get("train_masks"):
@@ -36,6 +36,10 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
     if support := p.get("support"):
         parts.append(f"supports: {support['kind']} by {support['method']}")
     return f"{'; '.join(parts)} [{protocol_id(p)}]"
+
+
+def _seen(protocol: Mapping[str, Any]) -> str:
+    return "squashed to" if protocol.get("resize") == "squash" else "at"
 
 
 _NOVEL = {
@@ -64,8 +68,8 @@ def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Seq
         f"The class is {kept}.",
         f"There are {p['runs']} runs of {p['episodes']} episodes, seed {p['seed']}:",
         f"{p.get('sampling', 'drawn at random')}.",
-        f"Images are seen at {p.get('image_size', '?')} px, and scored on labels at {p['label_size']}"
-        + (" size." if p["label_size"] == "original" else "."),
+        f"Images are seen {_seen(p)} {p.get('image_size', '?')} px, "
+        f"and scored on labels at {p['label_size']}" + (" size." if p["label_size"] == "original" else "."),
         "A class's IoU is the intersection of predicted and true foreground over their union, both summed "
         "over its episodes; mIoU is the mean over classes, FB-IoU that of foreground and background.",
         _NOVEL.get(str(p.get("novel_in_training")), ""),

@@ -42,10 +42,11 @@ def pseudo_folder(config: Config) -> Path:
 
 
 def train_folder(config: Config, shots: int | None = None) -> Path:
-    """The folder of a head's training: one per head, its options, network and training shots."""
+    """The folder of a head's training: one per head, its options, network, resize and training shots."""
     tag = f"_{config.tag}" if config.tag else ""
     variant = _plain(_head(config))
-    name = f"{variant}_{_network(config)}_{shots or config.train.shots}shot{tag}"
+    resized = "" if config.data.resize == "pad" else f"_{config.data.resize}"
+    name = f"{variant}_{_network(config)}{resized}_{shots or config.train.shots}shot{tag}"
     return fold_folder(config) / name
 
 

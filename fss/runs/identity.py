@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fss.backbones import KIND as BACKBONES
-from fss.config import Config, Part
+from fss.config import Config, Part, Resize
 from fss.errors import UserError, rule
 from fss.heads import KIND as HEADS
 from fss.necks import KIND as NECKS
@@ -24,6 +24,7 @@ class Identity(BaseModel):
         stage: "base" for a network of base training, "few-shot" for one with a head.
         size: S that it was trained at, pixels.
         train_masks: name of the masks that it learnt from; None for the true ones.
+        resize: how whole images come to S x S. A base network learns from crops, and serves both ways.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +38,7 @@ class Identity(BaseModel):
     head: Part | None = None
     novel_in_train: str = "background"
     train_masks: str | None = None
+    resize: Resize = "pad"
 
     @classmethod
     def of_base(cls, config: Config, base_names: Sequence[str]) -> "Identity":
@@ -52,7 +54,8 @@ class Identity(BaseModel):
     def of_few_shot(cls, config: Config, base_names: Sequence[str]) -> "Identity":
         """The network with a head that a configuration asks for."""
         neck = whole("neck", config.neck) if config.with_neck else None
-        changed = {"stage": "few-shot", "neck": neck, "head": whole("head", config.head)}
+        head, resize = whole("head", config.head), config.data.resize
+        changed = {"stage": "few-shot", "neck": neck, "head": head, "resize": resize}
         return cls.of_base(config, base_names).model_copy(update=changed)
 
     def account(self, settled: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -139,7 +142,7 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
         )
 
 
-_ABSENT = {"novel_in_train": "background"}  # values of fields that older checkpoints lack
+_ABSENT = {"novel_in_train": "background", "resize": "pad"}  # values of fields that older checkpoints lack
 
 
 def _plain(key: str, value: Any) -> Any:

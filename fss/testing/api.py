@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.config import Config
+from fss.data.canvas import Canvas
 from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
 from fss.data.source import Source, open_source
@@ -82,7 +83,7 @@ class Protocol:
     def _store(self, supports: Supports | None) -> FeatureStore:
         """The images themselves as features, kept as features are."""
         c = self.config
-        pictures = PictureSet(self.source, c.data.size, originals=c.test.label_size == "original")
+        pictures = PictureSet(self.source, Canvas.of(c.data), originals=c.test.label_size == "original")
         return FeatureStore(pictures, _Images(), _CPU, c.cache_gib, c.data.workers, supports)
 
     def _supports(self) -> tuple[Supports | None, dict[str, Any] | None]:
@@ -188,10 +189,11 @@ def evaluate(
     """Score a model, anyone's, on the novel classes of a protocol.
 
     The model is called with one `fss.Episode` after another, on the CPU: images normalised, as of
-    `fss.ops.normalise` (`fss.to_rgb` makes RGB of 0..255), top left on a black canvas S x S; support masks
-    of 0, 1, and 255 where the canvas is empty; without the query's mask. `episode.meta["seed"]` holds a
-    number for each, for whatever is random in the model. It returns logits (B,2,h,w), background first, of
-    any size and on any device: they are resized to what is scored, as those of our own heads are.
+    `fss.ops.normalise` (`fss.to_rgb` makes RGB of 0..255), top left on a black canvas S x S, or all over it
+    with data.resize=squash; support masks of 0, 1, and 255 where the canvas is empty; without the query's
+    mask. `episode.meta["seed"]` holds a number for each, for whatever is random in the model. It returns
+    logits (B,2,h,w), background first, of any size and on any device: they are resized to what is scored, as
+    those of our own heads are.
 
     A torch module is put into evaluation mode. Gradients are the model's own affair (`torch.no_grad`).
     A `FewShotModel` is scored as `fss test` does it, features computed once per image.

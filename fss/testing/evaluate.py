@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fss.bars import Bar
 from fss.config import Config
+from fss.data.canvas import Canvas
 from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.heads import Panel
 from fss.metrics import EpisodeScore, counts
@@ -66,7 +66,7 @@ def feature_store(
     """A store for a model's images; with `frozen_only` the head's own encoding is left for later."""
     encoder = FrozenEncoding(model) if frozen_only else WholeEncoding(model)
     originals = not frozen_only and config.test.label_size == "original"
-    pictures = PictureSet(source, config.data.size, originals)
+    pictures = PictureSet(source, Canvas.of(config.data), originals)
     return FeatureStore(pictures, encoder, device, config.cache_gib, config.data.workers, supports)
 
 
@@ -116,7 +116,8 @@ def add_up(
     out = Evaluation()
     total = sum(len(plan) for plan in plans)
     bar = Bar(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
-    size = (store.pictures.size, store.pictures.size)
+    canvas = store.pictures.canvas
+    size = (canvas.size, canvas.size)
     for run, plan in enumerate(plans):
         score = EpisodeScore(num_classes)
         shares = [(i, plan[i : i + batch]) for i in range(0, len(plan), batch)]
@@ -127,7 +128,7 @@ def add_up(
                 names = {store.pictures.source.samples[i].name for d in ready.draws for i in d.images}
                 raise UserError(f"logits are not finite in an episode of {', '.join(sorted(names))}")
             out.notes.update({k: int(v.sum()) for k, v in notes.items()})
-            for i, (prediction, mask) in enumerate(_predictions(logits, ready, label_size)):
+            for i, (prediction, mask) in enumerate(_predictions(logits, ready, label_size, canvas)):
                 inter, union = counts(prediction[None], mask[None])
                 score.update(ready.class_id[i : i + 1], inter, union)
                 counted = Counted(run, first + i, int(inter[0, 1]), int(union[0, 1]))
@@ -152,23 +153,17 @@ def _neck_panels(model: FewShotModel, store: FeatureStore, ready: Ready) -> list
     return model.explain_neck(torch.stack([p.image for p in pictures]).to(store.device))
 
 
-def _predictions(logits: Tensor, ready: Ready, label_size: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _predictions(
+    logits: Tensor, ready: Ready, label_size: str, canvas: Canvas
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Prediction and mask of each episode, both at the size that is scored."""
     if label_size == "network":
         masks: Sequence[Tensor] = list(ready.query_mask)
     else:
-        masks = [square(m) for m in ready.originals]
+        masks = [canvas.framed(m) for m in ready.originals]
     for i, mask in enumerate(m.to(logits.device) for m in masks):
         size = (mask.shape[0], mask.shape[1])
         yield foreground(logits[i : i + 1], size, ready.encoded.corners)[0], mask
-
-
-def square(mask: Tensor) -> Tensor:
-    """A mask (H,W) at the top left of a square of its longer side, the rest 255: the canvas's own frame."""
-    side = max(mask.shape)
-    out = mask.new_full((side, side), IGNORE)
-    out[: mask.shape[0], : mask.shape[1]] = mask
-    return out
 
 
 def _over_processes(out: Evaluation) -> tuple[list[Counted], Counter[str]]:

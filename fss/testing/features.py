@@ -237,7 +237,9 @@ class FeatureStore:
             support_masks=torch.stack(masks).to(on),
             seeds=[d.seed for d in draws],
             corners=self.encoder.corners,
-            photo=torch.stack([photo_mask(images[d.query].photo, self.pictures.size) for d in draws]).to(on),
+            photo=torch.stack(
+                [photo_mask(images[d.query].photo, self.pictures.canvas.size) for d in draws]
+            ).to(on),
             base_class=torch.tensor([self.pictures.source.base_number(d.class_id) for d in draws], device=on),
         )
         originals = [images[d.query].original for d in draws]

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from fss.bars import Bar
 from fss.config import Config
+from fss.data.canvas import Canvas
 from fss.data.files import read_image, read_mask
 from fss.data.loading import Loadable, load_batches
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.data.transforms import fit, fit_mask, fitted_size
 from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.runs import distributed
@@ -45,25 +45,25 @@ class SupportMasks(Loadable):
     """Made masks, by image and class.
 
     Args:
-        size: S, pixels.
+        canvas: the network's.
         seed: of strokes and of clustering, together with the image's name and the class.
         folder: where masks are kept.
         half: cluster in bfloat16.
     """
 
     def __init__(
-        self, source: Source, size: int, maker: MaskMaker, seed: int, folder: Path, device: torch.device,
+        self, source: Source, canvas: Canvas, maker: MaskMaker, seed: int, folder: Path, device: torch.device,
         half: bool,
     ) -> None:  # fmt: skip
-        self.source, self.size, self.maker, self.seed = source, size, maker, seed
+        self.source, self.canvas, self.maker, self.seed = source, canvas, maker, seed
         self.folder, self.device, self.half = folder, device, half
 
     def __call__(self, position: int, class_id: int) -> Tensor:
         """The mask as the head gets it: (S,S) uint8, 255 where the canvas is empty."""
         mask = self.mask(Pair(position, class_id))
-        canvas = np.full((self.size, self.size), IGNORE, np.uint8)
-        canvas[: mask.shape[0], : mask.shape[1]] = mask
-        return torch.from_numpy(canvas)
+        out = np.full((self.canvas.size, self.canvas.size), IGNORE, np.uint8)
+        out[: mask.shape[0], : mask.shape[1]] = mask
+        return torch.from_numpy(out)
 
     def load(self, key: Pair) -> float | None:
         """IoU, in percent, of the mask with the true one; made first where it is not there yet."""
@@ -100,15 +100,15 @@ class SupportMasks(Loadable):
         marks = self.marks(key)
         if marks is None:
             return np.zeros_like(self._truth(key))
-        image = fit(read_image(self.source.samples[key.position].image), self.size)
+        image = self.canvas.image(read_image(self.source.samples[key.position].image))
         image = np.ascontiguousarray(image[: marks.shape[0], : marks.shape[1]])
         return self.maker.make(image, marks, self._number(key) % 2**31, self.device, self.half)
 
     def _truth(self, key: Pair) -> np.ndarray:
         """The true mask (h,w) of 0, 1 and 255."""
         mask, value = self.source.mask(key.position), self.source.value(key.class_id)
-        h, w = fitted_size(mask.shape[0], mask.shape[1], self.size)
-        fitted = fit_mask(mask, self.size)[:h, :w]
+        h, w = self.canvas.filled(*mask.shape)
+        fitted = self.canvas.mask(mask)[:h, :w]
         return np.where(fitted == IGNORE, IGNORE, fitted == value).astype(np.uint8)
 
     def _number(self, key: Pair) -> int:
@@ -121,7 +121,8 @@ class SupportMasks(Loadable):
             (str(p.absolute()), p.stat().st_mtime_ns, p.stat().st_size) for p in (sample.image, sample.mask)
         ]
         said = [
-            describe(self.maker, self.seed), self.size, self.half, self.device.type, key.class_id, files,
+            describe(self.maker, self.seed), self.canvas.size, self.half, self.device.type, key.class_id,
+            files, *([] if self.canvas.resize == "pad" else [self.canvas.resize]),
         ]  # fmt: skip
         return self.folder / f"{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]}.png"
 
@@ -154,7 +155,7 @@ def make_supports(
     if maker is None:
         return None
     folder = config.output / "cache" / "supports"
-    masks = SupportMasks(source, config.data.size, maker, config.test.seed, folder, device, half)
+    masks = SupportMasks(source, Canvas.of(config.data), maker, config.test.seed, folder, device, half)
     pairs = sorted({Pair(i, d.class_id) for plan in plans for d in plan for i in d.supports})
     mine = pairs[distributed.rank() :: distributed.world()]
     bar = Bar(

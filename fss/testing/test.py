@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fss.config import Config
+from fss.data.canvas import Canvas
 from fss.data.plan import Draw, plan_hash
 from fss.data.planfile import seeds_hash
 from fss.data.source import Source, open_source
@@ -56,7 +57,8 @@ def test(
     made = make_supports(config, source, plans, device, half)
     supports, supports_told = made or (None, None)
     shown = supports.picture if supports else None
-    pictures = EpisodePictures(folder / "visualize", source, config.data.size, shown) if drawn else None
+    canvas = Canvas.of(config.data)
+    pictures = EpisodePictures(folder / "visualize", source, canvas, shown) if drawn else None
     if distributed.is_main():
         open_folder(folder, config, device)
         if pictures:
@@ -139,6 +141,8 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "novel_in_training": data.novel_in_train,
         **({} if data.masks_name is None else {"train_masks": data.masks_name}),
         "image_size": data.size,
+        # Absent where images are padded, so that results older than this field are of the same protocol.
+        **({} if data.resize == "pad" else {"resize": data.resize}),
         "label_size": f"{data.size} px canvas" if t.label_size == "network" else "original",
         "selection": _SELECTION[kind] + (" and images" if data.select_list and kind == "best" else ""),
         "list_sha256": source.checksum,

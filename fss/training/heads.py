@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from fss.config import Config
+from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.loading import load_batches
 from fss.data.plan import Draw, Planner
@@ -122,7 +123,7 @@ def _augmented(
     config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
 ) -> tuple[Iterator[Episode], Any]:
     """Episodes read and augmented afresh, encoded as they come."""
-    data = EpisodeSet(source, config.data.size, config.train.augment)
+    data = EpisodeSet(source, Canvas.of(config.data), config.train.augment)
     network = distributed.parallel(_FromImages(model), device)
 
     def step(episode: Episode) -> Losses:
@@ -191,7 +192,7 @@ def _validator(config: Config, model: FewShotModel, val: Source, device: torch.d
     def validate(writer: SummaryWriter | None, step: int) -> float:
         def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, *_: Any) -> None:
             if writer and number < _SHOWN:
-                picture = episode_row(val, config.data.size, draw, prediction)
+                picture = episode_row(val, Canvas.of(config.data), draw, prediction)
                 writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
 
         out = evaluate(model, store, [plan], len(val.classes), batch, on_episode=show, title="validating")

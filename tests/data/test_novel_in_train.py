@@ -7,6 +7,7 @@ import pytest
 
 from fss.cli import main
 from fss.config import PretrainConfig
+from fss.data.canvas import Canvas
 from fss.data.episodes import PictureSet
 from fss.data.files import read_mask
 from fss.data.labelled import LabelledSet
@@ -41,7 +42,7 @@ def test_ignored_pixels_are_255_in_both_stages(root):
         stored = read_mask(sample.mask)
         assert (source.mask(i)[stored == NOVEL] == 255).all()
         assert np.array_equal(source.mask(i)[stored != NOVEL], stored[stored != NOVEL])
-    assert not (PictureSet(source, 49)[0].labels == NOVEL).any()
+    assert not (PictureSet(source, Canvas(49))[0].labels == NOVEL).any()
     labels = LabelledSet(source, 49, PretrainConfig(), 0)[(-1, 0)].labels
     published = LabelledSet(opened(root, "background"), 49, PretrainConfig(), 0)[(-1, 0)].labels
     assert ((labels == 255) & (published == 0)).any() and (labels != 255).any()

@@ -15,8 +15,9 @@ from fss.backbones import resnet
 from fss.backbones.resnet import ResNet18
 from fss.cli import main
 from fss.config import Part
+from fss.data.canvas import fit, fit_mask
 from fss.data.files import read_image
-from fss.data.transforms import fit, fit_mask, to_tensor
+from fss.data.transforms import to_tensor
 from fss.exchange import export as exports
 from fss.exchange.export import export
 from fss.heads import HEADS, Head, HeadOutput

@@ -14,6 +14,7 @@ from torch import nn
 
 from fss.backbones.resnet import ResNet
 from fss.cli import main
+from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet, PictureSet
 from fss.data.plan import Draw
 from fss.data.source import open_source
@@ -206,7 +207,7 @@ def draws_of(source, class_id, count=3, shots=2):
 
 def whole(source, draws):
     """The episodes of un-augmented images as tensors, as `FeatureStore` has them."""
-    pictures = {i: PictureSet(source, SIZE).load(i) for d in draws for i in d.images}
+    pictures = {i: PictureSet(source, Canvas(SIZE)).load(i) for d in draws for i in d.images}
     made = []
     for d in draws:
         views = [pictures[i] for i in d.images]
@@ -224,7 +225,12 @@ def whole(source, draws):
 
 def stored(model, source, draws, encoding, supports=None):
     store = FeatureStore(
-        PictureSet(source, SIZE), encoding(model), torch.device("cpu"), 1e9, workers=0, supports=supports
+        PictureSet(source, Canvas(SIZE)),
+        encoding(model),
+        torch.device("cpu"),
+        1e9,
+        workers=0,
+        supports=supports,
     )
     (ready,) = store.episodes([draws])
     encoded = replace(ready.encoded, network=model.extract)
@@ -379,7 +385,7 @@ def test_photo_in_training_on_views_is_what_is_no_padding(sources):
 def trained_on(source, size, augment):
     """What the head saw of three augmented episodes, and these."""
     model, draws = build(Photo), draws_of(source, source.base[0])
-    e = collate([EpisodeSet(source, size, augment).load(d) for d in draws])
+    e = collate([EpisodeSet(source, Canvas(size), augment).load(d) for d in draws])
     model.output(e, [d.seed for d in draws], training=True)
     saw = model.head.saw
     assert saw.photo.dtype == torch.bool and saw.photo.shape == (3, size, size)
@@ -402,7 +408,7 @@ def test_base_class_is_the_row_of_the_base_classifier_and_minus_1_for_novel_ones
     assert len(train.base) == 3 and train.base != [1, 2, 3]  # fold 1 holds another class out than the last
     for number, class_id in enumerate(train.base):
         draws = draws_of(train, class_id)
-        e = collate([EpisodeSet(train, SIZE).load(d) for d in draws])
+        e = collate([EpisodeSet(train, Canvas(SIZE)).load(d) for d in draws])
         model.output(e, [d.seed for d in draws], training=True)
         assert model.head.saw.base_class.tolist() == [number] * 3
         assert stored(model, train, draws, FrozenEncoding).base_class.tolist() == [number] * 3

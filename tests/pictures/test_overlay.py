@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from fss.data.canvas import Canvas
 from fss.data.files import read_image
 from fss.data.lists import Sample
 from fss.photos.prediction import COLOURS, overlay
@@ -26,7 +27,7 @@ def some_pictures(folder, count=3, size=(60, 200)):
 
 
 def test_contact_sheet_of_few_pictures(tmp_path):
-    pictures = EpisodePictures(tmp_path / "visualize", None, 97)  # type: ignore[arg-type]
+    pictures = EpisodePictures(tmp_path / "visualize", None, Canvas(97))  # type: ignore[arg-type]
     pictures.clear()
     some_pictures(pictures.folder)
     sheet = read_image(pictures.contact_sheet())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fss.cli import main
+from fss.data.canvas import Canvas
 from fss.data.files import read_image
 from fss.runs import checkpoint
 from tests.make import TINY, make_folder
@@ -61,8 +62,8 @@ def test_training_on_images_as_they_are_sees_no_flips(place):
     config = load_config("folder", "prototype", [f"data.root={place / 'set'}", "data.size=49"])
     source = open_source(config.data, "train")
     for seed in range(8):
-        episode = EpisodeSet(source, 49, "none").load(Draw(1, 3, (4,), seed))
-        image = PictureSet(source, 49)[3].image  # floats, and the episode's are bytes of them
+        episode = EpisodeSet(source, Canvas(49), "none").load(Draw(1, 3, (4,), seed))
+        image = PictureSet(source, Canvas(49))[3].image  # floats, and the episode's are bytes of them
         assert (episode.query_image[0].float() - image).abs().max() < 1
 
 

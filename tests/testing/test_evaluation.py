@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from fss.backbones.resnet import ResNet
+from fss.data.canvas import Canvas, square
 from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
 from fss.data.source import open_source
 from fss.model import build_model
 from fss.recipes import load_config
-from fss.testing.evaluate import Answer, add_up, evaluate, feature_store, square
+from fss.testing.evaluate import Answer, add_up, evaluate, feature_store
 from fss.testing.features import FeatureStore, FrozenEncoding, WholeEncoding
 from tests.make import make_folder
 from tests.testing.test_features import CPU, SIZE, Watching
@@ -33,7 +34,7 @@ DRAWS = [
 
 def count(source, logits, label_size, batch=2, plans=(DRAWS,), **more):
     """Counts of an answer that is the same (1,2,h,w) for every episode."""
-    store = FeatureStore(PictureSet(source, SIZE, label_size == "original"), Watching(), CPU, None, 0)
+    store = FeatureStore(PictureSet(source, Canvas(SIZE), label_size == "original"), Watching(), CPU, None, 0)
     notes = lambda n: {"odd": torch.arange(n) % 2 == 0}  # noqa: E731
     answer = lambda r: Answer(logits.expand(len(r.draws), -1, -1, -1), notes(len(r.draws)), ())  # noqa: E731
     return add_up(answer, store, plans, 4, batch, label_size, **more)
@@ -116,4 +117,4 @@ def test_a_store_keeps_what_its_episodes_need(source, label_size):
     whole, frozen = (feature_store(model, source, config, CPU, frozen_only) for frozen_only in (False, True))
     assert type(whole.encoder) is WholeEncoding and type(frozen.encoder) is FrozenEncoding
     assert whole.pictures.originals == (label_size == "common") and not frozen.pictures.originals
-    assert whole.pictures.size == frozen.pictures.size == SIZE
+    assert whole.pictures.canvas == frozen.pictures.canvas == Canvas(SIZE)

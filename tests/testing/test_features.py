@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from fss.data.canvas import Canvas
 from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
 from fss.data.source import open_source
@@ -53,7 +54,7 @@ def plan(source):
 
 
 def run(source, encoder, gib, rounds=2):
-    store = FeatureStore(PictureSet(source, SIZE), encoder, CPU, gib, 0)
+    store = FeatureStore(PictureSet(source, Canvas(SIZE)), encoder, CPU, gib, 0)
     return store, [ready for _ in range(rounds) for ready in store.episodes(plan(source))]
 
 
@@ -109,8 +110,8 @@ def test_stores_of_one_run_share_what_is_free(source, monkeypatch):
     """The budget is asked when features come, not when a store is made: the first one's are gone by then."""
     free = [10.0 * 2**20]
     monkeypatch.setattr(features, "budget", lambda gib: free[0] if gib is None else gib * 2**30)
-    first = FeatureStore(PictureSet(source, SIZE), Watching(), CPU, None, 0)
-    second = FeatureStore(PictureSet(source, SIZE), Watching(), CPU, None, 0)
+    first = FeatureStore(PictureSet(source, Canvas(SIZE)), Watching(), CPU, None, 0)
+    second = FeatureStore(PictureSet(source, Canvas(SIZE)), Watching(), CPU, None, 0)
     list(first.episodes(plan(source)))
     free[0] = 0.0
     list(second.episodes(plan(source)))

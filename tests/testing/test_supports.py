@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fss.cli import main
+from fss.data.canvas import Canvas
 from fss.data.files import read_mask
 from fss.data.source import open_source
 from fss.episode import IGNORE
@@ -125,7 +126,7 @@ def test_pictures_show_marks_and_made_masks(place, tmp_path):
 def make_one(place, tmp_path, kind="scribble", seed=0):
     source = open_source(load_config("folder", "prototype", [f"data.root={place / 'set'}"]).data, "val")
     cpu = torch.device("cpu")
-    return SupportMasks(source, 49, MaskMaker(kind, "grabcut"), seed, tmp_path, cpu, False)
+    return SupportMasks(source, Canvas(49), MaskMaker(kind, "grabcut"), seed, tmp_path, cpu, False)
 
 
 def test_masks_fit_the_canvas_and_marks_are_settled_by_the_seed(place, tmp_path):

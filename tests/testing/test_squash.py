@@ -1,0 +1,166 @@
+"""`data.resize=squash` from training to prediction: another protocol, other folders, and one base network."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fss
+from fss.cli import main
+from fss.data.canvas import Canvas
+from fss.data.episodes import EpisodeSet, PictureSet
+from fss.data.plan import Draw
+from fss.data.source import open_source
+from fss.pictures.overlay import episode_row
+from fss.recipes import load_config
+from fss.runs import checkpoint
+from fss.runs.identity import Identity, require
+from tests.make import TINY, make_folder
+
+SQUASH = "data.resize=squash"
+PLAIN = [s for s in TINY if not s.startswith("head.")]  # for heads without CWT's options
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A set of photos of 48 x 64, and CWT trained on it, squashed."""
+    place = tmp_path_factory.mktemp("squash")
+    make_folder(place / "set")
+    assert run(place, "train", SQUASH) == 0
+    return place
+
+
+def run(place, verb, *settings, head="cwt"):
+    where = [f"data.root={place / 'set'}", f"output={place / 'out'}"]
+    tiny = TINY if head == "cwt" else PLAIN
+    return main([verb, "--data", "folder", "--head", head, *where, *tiny, *settings])
+
+
+def source_of(place):
+    return open_source(load_config("folder", "cwt", [f"data.root={place / 'set'}", *TINY]).data, "val")
+
+
+def result_in(place, *names):
+    (path,) = (place / "out/folder/fold0").glob("/".join([*names, "result.json"]))
+    return json.loads(path.read_text())
+
+
+def test_both_ways_stand_on_one_base_network_and_in_folders_of_their_own(place):
+    assert run(place, "train") == 0
+    names = {p.name for p in (place / "out/folder/fold0").iterdir()}
+    network = "resnet18_random"
+    assert names == {
+        f"base_{network}",
+        f"cwt,steps=10_{network}_1shot",
+        f"cwt,steps=10_{network}_squash_1shot",
+    }
+    squashed, padded = (result_in(place, f"cwt*random{end}", "test_*") for end in ("_squash_1shot", "_1shot"))
+    assert squashed["frozen_sha256"] == padded["frozen_sha256"]
+    assert squashed["protocol"].pop("resize") == "squash" and "resize" not in padded["protocol"]
+    assert squashed["protocol"] == padded["protocol"]
+    assert (
+        "images squashed to 49 px;" in squashed["protocol_name"]
+        and "images at 49 px;" in padded["protocol_name"]
+    )
+    assert squashed["protocol_name"].split("[")[1] != padded["protocol_name"].split("[")[1]
+
+
+def test_a_checkpoint_says_how_it_saw_images_and_is_used_so(place, capsys):
+    (path,) = (place / "out/folder/fold0").glob("cwt*squash*/best.pt")
+    assert checkpoint.read(path)["about"]["resize"] == "squash"
+    assert run(place, "test", "--checkpoint", str(path)) == 2
+    assert "resize is squash, wanted pad" in capsys.readouterr().err
+    model = fss.Predictor(path, settings=["device=cpu", "precision=fp32"])
+    assert model.canvas == Canvas(49, "squash")
+    with pytest.raises(fss.UserError, match=r"data\.resize=pad: .* settles that itself"):
+        fss.Predictor(path, settings=["device=cpu", "data.resize=pad"])
+
+
+def test_older_checkpoints_were_padded():
+    config = load_config("folder", "cwt", [*TINY])
+    asked = Identity.of_few_shot(config, ["kind 1"]).account()
+    older = {k: v for k, v in asked.items() if k != "resize"}
+    require(older, asked, "old.pt")
+    squashed = load_config("folder", "cwt", [*TINY, SQUASH])
+    with pytest.raises(fss.UserError, match="resize is pad, wanted squash"):
+        require(older, Identity.of_few_shot(squashed, ["kind 1"]).account(), "old.pt")
+    base = [Identity.of_base(c, ["kind 1"]).account() for c in (config, squashed)]
+    assert base[0] == base[1]  # learnt from crops
+
+
+@pytest.mark.parametrize("label_size", ["network", "original"])
+def test_counts_depend_on_no_worker_and_no_batch(place, label_size):
+    texts = []
+    for workers, batch in ((0, 8), (2, 1)):
+        settings = [SQUASH, f"test.label_size={label_size}", f"data.workers={workers}", f"test.batch={batch}"]
+        assert run(place, "test", *settings, "network=base", "head.level=neck", head="prototype") == 0
+        (path,) = (place / "out/folder/fold0").glob("prototype*squash*/test_*/episodes.csv")
+        texts.append(path.read_text())
+        for file in path.parent.iterdir():
+            file.unlink()
+        path.parent.rmdir()
+    assert texts[0] == texts[1]
+
+
+def test_logits_go_straight_to_the_original_label(place):
+    """A model that answers with the squashed label itself is right, up to that label's pixels."""
+    protocol = fss.load_protocol(
+        "folder", f"data.root={place / 'set'}", *PLAIN, SQUASH, "test.label_size=original"
+    )
+    truth = PictureSet(source_of(place), Canvas(49, "squash"))
+    names = truth.source.index.names
+
+    def model(episode: fss.Episode) -> torch.Tensor:
+        labels = truth.load(names.index(episode.meta["query"][0])).labels
+        assert episode.photo.all() and (episode.query_image.shape[-2:]) == (49, 49)
+        mask = (labels == episode.class_id[0]).float()[None, None]
+        return torch.cat([1 - mask, mask], 1)
+
+    assert fss.evaluate(model, protocol).miou > 90
+
+
+@pytest.mark.parametrize("augment", ["none", "flips", "views"])
+def test_training_squashes_whole_images_and_crops_views_as_ever(place, augment):
+    source, draw = source_of(place), Draw(1, 3, (7, 11), 5)
+    padded, squashed = (EpisodeSet(source, Canvas(49, r), augment).load(draw) for r in ("pad", "squash"))
+    if augment == "views":
+        assert torch.equal(padded.query_image, squashed.query_image)
+        assert torch.equal(padded.support_masks, squashed.support_masks)
+        return
+    assert squashed.photo.all() and not padded.photo.all()
+    assert (squashed.query_image[..., 40:, :].amax(1) > 0).all()  # photo, where padding is black
+    area = int((Canvas(49, "squash").mask(source.mask(3)) == 1).sum())
+    assert int((squashed.query_mask == 1).sum()) == area  # flipped or not
+    assert (padded.query_image[..., 40:, :] == 0).all()
+
+
+def test_pictures_show_what_the_network_sees(place):
+    source, prediction = source_of(place), torch.zeros(49, 49)
+    rows = [episode_row(source, Canvas(49, r), Draw(1, 3, (7,), 5), prediction) for r in ("pad", "squash")]
+    assert [r.shape[1] / r.shape[0] for r in rows] == pytest.approx([3 * 48 / 32, 3], rel=0.05)
+
+
+def test_a_prediction_comes_back_to_the_photos_size(tmp_path):
+    random = np.random.default_rng(0)
+    image = random.integers(90, 110, (40, 100, 3), np.uint8)
+    mask = np.zeros((40, 100), np.uint8)
+    image[8:30, 60:90], mask[8:30, 60:90] = (230, 40, 30), 1
+    network = ["backbone.type=resnet18", "backbone.weights=random", "head.level=stage1"]
+    settings = [*network, "device=cpu", "precision=fp32", SQUASH]
+    model = fss.Predictor(settings=settings, size=97, edges=False)
+    assert model.canvas == Canvas(97, "squash")
+    found = model.learn([fss.Support(image, mask)], tile=None)(image)
+    assert found.odds.shape[-2:] == (97, 97)
+    labels = found.labels() == 1
+    assert (labels & (mask == 1)).sum() / (labels | (mask == 1)).sum() > 0.5
+
+
+def test_made_masks_of_both_ways_are_kept_apart(place):
+    settings = ["test.support=box", "test.support_by=drawn", "network=base", "head.level=neck"]
+    for more in ([], [SQUASH]):
+        assert run(place, "test", *settings, *more, head="prototype") == 0
+    folder = place / "out/cache/supports"
+    shapes = {fss.data.files.read_mask(p).shape for p in Path(folder).glob("*.png")}
+    assert shapes == {(32, 48), (49, 49)}
