@@ -49,6 +49,8 @@ class DataConfig(_Section):
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
     # what held-out classes are in training images: background (published), ignored pixels, or no image at all
     novel_in_train: Literal["background", "ignore", "drop_image"] = "background"
+    # what 255 in training masks is, such as VOC's boundaries: left out, or background (published by RePRI)
+    boundary_in_train: Literal["ignore", "background"] = "ignore"
     small_classes: Literal["error", "drop"] = "error"  # classes with fewer than K+1 counting images
     # what training reads: the true masks, those of `fss pseudo-label`, or a folder with a NAME.png per image
     train_masks: str = Field("true", min_length=1)
@@ -165,6 +167,10 @@ class PretrainConfig(ScheduleConfig):
     validations: int = Field(20, ge=1)
     crop: int | None = Field(None, ge=17)  # pixels; default: data.size
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    # which classes share it: all, the true one too, as in PyTorch; or the others alone (published by RePRI)
+    smoothing: Literal["all", "others"] = "all"
+    # crop: scaled, rotated, cropped; whole: as in tests (published by RePRI). Both are flipped
+    view: Literal["crop", "whole"] = "crop"
     scale: tuple[float, float] = (0.5, 2.0)
     rotate: float = Field(10.0, ge=0, le=180)  # degrees, either way
     vertical_flip: bool = True
@@ -173,6 +179,8 @@ class PretrainConfig(ScheduleConfig):
     def _views(self) -> "PretrainConfig":
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {list(self.scale)} must be [low, high] with 0 < low <= high")
+        if self.view == "whole" and self.crop is not None:
+            raise ValueError(f"view=whole shows images at data.size; leave out crop={self.crop}")
         if self.batch < 2 * self.accumulate:
             raise ValueError(
                 f"batch={self.batch} in accumulate={self.accumulate} parts leaves a single image"

@@ -217,21 +217,26 @@ class FewShotModel(nn.Module):
         return _joined(every, self.head.query_only)
 
     def encoded(self, e: Episode, seeds: Sequence[int], training: bool = False) -> Encoded:
-        """A batch of episodes as the head sees it; with `training`, with the queries' masks."""
+        """A batch of episodes as the head sees it; with `training`, or where it says that it
+        `sees_query_mask`, with the queries' masks."""
         query = self.encode(e.query_image)
         with self.head.support_gradients():
             support = self.encode_support(e.support_images.flatten(0, 1), e.support_masks.flatten(0, 1))
         shape = e.support_masks.shape[:2]
         return Encoded(
             query, {k: x.unflatten(0, shape) for k, x in support.items()}, e.support_masks, seeds,
-            self.corners, e.query_mask if training else None, e.photo, e.base_class, self.extract,
+            self.corners, e.query_mask if training or self.head.sees_query_mask else None, e.photo,
+            e.base_class, self.extract,
         )  # fmt: skip
 
     def output(self, e: Episode, seeds: Sequence[int], training: bool = False) -> HeadOutput:
         """The head's output on whole episodes; with `training`, with losses of its own."""
         return cast(HeadOutput, self.head(self.encoded(e, seeds, training)))
 
-    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor, seed: int = 0) -> Tensor:
+    def forward(
+        self, query: Tensor, support_images: Tensor, support_masks: Tensor, seed: int = 0,
+        query_mask: Tensor | None = None, photo: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Segment queries.
 
         Args:
@@ -239,6 +244,8 @@ class FewShotModel(nn.Module):
             support_images: (B,K,3,H,W) likewise.
             support_masks: (B,K,H,W), 1 foreground, 0 background, 255 ignored.
             seed: of whatever is random in the head (CWT's first classifier).
+            query_mask: (B,H,W) as the supports', for a head that `sees_query_mask`; no other gets it.
+            photo: (B,H,W) bool, where the query holds its photo and not padding; None for everywhere.
 
         Floats with negative values are taken for 0.1's form of images (normalised by ImageNet's mean and
         deviation) and brought to RGB, with a `FutureWarning`.
@@ -250,6 +257,9 @@ class FewShotModel(nn.Module):
             ValueError: the shapes do not fit each other, or a mask holds other values.
         """
         _check_inputs(query, support_images, support_masks)
+        for name, given in (("query_mask", query_mask), ("photo", photo)):
+            if given is not None and given.shape != support_masks[:, 0].shape:
+                raise ValueError(f"{name} is {tuple(given.shape)}; wanted {tuple(support_masks[:, 0].shape)}")
         if any(x.is_floating_point() and bool((x < 0).any()) for x in (query, support_images)):
             warnings.warn(
                 "images hold negative values: taken as normalised, the form of fss 0.1; give RGB of 0..255",
@@ -258,7 +268,7 @@ class FewShotModel(nn.Module):
             )
             query, support_images = to_rgb(query), to_rgb(support_images)
         labels = torch.full((len(query),), -1, device=query.device)
-        episode = Episode(query, None, support_images, support_masks, labels)
+        episode = Episode(query, query_mask, support_images, support_masks, labels, photo)
         logits = self.output(episode, [seed] * len(query)).logits
         return resize(logits.float(), (query.shape[-2], query.shape[-1]), self.corners)
 

@@ -44,6 +44,8 @@ VARIANTS = [
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
+    ("repri", {"level": ["stage3", "stage4"], "weights": [1, 0.5, 0.5]}),
+    ("repri", {"oracle": True, "valid": "label", "steps": 20}),
     ("votes", {"level": {"stage2": 0.7, "stage4": 1}}),
     ("examples.my_head.my_head:MyHead", {}),
 ]
@@ -119,10 +121,15 @@ def cases(heads, networks):
 
 
 # Every head that can stand on the neck, on every other one: for what a neck has a part in.
-STANDING = [("cwt", {"steps": 20}), ("prototype", {}), ("asgnet", {**SMALL, "features": "neck"})]
+STANDING = [
+    ("cwt", {"steps": 20}),
+    ("prototype", {}),
+    ("repri", {"steps": 20}),
+    ("asgnet", {**SMALL, "features": "neck"}),
+]
 CASES = [
     *cases([*((name, {}) for name in HEADS), *VARIANTS], [("resnet", "ppm"), ("resnet", "none")]),
-    *cases([*STANDING[:2], *VARIANTS], [("patches", "ppm"), ("patches", "none")]),
+    *cases([*STANDING[:3], *VARIANTS], [("patches", "ppm"), ("patches", "none")]),
 ]
 OTHERS = [neck for neck in NECKS if neck != "ppm"]
 # Every head on networks that people have: one of mobile phones, and a plain transformer.
@@ -207,7 +214,8 @@ def test_model_segments_at_image_size_and_explains_itself(name, options, backbon
     model = build(name, options, backbone, neck)
     episode, seeds = episodes(backbone, 2, 3)
     with torch.no_grad():
-        logits = model(episode.query_image, episode.support_images, episode.support_masks)
+        seen = episode.query_mask if model.head.sees_query_mask else None
+        logits = model(episode.query_image, episode.support_images, episode.support_masks, query_mask=seen)
         assert logits.shape == (2, 2, *SIZES[backbone])
         panels = model.head.explain(model.encoded(episode, seeds))
         moved = model.explain_neck(episode.query_image)
@@ -265,7 +273,12 @@ def test_what_is_lazy_draws_nothing(name, options, backbone, neck):
             lambda: model.extract(episode.query_image),
             lambda: model.explain_neck(episode.query_image),
             lambda: model.head.explain(model.encoded(episode, seeds)),
-            lambda: model(episode.query_image, episode.support_images, episode.support_masks),
+            lambda: model(
+                episode.query_image,
+                episode.support_images,
+                episode.support_masks,
+                query_mask=episode.query_mask,
+            ),
         ):
             for part in model.frozen:
                 next(part.parameters()).mul_(1)  # changed, as far as anyone can see

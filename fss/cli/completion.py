@@ -81,7 +81,7 @@ def _values() -> dict[str, list[str]]:
         "--head": heads,
         "--config": [name for name in recipe_names("") if not name.endswith(pairs)],
         "--layers": ["18", "34", "50", "101", *BACKBONES],
-        "--kind": ["backbone", "cwt-base", "cwt", "asgnet", "pfenet", "hsnet"],
+        "--kind": ["backbone", "cwt-base", "cwt", "asgnet", "pfenet", "hsnet", "repri-base", "repri"],
         "check-data paths": sets,
         "prepare name": ["pascal", "coco", "fss1000", "folder"],
         "pseudo-label words": ["train", "write"],

@@ -13,6 +13,8 @@ _PUBLISHED = """kinds:
   asgnet     the whole ASGNet, pyramid or ASPP                 one file
   pfenet     the whole PFENet                                  one file
   hsnet      the whole HSNet                                   one file
+  repri-base PSPNet of base classes as RePRI trained it        one file
+  repri      the same, with the RePRI head on it               one file
 
 The files do not tell what they were trained on: say so with --data, --fold and
 --shots."""
@@ -42,7 +44,8 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     text = "the authors' file or files, then the checkpoint to write"
     parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
     add = what_options(parser, data=None).add_argument
-    add("--kind", required=True, metavar="KIND", help="backbone, cwt-base, cwt, asgnet, pfenet or hsnet")
+    text = "backbone, cwt-base, cwt, asgnet, pfenet, hsnet, repri-base or repri"
+    add("--kind", required=True, metavar="KIND", help=text)
 
 
 def _report(options: argparse.Namespace, arguments: list[str]) -> None:

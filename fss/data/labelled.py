@@ -64,8 +64,16 @@ class LabelledSet(Loadable):
     def _augment(
         self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
+        if self.config.view == "whole":  # flipped first, so that padding stays where tests have it
+            image, labels = self._flipped(image, labels, random)
+            return fit(image, self.size), fit_mask(labels, self.size)
         size = self.config.crop or self.size
         image, labels, _ = random_view(image, labels, size, self.config.scale, self.config.rotate, random)
+        return self._flipped(image, labels, random)
+
+    def _flipped(
+        self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         if self.config.vertical_flip:
             return flips(image, labels, random)
         if random.random() < 0.5:

@@ -36,6 +36,7 @@ class Source:
         checksum: sha256 of the list's sorted names.
         published: whether that is the published list; None where the data set has none.
         ignored: class ids whose pixels are 255 here.
+        boundary: what pixels of 255 are here: that, or background (0).
     """
 
     classes: tuple[str, ...]
@@ -47,10 +48,13 @@ class Source:
     published: bool | None
     base_names: tuple[str, ...] = ()
     ignored: tuple[int, ...] = ()
+    boundary: int = IGNORE
 
     def mask(self, position: int) -> np.ndarray:
         """The label map of an image, (H,W) uint8; `UserError` where it cannot be read."""
         mask = read_mask(self.samples[position].mask)
+        if self.boundary != IGNORE:
+            mask[mask == IGNORE] = self.boundary
         if self.ignored:
             mask[np.isin(mask, self.ignored)] = IGNORE
         return mask
@@ -127,7 +131,10 @@ def open_source(config: DataConfig, split: str, cache: Path | None = None) -> So
         published=None if wanted is None else wanted == got,
         base_names=tuple(trained),
     )
-    return _without_novel(source, config.novel_in_train) if split == "train" else source
+    if split != "train":
+        return source
+    boundary = 0 if config.boundary_in_train == "background" else IGNORE
+    return _without_novel(replace(source, boundary=boundary), config.novel_in_train)
 
 
 def read_split(

@@ -46,7 +46,8 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
 
     Args:
         kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
-            weight transformer, two files), "asgnet", "pfenet" or "hsnet" (the whole model).
+            weight transformer, two files), "asgnet", "pfenet" or "hsnet" (the whole model), "repri-base" (the
+            base PSPNet of RePRI) or "repri" (the same, with the head).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.
 
@@ -86,9 +87,9 @@ def _backbone(state: State, config: Config, source: str) -> Converted:
     return backbone, {"stage": "backbone", "backbone": _told(backbone)}, state
 
 
-def _cwt_base(state: State, config: Config, source: str) -> Converted:
+def _cwt_base(state: State, config: Config, source: str, bias: bool = False) -> Converted:
     backbone = _resnet(state, source)
-    neck = _neck(state, backbone, source)
+    neck = _neck(state, backbone, source, bias)
     model = BaseSegmenter(backbone, neck, _sizes(state, "classifier.weight", source)[0])
     who = Identity.of_base(_shaped(config, backbone, neck), fold_classes(config.data).trained)
     return model, who.account(backbone.settled()), _renamed(state, _BASE)
@@ -127,6 +128,17 @@ def _hsnet(state: State, config: Config, source: str) -> Converted:
     return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed({**network, **rest}, _HSNET)
 
 
+def _repri_base(state: State, config: Config, source: str) -> Converted:
+    return _cwt_base(state, config, source, bias=True)
+
+
+def _repri(state: State, config: Config, source: str) -> Converted:
+    backbone = _resnet(state, source)
+    neck = _neck(state, backbone, source, bias=True)
+    kept = {k: v for k, v in _renamed(state, _BASE).items() if not k.startswith("classifier.")}
+    return *_few_shot(_shaped(config, backbone, neck), backbone, neck), kept
+
+
 class Kind(NamedTuple):
     """A kind of published file: what makes a model of it, and the head whose recipe has its settings."""
 
@@ -141,6 +153,8 @@ KINDS = {
     "asgnet": Kind(_asgnet, "asgnet"),
     "pfenet": Kind(_pfenet, "pfenet"),
     "hsnet": Kind(_hsnet, "hsnet"),
+    "repri-base": Kind(_repri_base, "repri"),
+    "repri": Kind(_repri, "repri"),
 }
 
 
@@ -157,8 +171,8 @@ def _shaped(
     part = BackboneConfig(**_told(backbone), stride=backbone.stride)
     update: dict[str, Any] = {"backbone": part, "network": "base" if neck else "weights"}
     if neck:
-        dropout = config.neck.options.get("dropout", 0.1)
-        update["neck"] = NeckConfig(type="ppm", channels=neck.channels, dropout=dropout)
+        dropout, bias = config.neck.options.get("dropout", 0.1), neck.classifier_bias
+        update["neck"] = NeckConfig(type="ppm", channels=neck.channels, dropout=dropout, classifier_bias=bias)
     if options:
         update["head"] = HeadConfig(type=config.head.type, **{**config.head.options, **options})
     return config.model_copy(update=update)
@@ -180,8 +194,13 @@ def _told(backbone: ResNet) -> dict[str, Any]:
     return {"type": f"resnet{backbone.layers}", **backbone.settled()}
 
 
-def _neck(state: State, backbone: ResNet, source: str) -> PyramidPooling:
-    return PyramidPooling(backbone.channels, _sizes(state, "bottleneck.0.weight", source)[0])
+def _neck(state: State, backbone: ResNet, source: str, bias: bool = False) -> PyramidPooling:
+    if bias and "classifier.bias" not in state:
+        raise UserError(
+            f"{source}: no classifier.bias, which RePRI's network has; for CWT's take --kind cwt-base"
+        )
+    channels = _sizes(state, "bottleneck.0.weight", source)[0]
+    return PyramidPooling(backbone.channels, channels, classifier_bias=bias)
 
 
 def _sizes(state: State, name: str, source: str) -> tuple[int, ...]:
@@ -206,7 +225,9 @@ def run_convert(
     """Convert published weights into a checkpoint, and print how to use it."""
     if kind not in KINDS:
         raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
-    config = load_config(data, KINDS[kind].head, settings, extra)
+    head = KINDS[kind].head
+    recipes = ["repri_base", *extra] if head == "repri" else extra  # what published networks were trained by
+    config = load_config(data, head, settings, recipes)
     about = convert(kind, inputs, out, config)
     part = about["backbone"]
     what = f"{part['type']}, {part['stem']} stem"
@@ -215,12 +236,13 @@ def run_convert(
         return
     on = f"{about['data']} fold {about['fold']}"
     if about["stage"] == "base":
-        print(f"{out}: base network, {what}, {on}. Use it with network={out}")
+        recipe = " and --config repri_base" if head == "repri" else ""
+        print(f"{out}: base network, {what}, {on}. Use it with network={out}{recipe}")
         return
     said = [text for text in settings if not text.startswith(("data.fold=", "train.shots="))]
-    head = about["head"]
-    if head["type"] == "asgnet":
-        said.append(f"head.context={head['context']}")
+    said += [f"--config {name}" for name in recipes]
+    if about["head"]["type"] == "asgnet":
+        said.append(f"head.context={about['head']['context']}")
     run = f"--data {data} --fold {about['fold']} --layers {part['type']} --shots {about['shots']}"
-    print(f"{out}: {head['type']}, {what}, {on}, {about['shots']} shot(s). Try it with")
-    print(" ".join([f"  fss test {run} --head {head['type']} --checkpoint {out}", *said]))
+    print(f"{out}: {head}, {what}, {on}, {about['shots']} shot(s). Try it with")
+    print(" ".join([f"  fss test {run} --head {head} --checkpoint {out}", *said]))

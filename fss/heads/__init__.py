@@ -16,6 +16,7 @@ HEADS = {
     "hsnet": "fss.heads.hsnet:HSNet",
     "pfenet": "fss.heads.pfenet:PFENet",
     "prototype": "fss.heads.prototype:Prototype",
+    "repri": "fss.heads.repri:RePRI",
     "votes": "fss.heads.votes:Votes",
 }
 KIND = Kind("head", HEADS, Head, given=("channels",), offered=("strides",))

@@ -36,16 +36,19 @@ class Panel:
             then y: direction and length are drawn as colours and arrows.
         over: which images it lies over, "support" or "query".
         points: (B,K,N,2) or (B,N,2) row and column in cells, drawn as dots; NaN for none.
+        told: what is written behind the title, one text an episode: a number that belongs to the map.
     """
 
     title: str
     values: Tensor
     over: Literal["support", "query"]
     points: Tensor | None = None
+    told: Sequence[str] = ()
 
     def of(self, i: int) -> "Panel":
         """Episode i's part, without batch axis."""
-        return Panel(self.title, self.values[i], self.over, None if self.points is None else self.points[i])
+        title = f"{self.title}, {self.told[i]}" if self.told else self.title
+        return Panel(title, self.values[i], self.over, None if self.points is None else self.points[i])
 
 
 @dataclass
@@ -59,7 +62,8 @@ class Encoded:
         seeds: B numbers, one an episode: the source of all that is random in it.
         corners: whether the corner cells of maps lie on the corner pixels (`Backbone.corners`);
             `fss.ops.resize` takes it.
-        query_mask: (B,H,W) of 0, 1 and 255 in training, for losses of the head's own; None in testing.
+        query_mask: (B,H,W) of 0, 1 and 255 in training, for losses of the head's own; None in testing, but
+            for a head that `sees_query_mask`.
         photo: (B,H,W) bool, where the query's canvas holds its photo and not its padding; None for
             everywhere.
         base_class: (B,) which base class it is, from 0; -1 for a novel one. None where nobody knows.
@@ -117,6 +121,8 @@ class Head(nn.Module):
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
         learns_from_support: whether gradients reach `encode_support` through the support; without, training
             keeps nothing of the supports' encoding in memory.
+        sees_query_mask: whether tests hand it the query's label, which no prediction has: for published
+            settings and upper bounds. Results say so.
     """
 
     corners = True
@@ -125,6 +131,7 @@ class Head(nn.Module):
     query_only: tuple[str, ...] = ()
     balanced_loss = False
     learns_from_support = True
+    sees_query_mask = False
 
     def __init__(self, channels: Mapping[str, int]) -> None:
         """Take `channels`: level -> C, for all levels of the network."""

@@ -65,3 +65,11 @@ def conv_of_parts(
 def as_computed(x: Tensor) -> torch.autocast:
     """The context in which convolutions are computed as the network computed these features."""
     return torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16)
+
+
+def nearest(masks: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Masks (...,H,W) -> (...,h,w): cell i takes pixel floor(i * H / h), exactly, whatever it holds."""
+    for axis, count in zip((-2, -1), cells, strict=True):
+        places = torch.arange(count, device=masks.device) * masks.shape[axis] // count
+        masks = masks.index_select(axis, places)
+    return masks

@@ -25,6 +25,7 @@ class PyramidPooling(Neck):
         inputs: channels of the stages.
         channels: of the output.
         dropout: share of channels dropped in training.
+        classifier_bias: whether base training's classifier has one. CWT's has none, RePRI's has.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class PyramidPooling(Neck):
         channels: int = 512,
         bins: tuple[int, ...] = (1, 2, 3, 6),
         dropout: float = 0.1,
+        classifier_bias: bool = False,
     ) -> None:
         super().__init__(inputs, channels)
+        self.classifier_bias = classifier_bias
         self.map_channels = in_channels = inputs["stage4"]
         self.width = width = in_channels // len(bins)
         self.features = nn.ModuleList(_pool(in_channels, width, b) for b in bins)

@@ -31,10 +31,14 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         f"labels at {p['label_size']}, images {_seen(p)} {p.get('image_size')} px",
         f"novel classes in training images: {p.get('novel_in_training')}",
     ]
+    if boundary := p.get("boundary_in_training"):
+        parts.append(f"255 in training masks: {boundary}")
     if p.get("train_masks"):
         parts.append(f"trained on masks {p['train_masks']!r}, tested on true ones")
     if support := p.get("support"):
         parts.append(f"supports: {support['kind']} by {support['method']}")
+    if label := p.get("query_label"):
+        parts.append(f"the query's own label is {label}")
     return f"{'; '.join(parts)} [{protocol_id(p)}]"
 
 
@@ -80,6 +84,10 @@ def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Seq
         said.append(
             f"Supports have no true masks: {support['kind']}, made into masks by {support['method']}."
         )
+    if p.get("boundary_in_training") == "background":
+        said.append("Pixels of 255 in training masks, such as objects' boundaries, are background.")
+    if p.get("query_label"):
+        said.append("The head sees the query's own label, which tests alone have.")
     return " ".join(s for s in said if s)
 
 

@@ -71,6 +71,8 @@ def _base(config: Config) -> str:
     parts += _neck(config.neck)
     if config.data.novel_in_train != "background":
         parts.append(f"novel_{config.data.novel_in_train.removesuffix('_image')}")
+    if config.data.boundary_in_train != "ignore":
+        parts.append(f"boundary_{config.data.boundary_in_train}")
     if config.data.masks_name is not None:
         parts.append(f"masks_{config.data.masks_name}")
     return "_".join([*parts, *(["untrained"] if untrained else [])])

@@ -37,6 +37,7 @@ class Identity(BaseModel):
     neck: Part | None = None
     head: Part | None = None
     novel_in_train: str = "background"
+    boundary_in_train: str = "ignore"
     train_masks: str | None = None
     resize: Resize = "pad"
 
@@ -47,7 +48,8 @@ class Identity(BaseModel):
         return cls(
             stage="base", data=data.trained_name, fold=data.fold, base_classes=list(base_names),
             size=data.size, backbone=whole("backbone", config.backbone), neck=neck,
-            novel_in_train=data.novel_in_train, train_masks=data.masks_name,
+            novel_in_train=data.novel_in_train, boundary_in_train=data.boundary_in_train,
+            train_masks=data.masks_name,
         )  # fmt: skip
 
     @classmethod
@@ -142,7 +144,8 @@ def require(about: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> N
         )
 
 
-_ABSENT = {"novel_in_train": "background", "resize": "pad"}  # values of fields that older checkpoints lack
+# Values of fields that older checkpoints lack.
+_ABSENT = {"novel_in_train": "background", "boundary_in_train": "ignore", "resize": "pad"}
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -210,6 +210,7 @@ def evaluate(
         raise UserError(f"batch={batch}; allowed: 1 and more")
     config, source, plans = protocol.config, protocol.source, protocol.plans
     supports, supports_told = protocol._supports()
+    sees = isinstance(model, FewShotModel) and model.head.sees_query_mask
     if isinstance(model, FewShotModel):
         about, device = _about_ours(model, protocol, name), next(model.parameters()).device
         out = _run_ours(model, protocol, batch or config.test.batch, supports, device)
@@ -217,7 +218,7 @@ def evaluate(
         about, device = _about_any(model, name), _CPU
         out = _run_any(model, about.head["type"], protocol, batch or 1, supports)
     return Score({
-        **measured(told_protocol(config, source, plans, about.kind), out, source),
+        **measured(told_protocol(config, source, plans, about.kind, sees), out, source),
         "head": about.head,
         "checkpoint": about.checkpoint,
         "shots": {"train": about.shots, "test": config.test.shots},

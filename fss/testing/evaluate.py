@@ -88,7 +88,8 @@ def evaluate(
     model.eval()
 
     def answer(ready: Ready) -> Answer:
-        e = replace(ready.encoded, network=model.extract)
+        seen = ready.query_mask if model.head.sees_query_mask else None
+        e = replace(ready.encoded, network=model.extract, query_mask=seen)
         if isinstance(store.encoder, FrozenEncoding):
             e = encode_now(model.head, e)
         output = model.head(e)

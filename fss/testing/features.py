@@ -88,7 +88,7 @@ class Ready:
     """A batch of B planned episodes whose images are encoded already.
 
     Attributes:
-        encoded: what the head may see: no query's mask.
+        encoded: what every head may see: no query's mask.
         query_mask: (B,S,S) of 0, 1 and 255.
         class_id: (B,) labels of the data set.
         originals: the queries' binary masks at original size, each (H,W), where they were asked for.

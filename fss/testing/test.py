@@ -51,7 +51,7 @@ def test(
     trained = load_trained(config, source, half, path)
     model = trained.model.to(device).to(memory_format=torch.channels_last)
     plans = make_plans(config, source)
-    said = protocol(config, source, plans, trained.kind)
+    said = protocol(config, source, plans, trained.kind, model.head.sees_query_mask)
     folder = _folder_for(said, test_folder(config, trained.home, trained.kind))
     drawn = visualize or explain
     made = make_supports(config, source, plans, device, half)
@@ -122,8 +122,10 @@ _SAMPLING = {
 }
 
 
-def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str) -> dict[str, Any]:
-    """All that must agree before two numbers may be compared."""
+def protocol(
+    config: Config, source: Source, plans: list[list[Draw]], kind: str, sees_query_mask: bool = False
+) -> dict[str, Any]:
+    """All that must agree before two numbers may be compared; the last is the head's."""
     data, t, maker = config.data, config.test, maker_of(config)
     return {
         "data": data.name,
@@ -139,6 +141,9 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,
         "novel_in_training": data.novel_in_train,
+        # These and the last ones are absent at their defaults, so that results older than such a field are of
+        # the same protocol.
+        **({} if data.boundary_in_train == "ignore" else {"boundary_in_training": data.boundary_in_train}),
         **({} if data.masks_name is None else {"train_masks": data.masks_name}),
         "image_size": data.size,
         # Absent where images are padded, so that results older than this field are of the same protocol.
@@ -148,8 +153,8 @@ def protocol(config: Config, source: Source, plans: list[list[Draw]], kind: str)
         "list_sha256": source.checksum,
         "published_list": source.published,
         "plan_sha256": plan_hash(plans, source),
-        # `support` is absent with true masks, so that results older than this field are of the same protocol.
         **({"support": describe(maker, t.seed)} if maker else {}),
+        **({"query_label": "seen by the head"} if sees_query_mask else {}),
     }
 
 

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fss.backbones.base import check_size
 from fss.backbones.frozen import checksum
 from fss.bars import Bar
-from fss.config import Config
+from fss.config import Config, PretrainConfig
 from fss.data.labelled import Labelled, LabelledSet, epoch_batches, stack
 from fss.data.loading import load_batches
 from fss.data.source import Source, open_source
@@ -164,8 +164,7 @@ class _WithSides(nn.Module):
 
 def _step(model: BaseSegmenter, source: Source, config: Config, device: torch.device, half: bool) -> Any:
     network = distributed.parallel(_WithSides(model), device)
-    smoothing, side = config.pretrain.label_smoothing, model.neck.side_weight
-    corners = model.backbone.corners
+    side, corners = model.neck.side_weight, model.backbone.corners
 
     def step(batch: Labelled) -> Losses:
         images = batch.images.to(device, non_blocking=True)
@@ -175,12 +174,20 @@ def _step(model: BaseSegmenter, source: Source, config: Config, device: torch.de
         losses = {}
         for name, logits in every.items():
             logits = resize(logits.float(), (labels.shape[-2], labels.shape[-1]), corners)
-            loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing)
+            loss = smoothed_loss(logits, labels, config.pretrain)
             losses[name] = loss if name == "base" else side * loss
         names = lambda: [source.samples[i].name for i in batch.positions.tolist()]  # noqa: E731
         return Losses(losses, (labels != IGNORE).sum().float(), names)
 
     return step
+
+
+def smoothed_loss(logits: Tensor, labels: Tensor, config: PretrainConfig) -> Tensor:
+    """Cross-entropy of logits (B,N,H,W), labels (B,H,W) smoothed as configured: mean over all but 255."""
+    share, classes = config.label_smoothing, logits.shape[1]
+    if config.smoothing == "others":  # PyTorch gives the true class its part of the share, too
+        share *= classes / (classes - 1)
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=share)
 
 
 @torch.no_grad()

@@ -90,10 +90,12 @@ class Fit:
         require(content["about"], self.about, str(path))
         self.facts = content["facts"]
         settings = self.config.model_dump(mode="json")
+        # A setting that came after the checkpoint was at its default then.
+        there = {k: f.default for k, f in type(self.config).model_fields.items()} | content["settings"]
         differ = [
-            f"{k}={content['settings'].get(k)} (now {v})"
+            f"{k}={there.get(k)} (now {v})"
             for k, v in settings.items()
-            if content["settings"].get(k) != v and k not in _MAY_CHANGE
+            if there.get(k) != v and k not in _MAY_CHANGE
         ]
         if differ:
             raise UserError(

@@ -40,7 +40,7 @@ def scripts(tmp_path_factory):
         (["train", "--da"], {"--data"}),
         (["train", "--data", ""], set(recipe_names("data"))),
         (["train", "--data", "shapes", "--head", "a"], {"asgnet"}),
-        (["test", "--config", ""], {"cpu", "photos", "shapes_pseudo"}),
+        (["test", "--config", ""], {"cpu", "photos", "repri_base", "shapes_pseudo"}),
         (["train", "data.fold=1", "--lay"], {"--layers"}),
         (["bench", "--precision", ""], {"auto", "bf16", "fp32"}),
         (["check-data", "pas"], {"pascal", "pascal_to_coco"}),

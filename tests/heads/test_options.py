@@ -39,6 +39,10 @@ CHANGES = {
     "prototype": {
         "level": ("stage3", {}), "scale": (5.0, {}), "embed": (8, {}), "align": (True, {"embed": 8}),
     },
+    "repri": {
+        "level": ("stage3", {}), "steps": (7, {}), "lr": (0.05, {}), "scale": (5.0, {}), "renew": (0, {}),
+        "weights": ([1, 1, 0], {}), "valid": ("label", {}), "oracle": (True, {}),
+    },
     "votes": {
         "level": ("stage3", {}), "tau": (0.5, {}), "trust": (1, {}), "walk": (0.3, {}), "walk_tau": (0.5, {}),
         "steps": (2, {}),
@@ -68,6 +72,7 @@ def answers(name, options):
     masks = torch.zeros(2, 2, SIDE, SIDE, dtype=torch.int64)
     masks[..., 8:41, 8:41] = 1
     target = (torch.rand(2, SIDE, SIDE, generator=g) > 0.7).long()
+    target[..., -7:] = 255
     found = []
     for training in (False, True):
         head.train(training)
@@ -76,7 +81,8 @@ def answers(name, options):
             encoded = [head.encode_support({k: x[k] for k in head.levels}) for x in shots]
             support = {k: torch.stack([x[k] for x in encoded], 1) for k in encoded[0]}
             at = head.encode({k: query[k] for k in head.levels})
-            e = Encoded(at, support, masks, [3, 4], query_mask=target if training else None)
+            seen = target if training or head.sees_query_mask else None
+            e = Encoded(at, support, masks, [3, 4], query_mask=seen)
             out = head(e)
         found.append(out)
     loss = segmentation_loss(found[1].logits, target, head.balanced_loss) + sum(found[1].losses.values())
@@ -150,6 +156,10 @@ def test_defaults_are_the_published_numbers():
     }  # fmt: skip
     assert KIND.options("hsnet", {}) == {"levels": None, "shots": "vote"}
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
+    assert KIND.options("repri", {}) == {
+        "level": "neck", "steps": None, "lr": 0.025, "scale": 20.0, "renew": 9, "weights": None,
+        "valid": "photo", "oracle": False,
+    }  # fmt: skip
     assert KIND.options("votes", {}) == {
         "level": "stage4", "tau": 0.035, "trust": 9, "walk": 0.7, "walk_tau": 0.08, "steps": 20,
     }  # fmt: skip
@@ -167,6 +177,8 @@ def test_defaults_are_the_published_numbers():
     ("pfenet", {"sizes": [2]}, {"sizes": [1.5]}),
     ("pfenet", {"sizes": [0.5]}, {"sizes": []}),
     ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),
+    ("repri", {"steps": 0, "lr": 1e-9, "scale": 1e-9, "renew": 0, "weights": [0, 0, 0]},
+     {"steps": -1, "lr": 0, "scale": 0, "renew": -1, "weights": [1, -0.1, 1]}),
     ("votes", {"tau": 1e-9, "walk_tau": 1e-9, "trust": 0, "walk": 0, "steps": 0, "level": {"stage4": 1e-9}},
      {"tau": 0, "walk_tau": 0, "trust": -0.1, "walk": -0.1, "steps": -1, "level": {"stage4": 0}}),
     ("votes", {"walk": 0.99}, {"walk": 1}),
