@@ -41,10 +41,11 @@ class Set(NamedTuple):
 
 SETS = {
     "shapes": Set(
-        "shapes", (), ("backbone.type=resnet50", "pretrain.seconds=420"), {},
+        "shapes", (), ("backbone.type=resnet50", "pretrain.seconds=null", "pretrain.epochs=8"), {},
     ),
     "msrc": Set(
-        "folder", ("photos",), ("data.root=data/msrc", "backbone.type=efficientnet_lite0"),
+        "folder", ("photos",),
+        ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.seconds=null", "pretrain.epochs=4"),
         {"cwt": ("network=base",), "repri": ("network=base",)},
     ),
 }  # fmt: skip
