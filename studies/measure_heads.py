@@ -41,11 +41,11 @@ class Set(NamedTuple):
 
 SETS = {
     "shapes": Set(
-        "shapes", (), ("backbone.type=resnet50", "pretrain.seconds=null", "pretrain.epochs=8"), {},
+        "shapes", (), ("backbone.type=resnet50", "pretrain.epochs=8"), {},
     ),
     "msrc": Set(
         "folder", ("photos",),
-        ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.seconds=null", "pretrain.epochs=4"),
+        ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
         {"cwt": ("network=base",), "repri": ("network=base",)},
     ),
 }  # fmt: skip
@@ -56,7 +56,7 @@ def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -
     chosen = SETS[name]
     every = [
         f"data.fold={fold}", f"train.seconds={SECONDS}", f"test.shots={shots}", "test.checkpoint=last",
-        *chosen.settings, *chosen.of_head.get(head, ()), *own,
+        "pretrain.seconds=null", *chosen.settings, *chosen.of_head.get(head, ()), *own,
     ]  # fmt: skip
     return load_config(chosen.data, head, every, chosen.extra)
 
