@@ -1,10 +1,11 @@
 """Kill training again and again, at chosen places, and hold what comes of it against a run without kills.
 
-`python studies/kill_training.py OUT.json` trains a base network and CWT on it, then ASGNet, on a few small
-pictures that it draws, with one process and with two. Each kill is a SIGKILL, at a place that is printed: in
-a step, in a validation, in the middle of a write. The same command then goes on, to the next kill. At the end
-weights, optimisers, log, TensorBoard's curves and pictures and the test's counts must be those of a run that
-nobody stopped: every bit. Programs are forked from this one, which has imported everything but done nothing.
+`python studies/kill_training.py OUT.json` trains a base network and CWT on it, one as RePRI's, then the
+other heads that learn, on a few small pictures that it draws, with one process and with two. Each kill is
+a SIGKILL, at a place that is printed: in a step, in a validation, in the middle of a write. The same
+command then goes on, to the next kill. At the end weights, optimisers, log, TensorBoard's curves and
+pictures and the test's counts must be those of a run that nobody stopped: every bit. Programs are forked
+from this one, which has imported everything but done nothing.
 """
 
 import argparse
@@ -42,8 +43,16 @@ SETTINGS = (
 HEADS = {
     "cwt": ("head.steps=10",),
     "asgnet": ("head.width=8", "head.sizes=[7,4]", "head.cells=2"),
+    "pfenet": ("head.width=8", "head.sizes=[7,4]"),
+    "hsnet": ("train.augment=none",),
+    "repri": ("neck.classifier_bias=true", "pretrain.view=whole", "pretrain.smoothing=others"),
 }
-STAGES = {"cwt": ("base", "cwt"), "asgnet": ("asgnet",)}  # what a head's run trains
+# What a head's run trains.
+STAGES = {
+    "cwt": ("base", "cwt"),
+    "repri": ("base",),
+    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet")},
+}
 # Once a training, in its first validation, when no checkpoint is there yet.
 FIRST = ("best.pt half written", "best.pt written, last.pt not yet")
 # Over and over. What stands behind the bar may be of a process that is not the main one.
@@ -304,7 +313,9 @@ def measure(
                 break
             fell.append(kill.text(step))
             print(f"{head}, {processes} process(es), kill {len(fell)} of {count}: {fell[-1]}", flush=True)
-        rows.append({"training": training, "processes": processes, "kills": len(fell), "where": fell})
+        rows.append(
+            {"head": head, "training": training, "processes": processes, "kills": len(fell), "where": fell}
+        )
     cut.go()
     for row in rows:
         one, other = (left_by(out, row["training"]) for out in outputs.values())
@@ -323,7 +334,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="in each training (default: 20)")
     parser.add_argument("--steps", type=int, default=40, help="of each training (default: 40)")
     parser.add_argument("--backbone", default="resnet18", help="of all networks (default: resnet18)")
-    parser.add_argument("--heads", default="cwt,asgnet", help="cwt trains its base network too")
+    parser.add_argument("--heads", default=",".join(HEADS), help="cwt and repri train base networks")
     parser.add_argument("--processes", default="1,2", help="numbers of them (default: 1,2)")
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp())
