@@ -9,6 +9,7 @@ import torch
 
 import fss
 from fss.cli import main
+from fss.data import episodes
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet, PictureSet
 from fss.data.plan import Draw
@@ -164,3 +165,15 @@ def test_made_masks_of_both_ways_are_kept_apart(place):
     folder = place / "out/cache/supports"
     shapes = {fss.data.files.read_mask(p).shape for p in Path(folder).glob("*.png")}
     assert shapes == {(32, 48), (49, 49)}
+
+
+def test_views_get_the_class_and_the_scale_that_training_was_told(place, monkeypatch):
+    source, seen = source_of(place), []
+
+    def view(image, mask, size, random, value, scale):
+        seen.append((size, value, scale, bool((mask == value).any())))
+        return episodes.View(image[:size, :size], mask[:size, :size], mask[:size, :size] != 255)
+
+    monkeypatch.setattr(episodes, "episode_view", view)
+    EpisodeSet(source, Canvas(41), "views", (0.8, 1.25)).load(Draw(1, 3, (7,), 5))
+    assert seen == [(41, 1, (0.8, 1.25), True)] * 2
