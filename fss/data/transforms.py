@@ -71,8 +71,7 @@ def random_view(
     turn, middle = np.array([[cos, -sin], [sin, cos]]), np.array([w / 2, h / 2])
     # The window slides over what the scaled image overhangs, or the image over the window's slack.
     slack = np.abs(np.array([w, h]) * factor - size) / 2
-    points = np.empty((0, 2)) if value is None else np.argwhere(mask == value)[:, ::-1]  # x, y
-    centre = _crop((points - middle) @ turn.T, slack, size, random)
+    centre = _crop(_places(mask, value, turn), slack, size, random)
     matrix = np.column_stack([turn, centre - turn @ middle])
     mean = tuple(255 * m for m in MEAN)
     view = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=mean)
@@ -81,16 +80,28 @@ def random_view(
     return View(view, labels, inside.astype(np.bool_))
 
 
-def _crop(points: np.ndarray, slack: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """(x,y) of an image's middle in its crop: drawn until enough of the points are in it, else the last draw.
+def _places(mask: np.ndarray, value: int | None, turn: np.ndarray) -> np.ndarray:
+    """(2,n) x and y of a class's pixels from the image's middle, scaled and turned; n = 0 for None."""
+    if value is None:
+        return np.empty((2, 0), np.float32)
+    y, x = (
+        places.astype(np.float32) - np.float32(side / 2)
+        for places, side in zip(np.nonzero(mask == value), mask.shape, strict=True)
+    )
+    return turn.astype(np.float32) @ np.stack([x, y])
+
+
+def _crop(places: np.ndarray, slack: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """(x,y) of an image's middle in its crop: drawn until enough of the places are in it, else the last draw.
 
     Args:
-        points: (n,2), pixels of the class as seen from the image's middle, scaled and turned.
+        places: (2,n), as of `_places`.
         slack: (2,), how far the middle may lie from the crop's, either way.
     """
     for _ in range(1 + AGAIN):
         centre = size / 2 + random.uniform(-slack, slack)
-        inside = ((points + centre >= -0.5) & (points + centre < size - 0.5)).all(1)  # whose pixel is there
-        if not len(points) or inside.mean() >= KEPT:
+        low = (-0.5 - centre).astype(np.float32)  # a pixel is in where its middle is
+        across, down = ((line >= a) & (line < a + size) for line, a in zip(places, low, strict=True))
+        if np.count_nonzero(across & down) >= KEPT * places.shape[1]:
             break
     return centre
