@@ -189,14 +189,14 @@ def test_scale_and_angle_are_drawn_once():
 
 def test_the_share_of_a_crop_is_that_of_its_pixels():
     """Accepted crops keep the class as counted in the warped mask, turned or not."""
-    image, mask = spot(300, 400, np.s_[100:190, 150:240])
+    image, mask = spot(300, 400, np.s_[70:140, 220:290])
     shares = []
     for seed in range(60):
         random = np.random.default_rng(seed)
-        factor = float(np.exp(np.random.default_rng(seed).uniform(np.log(0.9), np.log(1.1))))
-        view = random_view(image, mask, 161, (0.9, 1.1), 10, random, 3)
+        factor = float(np.exp(np.random.default_rng(seed).uniform(np.log(0.7), np.log(1.4))))
+        view = random_view(image, mask, 161, (0.7, 1.4), 40, random, 3)
         shares.append(kept(view, mask, factor))
-    assert min(shares) > 0.83  # one in seven draws would do
+    assert min(shares) > 0.83
 
 
 def test_the_last_draw_is_used_where_none_keeps_enough(monkeypatch):
