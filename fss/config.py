@@ -157,6 +157,11 @@ class ScheduleConfig(_Section):
         return self
 
 
+def _check_scale(scale: tuple[float, float]) -> None:
+    if not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"scale {list(scale)} must be [low, high] with 0 < low <= high")
+
+
 class PretrainConfig(ScheduleConfig):
     """Base training, of a network for the base classes. Defaults as in the line of work around CWT."""
 
@@ -177,8 +182,7 @@ class PretrainConfig(ScheduleConfig):
 
     @model_validator(mode="after")
     def _views(self) -> "PretrainConfig":
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale {list(self.scale)} must be [low, high] with 0 < low <= high")
+        _check_scale(self.scale)
         if self.view == "whole" and self.crop is not None:
             raise ValueError(f"view=whole shows images at data.size; leave out crop={self.crop}")
         if self.batch < 2 * self.accumulate:
@@ -199,7 +203,13 @@ class TrainConfig(ScheduleConfig):
     validation_episodes: int = Field(1000, ge=1)
     # flips: CWT's; views: ASGNet's scales, rotations, crops, blur, left-right flips
     augment: Literal["flips", "views", "none"] = "flips"
+    scale: tuple[float, float] = (0.9, 1.1)  # of views, on the image's own size
     cache: bool = False  # keep the frozen features of un-augmented images; needs augment=none
+
+    @model_validator(mode="after")
+    def _scaled(self) -> "TrainConfig":
+        _check_scale(self.scale)
+        return self
 
     @model_validator(mode="after")
     def _cacheable(self) -> "TrainConfig":
@@ -273,7 +283,8 @@ class TestConfig(_Section):
     shots: int = Field(1, ge=1)
     seed: int = Field(2021, ge=0, lt=2**31)
     label_size: Literal["network", "original"] = "network"  # each head's published one; `common`: original
-    sampling: Literal["list", "class", "pair"] = "list"  # list: query images in turn (published); see Planner
+    # list: query images in turn (published); class, pair: see Planner; hsnet_*: HSNet's draws on PASCAL, COCO
+    sampling: Literal["list", "class", "pair", "hsnet_pairs", "hsnet_classes"] = "list"
     batch: int = Field(8, ge=1)  # episodes at once; changes no number
     checkpoint: Literal["best", "last", "both"] = "both"
     plan: Path | None = None  # episodes from a file (fss plan), in place of drawing them

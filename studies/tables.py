@@ -170,6 +170,18 @@ def shapes_built() -> str:
     return table(["network; classifier", *FOLDS, "mean"], lines) + f"\n\n{told}"
 
 
+def shapes_rates() -> str:
+    every = [results(f"shapes_fold0_asgnet18_lr{name}_1shot")[0] for name in ("0025", "025")]
+    assert len({(r.protocol["plan_sha256"], r.content["frozen_sha256"]) for r in every}) == 1
+    lines = []
+    for r in every:
+        rate, scores = r.content["config"]["train"]["lr"], r.content["scores"]
+        miou = number(Number(mean(r.runs), scores["interval"]))
+        lines.append([str(rate), str(r.content["checkpoint"]["steps"]), miou, f"{scores['fb_iou']:.1f}"])
+    told = origin("docs/results/shapes_fold0_asgnet18_lr*_1shot.json", commits(every))
+    return table(["learning rate", "steps", "mIoU", "FB-IoU"], lines) + f"\n\n{told}"
+
+
 def msrc_weights() -> str:
     every = {title: f"msrc_fold*_{name}_1shot" for title, name in WEIGHTS.items()}
     lines = by_fold([([title], row(_exact(name))) for title, name in every.items()])
@@ -313,7 +325,8 @@ def mutants() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
-    "shapes-built": shapes_built, "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
+    "shapes-built": shapes_built, "shapes-rates": shapes_rates,
+    "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     "heads-shapes": lambda: heads_on("shapes"), "heads-msrc": lambda: heads_on("msrc"),
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,

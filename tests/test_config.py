@@ -32,6 +32,8 @@ def test_later_differences_win():
         ("train.epochs=.inf", "finite number"),
         ("train.momentum=0", "nesterov needs a momentum"),
         ("pretrain.scale=[2,1]", "0 < low <= high"),
+        ("train.scale=[0,1]", r"scale \[0.0, 1.0\] must be \[low, high\]"),
+        ("data.resize=stretch", "pad' or 'squash"),
         ("seed=2001-99-99", "seed: wanted a whole number"),
         ("test.episodes", "'test.episodes' is not key=value"),
         ("train.seconds=null", "neither epochs nor seconds"),

@@ -61,19 +61,23 @@ class EpisodeSet(Loadable):
 
     Args:
         augment: "flips", "views" or "none".
+        scale: range of the views' factors.
     """
 
-    def __init__(self, source: Source, canvas: Canvas, augment: str = "flips") -> None:
-        self.source, self.canvas, self.augment = source, canvas, augment
+    def __init__(
+        self, source: Source, canvas: Canvas, augment: str = "flips", scale: tuple[float, float] = (0.9, 1.1)
+    ) -> None:
+        self.source, self.canvas, self.augment, self.scale = source, canvas, augment, scale
 
     def load(self, key: Draw) -> Episode:
         """An episode with B = 1."""
         random = np.random.default_rng([key.seed, 1])
-        views = [self._view(i, random) for i in key.images]
+        value = self.source.value(key.class_id)
+        views = [self._view(i, value, random) for i in key.images]
         images = to_tensor(np.stack([view.image for view in views]))  # bytes: a quarter of what floats weigh
         class_id = torch.tensor([key.class_id])
-        value = torch.tensor([self.source.value(key.class_id)])
-        masks = binary_mask(torch.stack([torch.from_numpy(view.mask) for view in views])[None], value)[0]
+        labels = torch.stack([torch.from_numpy(view.mask) for view in views])
+        masks = binary_mask(labels[None], torch.tensor([value]))[0]
         photo = torch.from_numpy(views[0].photo)[None]
         base_class = torch.tensor([self.source.base_number(key.class_id)])
         return Episode(
@@ -87,11 +91,11 @@ class EpisodeSet(Loadable):
             {"draw": [key]},
         )
 
-    def _view(self, position: int, random: np.random.Generator) -> View:
-        """An image and its label map, augmented, S x S."""
+    def _view(self, position: int, value: int, random: np.random.Generator) -> View:
+        """An image and its label map, augmented, S x S; `value` is the class's in it."""
         image, mask = read_image(self.source.samples[position].image), self.source.mask(position)
         if self.augment == "views":
-            return episode_view(image, mask, self.canvas.size, random)
+            return episode_view(image, mask, self.canvas.size, random, value, self.scale)
         if self.augment == "flips":
             image, mask = flips(image, mask, random)
         photo = photo_mask(self.canvas.filled(*mask.shape), self.canvas.size)

@@ -10,6 +10,9 @@ from torch import Tensor
 from fss.episode import IGNORE
 from fss.ops import MEAN
 
+KEPT = 0.85  # share of the class's pixels that a crop is to keep, as PFENet's, ASGNet's and BAM's do
+AGAIN = 31  # times at most that a crop is drawn again
+
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """(...,H,W,3) -> (...,3,H,W), the same memory."""
@@ -32,11 +35,14 @@ class View(NamedTuple):
     photo: np.ndarray
 
 
-def episode_view(image: np.ndarray, mask: np.ndarray, size: int, random: np.random.Generator) -> View:
-    """ASGNet's augmentation: scale 0.9..1.1, with probability 0.5 each +-10 degrees, blur and left-right
-    flip, and a random crop S x S; returns as `random_view` does."""
+def episode_view(
+    image: np.ndarray, mask: np.ndarray, size: int, random: np.random.Generator, value: int | None = None,
+    scale: tuple[float, float] = (0.9, 1.1),
+) -> View:  # fmt: skip
+    """ASGNet's augmentation: a scale, with probability 0.5 each +-10 degrees, blur and left-right flip, and a
+    random crop S x S that keeps the class `value`; arguments and returns as of `random_view`."""
     rotate = 10.0 if random.random() < 0.5 else 0.0
-    view = random_view(image, mask, size, (0.9, 1.1), rotate, random)
+    view = random_view(image, mask, size, scale, rotate, random, value)
     if random.random() < 0.5:
         view = view._replace(image=cv2.GaussianBlur(view.image, (5, 5), 0))
     if random.random() < 0.5:
@@ -46,13 +52,14 @@ def episode_view(image: np.ndarray, mask: np.ndarray, size: int, random: np.rand
 
 def random_view(
     image: np.ndarray, mask: np.ndarray, size: int, scale: tuple[float, float], rotate: float,
-    random: np.random.Generator,
+    random: np.random.Generator, value: int | None = None,
 ) -> View:  # fmt: skip
     """Scale, rotate and crop S x S in one warp, so that pixels are interpolated once.
 
     Args:
         scale: range of factors on the image's own size, drawn log-uniformly.
         rotate: most degrees either way.
+        value: of a class in the mask of which the crop keeps `KEPT`, if `AGAIN` further draws find one.
 
     Returns:
         the image padded with the mean colour, the mask with 255.
@@ -61,13 +68,40 @@ def random_view(
     factor = np.exp(random.uniform(np.log(scale[0]), np.log(scale[1])))
     angle = np.deg2rad(random.uniform(-rotate, rotate))
     cos, sin = factor * np.cos(angle), factor * np.sin(angle)
+    turn, middle = np.array([[cos, -sin], [sin, cos]]), np.array([w / 2, h / 2])
     # The window slides over what the scaled image overhangs, or the image over the window's slack.
     slack = np.abs(np.array([w, h]) * factor - size) / 2
-    centre = size / 2 + random.uniform(-slack, slack)
-    matrix = np.array([[cos, -sin, 0], [sin, cos, 0]])
-    matrix[:, 2] = centre - matrix[:, :2] @ np.array([w / 2, h / 2])
+    centre = _crop(_places(mask, value, turn), slack, size, random)
+    matrix = np.column_stack([turn, centre - turn @ middle])
     mean = tuple(255 * m for m in MEAN)
     view = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=mean)
     labels = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
     inside = cv2.warpAffine(np.ones((h, w), np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST)
     return View(view, labels, inside.astype(np.bool_))
+
+
+def _places(mask: np.ndarray, value: int | None, turn: np.ndarray) -> np.ndarray:
+    """(2,n) x and y of a class's pixels from the image's middle, scaled and turned; n = 0 for None."""
+    if value is None:
+        return np.empty((2, 0), np.float32)
+    y, x = (
+        places.astype(np.float32) - np.float32(side / 2)
+        for places, side in zip(np.nonzero(mask == value), mask.shape, strict=True)
+    )
+    return turn.astype(np.float32) @ np.stack([x, y])
+
+
+def _crop(places: np.ndarray, slack: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """(x,y) of an image's middle in its crop: drawn until enough of the places are in it, else the last draw.
+
+    Args:
+        places: (2,n), as of `_places`.
+        slack: (2,), how far the middle may lie from the crop's, either way.
+    """
+    for _ in range(1 + AGAIN):
+        centre = size / 2 + random.uniform(-slack, slack)
+        low = (-0.5 - centre).astype(np.float32)  # a pixel is in where its middle is
+        across, down = ((line >= a) & (line < a + size) for line, a in zip(places, low, strict=True))
+        if np.count_nonzero(across & down) >= KEPT * places.shape[1]:
+            break
+    return centre

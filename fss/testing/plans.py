@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fss.config import Config
+from fss.data.hsnet_draws import HSNetPlanner
 from fss.data.plan import Draw, Planner, plan_hash
 from fss.data.planfile import plan_text, read_plan
 from fss.data.source import Source, open_source
@@ -16,6 +17,8 @@ def planner_for(
 ) -> Planner:  # fmt: skip
     """A planner over the images of `source` that count for `classes`."""
     pools = source.pools(classes, config.data.min_pixels, shots + 1, config.data.small_classes)
+    if sampling.startswith("hsnet"):
+        return HSNetPlanner(pools, shots, seed, sampling)
     return Planner(pools, shots, seed, shuffle, sampling)
 
 

@@ -119,6 +119,8 @@ _SAMPLING = {
     "list": "query list in order, class at random among those that count, supports without repeats",
     "class": "class at random, then query and supports at random without repeats",
     "pair": "pairs of query and class in order, supports at random without repeats",
+    "hsnet_pairs": "HSNet's draws over pairs, which come in order; supports may repeat; run r by seed + r",
+    "hsnet_classes": "HSNet's draws over classes, class at random; supports may repeat; run r by seed + r",
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -91,11 +92,10 @@ class Fit:
         self.facts = content["facts"]
         settings = self.config.model_dump(mode="json")
         # A setting that came after the checkpoint was at its default then.
-        there = {k: f.default for k, f in type(self.config).model_fields.items()} | content["settings"]
+        defaults = {k: to_jsonable_python(f.default) for k, f in type(self.config).model_fields.items()}
+        there = defaults | content["settings"]
         differ = [
-            f"{k}={there.get(k)} (now {v})"
-            for k, v in settings.items()
-            if there.get(k) != v and k not in _MAY_CHANGE
+            f"{k}={there[k]} (now {v})" for k, v in settings.items() if there[k] != v and k not in _MAY_CHANGE
         ]
         if differ:
             raise UserError(

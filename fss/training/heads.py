@@ -123,7 +123,8 @@ def _augmented(
     config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
 ) -> tuple[Iterator[Episode], Any]:
     """Episodes read and augmented afresh, encoded as they come."""
-    data = EpisodeSet(source, Canvas.of(config.data), config.train.augment)
+    t = config.train
+    data = EpisodeSet(source, Canvas.of(config.data), t.augment, t.scale)
     network = distributed.parallel(_FromImages(model), device)
 
     def step(episode: Episode) -> Losses:

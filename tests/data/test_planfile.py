@@ -54,7 +54,10 @@ def test_what_is_written_is_read_again(place, tmp_path):
         (lambda line: line + "\n", "has runs of .* episodes; make them equal"),
         (lambda line: line.replace("kind 1", "kind 4"), "line 2: class 'kind 4' is not one of this fold's"),
         (lambda line: line.rpartition("\t")[0] + "\tnowhere", "line 2: image 'nowhere' is not in the list"),
-        (lambda line: line + "\t" + line.rpartition("\t")[2], "line 2: an image stands twice"),
+        (
+            lambda line: line.rpartition("\t")[0] + "\t" + line.split("\t")[2],
+            "line 2: the query stands",
+        ),
         (lambda line: line.rpartition("\t")[0], r"mixes episodes of \[1, 2\] shots"),
     ],
 )
@@ -65,6 +68,15 @@ def test_a_line_that_does_not_fit_is_named(place, tmp_path, change, message):
     (tmp_path / "plan.txt").write_text("\n".join(lines))
     with pytest.raises(UserError, match=message):
         read_plan(tmp_path / "plan.txt", source)
+
+
+def test_a_support_may_come_twice(place, tmp_path):
+    """As in episodes that others drew."""
+    plans, source = planned(place)
+    first = plans[0][0]
+    plans[0][0] = replace(first, supports=(first.supports[1],) * 2)
+    (tmp_path / "plan.txt").write_text(plan_text(plans, source))
+    assert read_plan(tmp_path / "plan.txt", source) == plans
 
 
 def test_an_image_without_the_class_is_named(place, tmp_path):

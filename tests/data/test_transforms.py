@@ -146,3 +146,85 @@ def test_channels_move_before_rows_and_columns():
     view = to_tensor(many)
     many[1, 2, 3, 1] = 9
     assert view[1, 1, 2, 3] == 9  # the same memory
+
+
+def spot(height, width, box, value=3):
+    """A black image with a white box of a class, and its mask."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[box] = value
+    return np.repeat((255 * (mask == value)).astype(np.uint8)[:, :, None], 3, 2), mask
+
+
+def kept(view, mask, factor=1.0):
+    """Share of the class's pixels that a view shows."""
+    return (view.mask == 3).sum() / ((mask == 3).sum() * factor**2)
+
+
+def test_crops_are_drawn_again_until_they_keep_the_class():
+    image, mask = spot(300, 400, np.s_[120:180, 170:230])
+    plain, chosen = (
+        [random_view(image, mask, 161, (1, 1), 0, np.random.default_rng(s), v) for s in range(80)]
+        for v in (None, 3)
+    )
+    assert sum(kept(v, mask) < 0.85 for v in plain) > 30
+    assert all(kept(v, mask) >= 0.84 for v in chosen)  # but for pixels on the rim
+    other = [random_view(image, mask, 161, (1, 1), 0, np.random.default_rng(s), 7) for s in range(80)]
+    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(plain, other, strict=True))  # no such class
+    for a, b in zip(plain, chosen, strict=True):
+        if kept(a, mask) >= 0.86:
+            assert np.array_equal(a.image, b.image)  # the first draw does
+
+
+def test_scale_and_angle_are_drawn_once():
+    """The crop alone is drawn again: an image shows one angle and scale wherever it is cut."""
+    image, mask = coordinates(400, 480)
+    mask[30:70, 400:440] = 3
+    for seed in range(25):
+        plain, chosen = (
+            random_view(image, mask, 141, (0.8, 1.25), 30, np.random.default_rng(seed), v) for v in (None, 3)
+        )
+        for one, other in zip(placed(plain)[:2], placed(chosen)[:2], strict=True):
+            assert one == pytest.approx(other, abs=0.5, rel=0.02)
+
+
+def test_the_share_of_a_crop_is_that_of_its_pixels():
+    """Accepted crops keep the class as counted in the warped mask, turned or not."""
+    image, mask = spot(300, 400, np.s_[70:140, 220:290])
+    shares = []
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        factor = float(np.exp(np.random.default_rng(seed).uniform(np.log(0.7), np.log(1.4))))
+        view = random_view(image, mask, 161, (0.7, 1.4), 40, random, 3)
+        shares.append(kept(view, mask, factor))
+    assert min(shares) > 0.83
+
+
+def test_the_last_draw_is_used_where_none_keeps_enough(monkeypatch):
+    image, mask = spot(300, 300, np.s_[:, :])
+    drawn = []
+
+    class Counting:
+        def __init__(self, seed):
+            self.random = np.random.default_rng(seed)
+
+        def uniform(self, low, high):
+            drawn.append(self.random.uniform(low, high))
+            return drawn[-1]
+
+    view = random_view(image, mask, 101, (1, 1), 0, Counting(0), 3)
+    crops = [d for d in drawn if np.ndim(d)]
+    assert len(crops) == 32 and view.photo.all()  # once, and up to 31 times again
+    x, y = np.array([50.5, 50.5]) + crops[-1]  # of the image's middle
+    image[149:152, 149:152] = 0
+    view = random_view(image, mask, 101, (1, 1), 0, Counting(0), 3)
+    row, column = np.argwhere(view.image[..., 0] < 128).mean(0) if 0 < x < 101 and 0 < y < 101 else (y, x)
+    assert (row, column) == pytest.approx((y, x), abs=1.5)
+
+
+def test_asgnets_views_keep_the_class_and_scale_as_told():
+    image, mask = spot(300, 400, np.s_[120:170, 170:220])
+    areas = []
+    for seed in range(60):
+        view = episode_view(image, mask, 141, np.random.default_rng(seed), 3, (0.5, 0.6))
+        areas.append((view.mask == 3).sum() / 50**2)
+    assert min(areas) > 0.24 * 0.85 and max(areas) < 0.37 and max(areas) > 0.33

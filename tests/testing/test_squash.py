@@ -9,14 +9,17 @@ import torch
 
 import fss
 from fss.cli import main
+from fss.data import episodes
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet, PictureSet
 from fss.data.plan import Draw
 from fss.data.source import open_source
+from fss.exchange import export
 from fss.pictures.overlay import episode_row
 from fss.recipes import load_config
 from fss.runs import checkpoint
 from fss.runs.identity import Identity, require
+from fss.training import heads
 from tests.make import TINY, make_folder
 
 SQUASH = "data.resize=squash"
@@ -157,6 +160,20 @@ def test_a_prediction_comes_back_to_the_photos_size(tmp_path):
     assert (labels & (mask == 1)).sum() / (labels | (mask == 1)).sum() > 0.5
 
 
+def test_an_exported_file_says_which_images_it_wants(place):
+    (path,) = (place / "out/folder/fold0").glob("cwt*squash*/best.pt")
+    told = export._account(fss.load_model(path), b"", "torch", 1, 49, 0, export.Check(1, 0.0, 0.0, 1.0))
+    assert told["images"].startswith("both sides 49, by PIL's bilinear")
+
+
+def test_training_hands_on_its_canvas_and_scale(place, monkeypatch):
+    made = []
+    monkeypatch.setattr(heads, "EpisodeSet", lambda *given: made.append(given[1:]) or EpisodeSet(*given))
+    more = ["train.augment=views", "train.scale=[0.8,1.25]", "tag=views"]
+    assert run(place, "train", SQUASH, *more) == 0
+    assert made == [(Canvas(49, "squash"), "views", (0.8, 1.25))]
+
+
 def test_made_masks_of_both_ways_are_kept_apart(place):
     settings = ["test.support=box", "test.support_by=drawn", "network=base", "head.level=neck"]
     for more in ([], [SQUASH]):
@@ -164,3 +181,15 @@ def test_made_masks_of_both_ways_are_kept_apart(place):
     folder = place / "out/cache/supports"
     shapes = {fss.data.files.read_mask(p).shape for p in Path(folder).glob("*.png")}
     assert shapes == {(32, 48), (49, 49)}
+
+
+def test_views_get_the_class_and_the_scale_that_training_was_told(place, monkeypatch):
+    source, seen = source_of(place), []
+
+    def view(image, mask, size, random, value, scale):
+        seen.append((size, value, scale, bool((mask == value).any())))
+        return episodes.View(image[:size, :size], mask[:size, :size], mask[:size, :size] != 255)
+
+    monkeypatch.setattr(episodes, "episode_view", view)
+    EpisodeSet(source, Canvas(41), "views", (0.8, 1.25)).load(Draw(1, 3, (7,), 5))
+    assert seen == [(41, 1, (0.8, 1.25), True)] * 2

@@ -360,6 +360,17 @@ def test_other_settings_are_refused_by_name_and_what_may_change_may(tmp_path):
         fit(tmp_path, lr=0.2)
 
 
+def test_settings_that_came_later_count_at_their_defaults(tmp_path):
+    train(fit(tmp_path))
+    for name in ("last.pt", "best.pt"):
+        content = torch.load(tmp_path / name, weights_only=True)
+        del content["settings"]["accumulate"]
+        torch.save(content, tmp_path / name)
+    assert fit(tmp_path).done
+    with pytest.raises(UserError, match=r"other settings: accumulate=1 \(now 2\)"):
+        fit(tmp_path, accumulate=2)
+
+
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     f = fit(tmp_path)
     with torch.no_grad():

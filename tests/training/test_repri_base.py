@@ -7,10 +7,10 @@ from PIL import Image
 
 from fss.cli import main
 from fss.config import PretrainConfig
+from fss.data.canvas import fit, fit_mask
 from fss.data.files import read_image
 from fss.data.labelled import LabelledSet
 from fss.data.source import open_source
-from fss.data.transforms import fit, fit_mask
 from fss.errors import UserError
 from fss.recipes import load_config
 from fss.runs.folders import base_folder
