@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones import make_backbone
-from fss.bench import plain, plain_pfenet
+from fss.bench import plain, plain_pfenet, plain_repri
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
@@ -22,6 +22,7 @@ from fss.data.shapes import draw_shapes
 from fss.data.source import Source
 from fss.episode import IGNORE, Episode
 from fss.heads import Encoded
+from fss.heads.repri import RePRI
 from fss.model import FewShotModel, build_model
 from fss.necks.ppm import PyramidPooling
 from fss.ops import foreground, segmentation_loss, to_rgb
@@ -57,6 +58,7 @@ METHODS = {
     "cwt": Method("CWT", plain.cwt, neck=True),
     "asgnet": Method("ASGNet", plain.asgnet, batch=4),
     "pfenet": Method("PFENet", plain_pfenet.pfenet, batch=4),
+    "repri": Method("RePRI", plain_repri.repri, size=417, neck=True, learns=False),
 }
 
 
@@ -187,6 +189,28 @@ def encode(setting: Setting, head: str) -> Pair:
             return model.encode(image)
 
     return Pair(ours, lambda: plain.features(copy, image))
+
+
+def repri_updates(setting: Setting, episodes: int = 8) -> Pair:
+    """RePRI's part of a test episode, of `episodes` at once, on given features."""
+    head, size, generator = RePRI({"neck": 512}), setting.of("repri"), torch.Generator().manual_seed(1)
+    cells = (size - 1) // 8 + 1
+    maps = torch.rand(episodes, 2, 512, cells, cells, generator=generator).to(setting.device)
+    masks = disc(size, episodes)[:, None].to(setting.device)
+    query, support = (head.encode({"neck": maps[:, i]}) for i in range(2))
+    encoded = Encoded(query, {k: x[:, None] for k, x in support.items()}, masks, range(episodes))
+
+    def ours() -> object:
+        with torch.no_grad():
+            return head(encoded).logits[0].sum().item()
+
+    def written() -> object:
+        everywhere = torch.zeros_like(masks[0])
+        vector, threshold = plain_repri.updates(head, maps[0, 1:], maps[0, :1], masks[0], everywhere)
+        logits = plain_repri.logits(vector, maps[0, :1], head.scale)
+        return (logits - threshold).sum().item()
+
+    return Pair(ours, written)
 
 
 @contextmanager

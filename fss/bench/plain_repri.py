@@ -20,8 +20,8 @@ class Terms(NamedTuple):
     entropy: Tensor
 
 
-def repri(model: FewShotModel, e: Episode) -> Tensor:
-    """RePRI's logits (1,2,S,S) for one episode; all of the query counts."""
+def repri(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """RePRI's logits (1,2,S,S) for one episode, of whose query all counts; it has no auxiliary ones."""
     head, size = model.head, (e.query_image.shape[-2], e.query_image.shape[-1])
     assert isinstance(head, RePRI)
     support = features(model, e.support_images[0])["neck"]  # (K,C,h,w)
@@ -29,7 +29,7 @@ def repri(model: FewShotModel, e: Episode) -> Tensor:
     everywhere = torch.zeros_like(e.support_masks[0, :1])
     vector, threshold = updates(head, support, query, e.support_masks[0], everywhere)
     lead = up(logits(vector, F.normalize(query, dim=1), head.scale)[:, None], size) - threshold
-    return torch.cat([torch.zeros_like(lead), lead], 1)
+    return torch.cat([torch.zeros_like(lead), lead], 1), []
 
 
 def updates(

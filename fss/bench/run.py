@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fss.bars import Bar
-from fss.bench.cases import METHODS, Pair, Setting, cached, encode, few_shot, loading
+from fss.bench.cases import METHODS, Pair, Setting, cached, encode, few_shot, loading, repri_updates
 from fss.errors import UserError
 from fss.randomness import seeded
 from fss.runs import distributed
@@ -42,6 +42,8 @@ def _cases() -> Iterator[tuple[str, Case]]:
         kept = partial(cached, head=head, episodes=_AT_ONCE)
         yield f"{head}_cached_1shot", Case(f"{method.title} test episode, images cached", kept, _AT_ONCE)
         yield f"{head}_image", Case(f"{method.title} one image encoded", partial(encode, head=head))
+    updates = partial(repri_updates, episodes=_AT_ONCE)
+    yield "repri_updates_1shot", Case("RePRI updates alone, 1 shot", updates, _AT_ONCE)
     yield "load_episode", Case("loading one training episode", loading, _AT_ONCE, _AT_ONCE)
 
 
