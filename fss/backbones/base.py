@@ -48,7 +48,10 @@ class Backbone(nn.Module):
         Raises:
             UserError: this backbone cannot.
         """
-        raise UserError(f"{type(self).__name__} cannot go on from {after}, which this head asks for")
+        raise UserError(
+            f"{type(self).__name__} cannot go on from {after}, which this head asks for; where it has the "
+            "option, head.cut=nothing takes supports whole"
+        )
 
     def pixels(self, images: Tensor) -> Tensor:
         """RGB of 0..255 (B,3,H,W) -> what the layers take: mean and deviation applied in float32, then in the

@@ -29,7 +29,8 @@ from tests.make import TINY, make_folder
 SIZE = 49
 NO_ONNX = not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 ONNX = pytest.param("onnx", marks=pytest.mark.skipif(NO_ONNX, reason="needs onnx, onnxscript, onnxruntime"))
-SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3}, "cwt": {"steps": 30}}
+SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3}, "cwt": {"steps": 30},
+         "pfenet": {"width": 8, "sizes": (7.0, 0.5)}}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +83,7 @@ def _used(model):
 CASES = {
     "asgnet": [("none", 2, {}), ("none", 1, {"context": "aspp", "similarity": "mean"})],
     "cwt": [("ppm", 1, {}), ("sfnet", 2, {"transformer": False})],
+    "pfenet": [("none", 2, {}), ("sfnet", 1, {"level": "neck", "cut": "nothing"})],
     "prototype": [("alignseg", 2, {}), ("sfnet_gated", 1, {})],
 }
 
