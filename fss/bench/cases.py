@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones import make_backbone
-from fss.bench import plain
+from fss.bench import plain, plain_hsnet
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
 from fss.data.lists import Sample, read_list
@@ -55,6 +55,8 @@ class Method(NamedTuple):
 METHODS = {
     "cwt": Method("CWT", plain.cwt, neck=True),
     "asgnet": Method("ASGNet", plain.asgnet, batch=4),
+    # Four of the published batch's 20 episodes: one step of 20 takes minutes on a CPU.
+    "hsnet": Method("HSNet", plain_hsnet.hsnet, size=400, backbone={"stride": 32}, batch=4),
 }
 
 
