@@ -27,7 +27,9 @@ def hsnet(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Tens
         query, support = blocks(model, e.query_image), blocks(model, e.support_images[:, k])
         mask = (e.support_masks[:, k] == 1).float()[:, None]
         pyramid = [
-            torch.stack([correlated(q, s, mask) for q, s in zip(query[stage], support[stage], strict=True)], 1)
+            torch.stack(
+                [correlated(q, s, mask) for q, s in zip(query[stage], support[stage], strict=True)], 1
+            )
             for stage in (4, 3, 2)
         ]
         passes.append(up(squeezed(head, pyramid), size))
@@ -85,7 +87,7 @@ def run(layers: nn.Sequential, x: Tensor) -> Tensor:
 
 def pivot(layer: CenterPivot, x: Tensor) -> Tensor:
     """Both halves, each folded and copied: (B,C,h,w,u,v) -> (B,O,h,w,u',v')."""
-    b, _, h, w, u, v = x.shape
+    b, _, h, w = x.shape[:4]
     kept = x[..., :: layer.stride, :: layer.stride]
     own = layer.conv1(kept.permute(0, 4, 5, 1, 2, 3).flatten(0, 2).contiguous())  # (Bu'v',O,h,w)
     own = own.unflatten(0, (b, *kept.shape[-2:])).permute(0, 3, 4, 5, 1, 2).contiguous()
