@@ -9,17 +9,16 @@ A 4D map relates every cell of a query's map (h,w) to every cell of a support's 
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from fss.ops import resize
 
 WIDTHS = (16, 64, 128)  # channels of the three blocks of a squeeze
-_VALUES = 2**21  # correlations that are held at once
+_ON_CPU, _ON_GPU = 2**20, 2**25  # correlations that are held at once; on a CPU the best of 2**16 to 2**23
 
 
 class Pass(NamedTuple):
@@ -38,10 +37,19 @@ class Pass(NamedTuple):
         """The query's cells, n of (hw,C)."""
         return [x.flatten(1).mT for x in self.query]
 
+    def place(self) -> tuple[range, range]:
+        """Rows and columns of the support that hold its object; the first where there is none. In a graph,
+        which cannot depend on it, all."""
+        mask = self.weight[0][0]
+        inside = torch.ones(mask.shape, dtype=torch.bool) if exporting() else (mask > 0).cpu()
+        ends = [line.nonzero().flatten().tolist() or [0] for line in (inside.any(1), inside.any(0))]
+        rows, columns = (range(places[0], places[-1] + 1) for places in ends)
+        return rows, columns
+
     def cut(self, rows: range, columns: range) -> list[Tensor]:
-        """The masked support in a window, n of (C,u',v'); zeros where that leaves the map."""
-        pairs = zip(self.support, self.weight, strict=True)
-        return [_window(x, rows, columns) * _window(g, rows, columns) for x, g in pairs]
+        """The masked support there, n of (C,u',v')."""
+        at = (slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+        return [x[at] * g[at] for x, g in zip(self.support, self.weight, strict=True)]
 
 
 class CenterPivot(nn.Module):
@@ -93,45 +101,41 @@ class CenterPivot(nn.Module):
             (h,w,ceil(u/s),ceil(v/s),O).
         """
         h, w = given.query[0].shape[-2:]
-        s, p = self.stride, self.pad
-        down, across = self._reach(given.weight[0][0])
-        inputs = [range(x.start * s - p, (x.stop - 1) * s + p + 1) for x in (down, across)]
-        cut = given.cut(*inputs)  # n of (C,u',v')
-        out = self._in_parts(given.cells(), cut)  # (hw,O,a,b)
-        pivots = [x[:, p : x.shape[1] - p : s, p : x.shape[2] - p : s] for x in cut]  # n of (C,a,b)
-        own = correlations(given.cells(), pivots).permute(2, 3, 1, 0).unflatten(3, (h, w))  # (a,b,n,h,w)
-        own = F.conv2d(own.flatten(0, 1), self.conv1.weight, padding=p)  # (ab,O,h,w)
-        out = out + own.flatten(2).permute(2, 1, 0).unflatten(2, (len(down), len(across)))
-        rows, columns = ((cells - 1) // s + 1 for cells in given.support[0].shape[-2:])
-        rim = (0, 0, across.start, columns - across.stop, down.start, rows - down.stop)
+        place = given.place()
+        sizes = [(cells - 1) // self.stride + 1 for cells in given.support[0].shape[-2:]]
+        down, across = (self._reached(line, size) for line, size in zip(place, sizes, strict=True))
+        out, own = self._in_parts(given, place, [*self._rim(place[1], across), *self._rim(place[0], down)])
+        cells = own.permute(2, 3, 1, 0).flatten(0, 1).unflatten(2, (h, w))  # (ab,n,h,w)
+        own = F.conv2d(cells, self.conv1.weight, padding=self.pad)
+        out = out + own.flatten(2).permute(2, 1, 0).unflatten(2, (len(down), len(across)))  # (hw,O,a,b)
+        rim = (0, 0, across.start, sizes[1] - across.stop, down.start, sizes[0] - down.stop)
         out = F.pad(out.permute(0, 2, 3, 1), rim).unflatten(0, (h, w))
         return out.add_(self.conv1.get_parameter("bias") + self.conv2.get_parameter("bias"))
 
-    def _reach(self, weight: Tensor) -> tuple[range, range]:
-        """Rows and columns of the outputs that an object (u,v) reaches; the first where there is none. In a
-        graph, which cannot depend on it, all."""
-        s, p = self.stride, self.pad
-        inside = torch.ones(weight.shape, dtype=torch.bool) if exporting() else (weight > 0).cpu()
-        reached = []
-        for line in (inside.any(1), inside.any(0)):
-            places = line.nonzero().flatten().tolist() or [0]
-            first, last = max(0, -((p - places[0]) // s)), min((len(line) - 1) // s, (places[-1] + p) // s)
-            reached.append(range(first, last + 1))
-        return reached[0], reached[1]
+    def _reached(self, cells: range, size: int) -> range:
+        """Outputs of one axis, `size` in all, that see any of these cells."""
+        first = max(0, -((self.pad - cells.start) // self.stride))
+        return range(first, min(size - 1, (cells.stop - 1 + self.pad) // self.stride) + 1)
 
-    def _in_parts(self, query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
-        """`conv2`, without padding and bias, of some query cells after others: (hw,O,a,b).
+    def _rim(self, cells: range, outputs: range) -> tuple[int, int]:
+        """How many cells these outputs see before and behind those of one axis; negative where fewer."""
+        first, last = outputs.start * self.stride - self.pad, (outputs.stop - 1) * self.stride + self.pad
+        return cells.start - first, last + 1 - cells.stop
 
-        Correlations have no gradient: for the weights' they are computed once more.
+    def _in_parts(self, given: Pass, place: tuple[range, range], rim: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Some query cells after others: `conv2` without its bias (hw,O,a,b), and what `conv1` works on
+        (hw,n,a,b).
+
+        Correlations have no gradient. For the weights' gradients training keeps the window's.
         """
+        support, s, p = given.cut(*place), self.stride, self.pad
 
-        def part(*cells: Tensor) -> Tensor:
-            return F.conv2d(correlations(cells, support), self.conv2.weight, stride=self.stride)
+        def part(*cells: Tensor) -> tuple[Tensor, Tensor]:
+            found = F.pad(correlations(cells, support), rim)  # (Q,n,u',v')
+            return F.conv2d(found, self.conv2.weight, stride=s), found[:, :, p::s, p::s].contiguous()
 
-        if not (torch.is_grad_enabled() and self.conv2.weight.requires_grad):
-            return torch.cat([part(*cells) for cells in _parts(query, support)])
-        again: Any = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.cat([checkpoint(part, *cells, **again) for cells in _parts(query, support)])
+        out, own = zip(*(part(*cells) for cells in _parts(given.cells(), support)), strict=True)
+        return torch.cat(out), torch.cat(own)
 
 
 @torch.no_grad()
@@ -143,7 +147,7 @@ def correlations(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
 
 def likeness(given: Pass) -> Tensor:
     """Mean correlation of n maps with the support's cell where it is best, (h,w)."""
-    support = given.cut(*map(range, given.support[0].shape[-2:]))
+    support = given.cut(*given.place())
     parts = _parts(given.cells(), support)
     best = [correlations(part, support).mean(1).amax((1, 2)) for part in parts]
     return torch.cat(best).unflatten(0, given.query[0].shape[-2:]).clamp(max=1)
@@ -151,17 +155,10 @@ def likeness(given: Pass) -> Tensor:
 
 def _parts(query: Sequence[Tensor], support: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """Cells n x (Q,C) in groups whose correlations with the support are few enough; in a graph, all."""
-    at_once = max(1, _VALUES // (len(query) * support[0][0].numel()))
+    values = _ON_GPU if query[0].is_cuda else _ON_CPU
+    at_once = max(1, values // (len(query) * support[0][0].numel()))
     groups = [(x,) if exporting() else x.split(at_once) for x in query]
     return zip(*groups, strict=True)
-
-
-def _window(x: Tensor, rows: range, columns: range) -> Tensor:
-    """A part of (C,u,v), which may begin before the map and end behind it."""
-    u, v = x.shape[-2:]
-    inner = x[:, max(rows.start, 0) : rows.stop, max(columns.start, 0) : columns.stop]
-    rim = [max(-columns.start, 0), max(columns.stop - v, 0), max(-rows.start, 0), max(rows.stop - u, 0)]
-    return F.pad(inner, rim)
 
 
 def _conv(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def directions(n, c, h, w, seed=0):
 @pytest.mark.parametrize("place", ["inside", "corner", "nothing", "all"])
 def test_correlations_in_parts_equal_those_held_whole(stride, kernel, place, monkeypatch):
     """Values and gradients, whatever part of the support the object covers, on maps that are not square."""
-    monkeypatch.setattr("fss.heads.pivot._VALUES", 500)
+    monkeypatch.setattr("fss.heads.pivot._ON_CPU", 500)
     squeeze = Squeeze(3, 8 if stride == 4 else 32)
     conv = squeeze[0]
     assert (conv.stride, conv.kernel) == (stride, kernel)
