@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones import make_backbone
-from fss.bench import plain, plain_pfenet, plain_repri
+from fss.bench import plain, plain_hsnet, plain_pfenet, plain_repri
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
@@ -59,6 +59,8 @@ METHODS = {
     "asgnet": Method("ASGNet", plain.asgnet, batch=4),
     "pfenet": Method("PFENet", plain_pfenet.pfenet, batch=4),
     "repri": Method("RePRI", plain_repri.repri, size=417, neck=True, learns=False),
+    # Four of the published batch's 20 episodes: one step of 20 takes minutes on a CPU.
+    "hsnet": Method("HSNet", plain_hsnet.hsnet, size=400, backbone={"stride": 32}, batch=4),
 }
 
 

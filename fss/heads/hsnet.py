@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
-from fss.heads.pivot import WIDTHS, Mix, Squeeze, likeness
+from fss.heads.pivot import WIDTHS, Mix, Pass, Squeeze, likeness
 from fss.ops import exporting, foreground, resize, without_foreground
 
 _EPS = 1e-5  # added to lengths
-_AT_ONCE = 4  # passes in testing
+_IN_TESTING = 4  # passes at once on a GPU
 
 
 class HSNet(Head):
@@ -81,15 +81,22 @@ class HSNet(Head):
     def _logits(self, episodes: Encoded) -> Tensor:
         """Logits of the passes, (B,K,2,2h,2w)."""
         b, k = episodes.support_masks.shape[:2]
-        at_once = b * k if self.training or exporting() else _AT_ONCE
-        parts = [range(b * k)[first : first + at_once] for first in range(0, b * k, at_once)]
-        return torch.cat([self._passes(episodes, part) for part in parts]).unflatten(0, (b, k))
+        passes = [(i, j) for i in range(b) for j in range(k)]
+        at_once = self._at_once(episodes.support_masks.is_cuda)
+        parts = [passes[first : first + at_once] for first in range(0, b * k, at_once)]
+        return torch.cat([self._squeezed(episodes, part) for part in parts]).unflatten(0, (b, k))
 
-    def _passes(self, episodes: Encoded, which: range) -> Tensor:
-        """Logits (P,2,2h,2w) of P of the B*K passes."""
+    def _at_once(self, on_gpu: bool) -> int:
+        """Passes in one tensor: what is in work stays small on a CPU, and fills a GPU."""
+        if on_gpu:
+            return 1000 if self.training else _IN_TESTING
+        return 1
+
+    def _squeezed(self, episodes: Encoded, which: Sequence[tuple[int, int]]) -> Tensor:
+        """Logits (P,2,2h,2w) of P passes, each an episode and a shot of it."""
         squeezes: tuple[Squeeze, ...] = (self.encoder_layer4, self.encoder_layer3, self.encoder_layer2)
         four, three, two = (
-            squeeze.of_features(*self._compared(episodes, group, which), self._inside(episodes, group, which))
+            squeeze.of_features([self._compared(episodes, group, i, k) for i, k in which])
             for group, squeeze in zip(self.pyramid, squeezes, strict=True)
         )
         return self.decode(four, three, two)
@@ -102,33 +109,15 @@ class HSNet(Head):
         x = self.decoder1(x.mean((3, 4)).permute(0, 3, 1, 2))  # (P,64,h,w)
         return cast(Tensor, self.decoder2(resize(x, (2 * x.shape[-2], 2 * x.shape[-1]), self.corners)))
 
-    def _compared(
-        self, episodes: Encoded, group: Sequence[str], which: range
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Of P passes: the query's directions, n maps (P,C,h,w), and the supports' cut by their masks, n maps
-        (P,C,u,v)."""
-        shots, soft = episodes.support_masks.shape[1], self._soft(episodes, group, which)
-        query = [episodes.query[level][[i // shots for i in which]] for level in group]
-        support = []
-        for level in group:
-            direction, length = (
-                episodes.support[name].flatten(0, 1)[which.start : which.stop].float()
-                for name in (level, _length(level))
-            )
-            # Feature times mask, over the length of that.
-            support.append(direction * ((length + _EPS) * soft / (length * soft + _EPS)))
-        return query, support
-
-    def _soft(self, episodes: Encoded, group: Sequence[str], which: range) -> Tensor:
-        """Masks of P passes on the cells of a group's maps, (P,1,u,v) in 0..1."""
-        u, v = episodes.support[group[0]].shape[-2:]
-        masks = episodes.support_masks.flatten(0, 1)[which.start : which.stop, None]
-        return resize((masks == 1).float(), (u, v), self.corners)
-
-    def _inside(self, episodes: Encoded, group: Sequence[str], which: range) -> Tensor:
-        """The objects' cells (P,u,v), bool; in a graph, which cannot depend on them, all."""
-        soft = self._soft(episodes, group, which)[:, 0]
-        return torch.ones(soft.shape, dtype=torch.bool) if exporting() else (soft > 0).cpu()
+    def _compared(self, episodes: Encoded, group: Sequence[str], i: int, k: int) -> Pass:
+        """Episode i's query and its support k, on the maps of a group."""
+        query, support = ([maps[level][i] for level in group] for maps in (episodes.query, episodes.support))
+        support = [x[k] for x in support]
+        mask = (episodes.support_masks[i, k] == 1).float()[None, None]
+        soft = resize(mask, (support[0].shape[-2], support[0].shape[-1]), self.corners)[0]  # (1,u,v)
+        lengths = [episodes.support[_length(level)][i, k] for level in group]
+        # A masked feature's direction: feature times mask, over the length of that.
+        return Pass(query, support, [(x + _EPS) * soft / (x * soft + _EPS) for x in lengths])
 
     def _on_one_support(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps (P,h,w,u,v,C) whose supports have the smallest of their sizes."""
@@ -157,8 +146,7 @@ class HSNet(Head):
         panels = []
         b, k = episodes.support_masks.shape[:2]
         for group in self.pyramid:
-            query, support = self._compared(episodes, group, range(b * k))
-            each = [likeness([q[i] for q in query], [s[i] for s in support]) for i in range(b * k)]
+            each = [likeness(self._compared(episodes, group, i, j)) for i in range(b) for j in range(k)]
             best = torch.stack(each)  # (BK,h,w)
             title = group[0].partition(".")[0].replace("stage", "stage ")
             panels.append(Panel(f"best correlation, {title}", best.unflatten(0, (b, k)).amax(1), "query"))

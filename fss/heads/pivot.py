@@ -9,26 +9,47 @@ A 4D map relates every cell of a query's map (h,w) to every cell of a support's 
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from fss.ops import exporting, resize
 
 WIDTHS = (16, 64, 128)  # channels of the three blocks of a squeeze
-_VALUES = 2**21  # correlations that are held at once
+_ON_CPU, _ON_GPU = 2**20, 2**25  # correlations that are held at once; on a CPU the best of 2**16 to 2**23
 
 
-class Box(NamedTuple):
-    """Rows `top` to `bottom` - 1 and columns `left` to `right` - 1."""
+class Pass(NamedTuple):
+    """A query and a support that are compared on n maps.
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    Attributes:
+        query, support: n directions, (C,h,w) and (C,u,v): cells of length 1.
+        weight: n maps (1,u,v), 0 or more: what the mask leaves of the support's directions.
+    """
+
+    query: Sequence[Tensor]
+    support: Sequence[Tensor]
+    weight: Sequence[Tensor]
+
+    def cells(self) -> list[Tensor]:
+        """The query's cells, n of (hw,C)."""
+        return [x.flatten(1).mT for x in self.query]
+
+    def place(self) -> tuple[range, range]:
+        """Rows and columns of the support that hold its object; the first where there is none. In a graph,
+        which cannot depend on it, all."""
+        mask = self.weight[0][0]
+        inside = torch.ones(mask.shape, dtype=torch.bool) if exporting() else (mask > 0).cpu()
+        ends = [line.nonzero().flatten().tolist() or [0] for line in (inside.any(1), inside.any(0))]
+        rows, columns = (range(places[0], places[-1] + 1) for places in ends)
+        return rows, columns
+
+    def cut(self, rows: range, columns: range) -> list[Tensor]:
+        """The masked support there, n of (C,u',v')."""
+        at = (slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+        return [x[at] * g[at] for x, g in zip(self.support, self.weight, strict=True)]
 
 
 class CenterPivot(nn.Module):
@@ -50,7 +71,8 @@ class CenterPivot(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,h,w,u,v,C) -> (B,h,w,ceil(u/s),ceil(v/s),O)."""
-        return self._over_query(x[:, :, :, :: self.stride, :: self.stride]) + self._over_support(x)
+        out = self._over_support(x)  # first, since a sum lies in memory as its first part
+        return out + self._over_query(x[:, :, :, :: self.stride, :: self.stride])
 
     def _over_query(self, x: Tensor) -> Tensor:
         b, h, w, u, v, _ = x.shape
@@ -60,72 +82,60 @@ class CenterPivot(nn.Module):
     def _over_support(self, x: Tensor) -> Tensor:
         b, h, w, u, v, _ = x.shape
         if self.stride == 1 and self.kernel == 3 and max(u, v) <= 2:
-            return (x.flatten(3) @ self._matrix(u, v)).view(b, h, w, u, v, -1) + self.conv2.get_parameter(
-                "bias"
-            )
+            bias = self.conv2.get_parameter("bias").repeat(u * v)
+            return F.linear(x.flatten(3), self._matrix(u, v), bias).view(b, h, w, u, v, -1)
         return _conv(self.conv2, x.flatten(0, 2)).unflatten(0, (b, h, w))
 
-    def _bias(self) -> Tensor:
-        return self.conv1.get_parameter("bias") + self.conv2.get_parameter("bias")
-
     def _matrix(self, u: int, v: int) -> Tensor:
-        """`conv2` on a support of at most 2 x 2 cells, where every output sees every input: (uvC,uvO)."""
+        """`conv2` on a support of at most 2 x 2 cells, where every output sees every input: (uvO,uvC)."""
         weight = torch.stack([self.conv2.weight[:, :, 1 - i : 1 - i + u] for i in range(u)])  # (u,O,C,u',3)
         weight = torch.stack([weight[..., 1 - j : 1 - j + v] for j in range(v)], 1)  # (u,v,O,C,u',v')
-        return weight.permute(4, 5, 3, 0, 1, 2).reshape(u * v * weight.shape[3], -1)
+        return weight.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
 
-    def of_features(self, query: Sequence[Tensor], support: Sequence[Tensor], box: Box) -> Tensor:
+    def of_features(self, given: Pass) -> Tensor:
         """The convolution of one pass's correlations, which are never all held at once.
 
-        Args:
-            query: n maps (C,h,w), cells of length 1.
-            support: n maps (C,u,v), cells of length 1 or less; 0 off the object.
-            box: the outputs that the object reaches; all others are the biases.
+        Outputs that the object does not reach are the biases: the others' window alone is computed.
 
         Returns:
             (h,w,ceil(u/s),ceil(v/s),O).
         """
-        h, w = query[0].shape[-2:]
-        s, p, (top, bottom, left, right) = self.stride, self.pad, box
-        rows = slice(top * s, (bottom - 1) * s + self.kernel)
-        columns = slice(left * s, (right - 1) * s + self.kernel)
-        cut = [F.pad(x, (p, p, p, p))[:, rows, columns] for x in support]  # n of (C,u',v')
-        cells = [x.flatten(1).mT for x in query]  # n of (hw,C)
-        pivots = [x[:, p : x.shape[1] - p : s, p : x.shape[2] - p : s] for x in cut]
-        own = correlations(cells, pivots).permute(2, 3, 1, 0).unflatten(3, (h, w))  # (a,b,n,h,w)
-        own = F.conv2d(own.flatten(0, 1), self.conv1.weight, padding=p)  # (ab,O,h,w)
-        out = self._in_parts(cells, cut) + own.flatten(2).permute(2, 1, 0).unflatten(2, pivots[0].shape[1:])
-        size = [(x - 1) // s + 1 for x in support[0].shape[-2:]]
-        out = F.pad(out, (left, size[1] - right, top, size[0] - bottom))  # (hw,O,a',b')
-        return (out + self._bias()[:, None, None]).permute(0, 2, 3, 1).unflatten(0, (h, w))
+        h, w = given.query[0].shape[-2:]
+        place = given.place()
+        sizes = [(cells - 1) // self.stride + 1 for cells in given.support[0].shape[-2:]]
+        down, across = (self._reached(line, size) for line, size in zip(place, sizes, strict=True))
+        out, own = self._in_parts(given, place, [*self._rim(place[1], across), *self._rim(place[0], down)])
+        cells = own.permute(2, 3, 1, 0).flatten(0, 1).unflatten(2, (h, w))  # (ab,n,h,w)
+        own = F.conv2d(cells, self.conv1.weight, padding=self.pad)
+        out = out + own.flatten(2).permute(2, 1, 0).unflatten(2, (len(down), len(across)))  # (hw,O,a,b)
+        rim = (0, 0, across.start, sizes[1] - across.stop, down.start, sizes[0] - down.stop)
+        out = F.pad(out.permute(0, 2, 3, 1), rim).unflatten(0, (h, w))
+        return out.add_(self.conv1.get_parameter("bias") + self.conv2.get_parameter("bias"))
 
-    def reach(self, inside: Tensor) -> Box:
-        """The outputs that an object reaches; the first one where there is none.
+    def _reached(self, cells: range, size: int) -> range:
+        """Outputs of one axis, `size` in all, that see any of these cells."""
+        first = max(0, -((self.pad - cells.start) // self.stride))
+        return range(first, min(size - 1, (cells.stop - 1 + self.pad) // self.stride) + 1)
 
-        Args:
-            inside: its cells (u,v), bool.
+    def _rim(self, cells: range, outputs: range) -> tuple[int, int]:
+        """How many cells these outputs see before and behind those of one axis; negative where fewer."""
+        first, last = outputs.start * self.stride - self.pad, (outputs.stop - 1) * self.stride + self.pad
+        return cells.start - first, last + 1 - cells.stop
+
+    def _in_parts(self, given: Pass, place: tuple[range, range], rim: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Some query cells after others: `conv2` without its bias (hw,O,a,b), and what `conv1` works on
+        (hw,n,a,b).
+
+        Correlations have no gradient. For the weights' gradients training keeps the window's.
         """
-        s, p = self.stride, self.pad
-        ends = []
-        for line in (inside.any(1), inside.any(0)):
-            places = line.nonzero().flatten().tolist() or [0]
-            last = (len(line) - 1) // s + 1
-            ends += [max(0, -((p - places[0]) // s)), min(last, (places[-1] + p) // s + 1)]
-        return Box(*ends)
+        support, s, p = given.cut(*place), self.stride, self.pad
 
-    def _in_parts(self, query: list[Tensor], support: list[Tensor]) -> Tensor:
-        """`conv2`, without padding and bias, of some query cells after others: (hw,O,a,b).
+        def part(*cells: Tensor) -> tuple[Tensor, Tensor]:
+            found = F.pad(correlations(cells, support), rim)  # (Q,n,u',v')
+            return F.conv2d(found, self.conv2.weight, stride=s), found[:, :, p::s, p::s].contiguous()
 
-        Correlations have no gradient: for the weights' they are computed once more.
-        """
-
-        def part(*cells: Tensor) -> Tensor:
-            return F.conv2d(correlations(cells, support), self.conv2.weight, stride=self.stride)
-
-        if not (torch.is_grad_enabled() and self.conv2.weight.requires_grad):
-            return torch.cat([part(*cells) for cells in _parts(query, support)])
-        again: Any = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.cat([checkpoint(part, *cells, **again) for cells in _parts(query, support)])
+        out, own = zip(*(part(*cells) for cells in _parts(given.cells(), support)), strict=True)
+        return torch.cat(out), torch.cat(own)
 
 
 @torch.no_grad()
@@ -135,16 +145,18 @@ def correlations(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
     return torch.stack(each, 1).clamp_(min=0).unflatten(2, support[0].shape[1:])
 
 
-def likeness(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
-    """Mean correlation of n maps with the support's cell where it is best: (C,h,w), (C,u,v) -> (h,w)."""
-    cells = [x.flatten(1).mT for x in query]
-    best = [correlations(part, support).mean(1).amax((1, 2)) for part in _parts(cells, support)]
-    return torch.cat(best).unflatten(0, query[0].shape[-2:]).clamp(max=1)
+def likeness(given: Pass) -> Tensor:
+    """Mean correlation of n maps with the support's cell where it is best, (h,w)."""
+    support = given.cut(*given.place())
+    parts = _parts(given.cells(), support)
+    best = [correlations(part, support).mean(1).amax((1, 2)) for part in parts]
+    return torch.cat(best).unflatten(0, given.query[0].shape[-2:]).clamp(max=1)
 
 
 def _parts(query: Sequence[Tensor], support: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """Cells n x (Q,C) in groups whose correlations with the support are few enough; in a graph, all."""
-    at_once = max(1, _VALUES // (len(query) * support[0][0].numel()))
+    values = _ON_GPU if query[0].is_cuda else _ON_CPU
+    at_once = max(1, values // (len(query) * support[0][0].numel()))
     groups = [(x,) if exporting() else x.split(at_once) for x in query]
     return zip(*groups, strict=True)
 
@@ -174,35 +186,24 @@ class Blocks(nn.Sequential):
         """(B,h,w,u,v,C) -> (B,h,w,u',v',O)."""
         return self._on(x, 0)
 
-    def of_features(self, query: Sequence[Tensor], support: Sequence[Tensor], inside: Tensor) -> Tensor:
-        """The blocks on the correlations of B passes.
-
-        Args:
-            query, support: n maps (B,C,h,w) and (B,C,u,v), as of `CenterPivot.of_features`.
-            inside: the objects' cells (B,u,v), bool.
-
-        Returns:
-            (B,h,w,u',v',O).
-        """
+    def of_features(self, passes: Sequence[Pass]) -> Tensor:
+        """The blocks on the correlations of B passes: (B,h,w,u',v',O)."""
         first = cast(CenterPivot, self[0])
-        passes = [
-            first.of_features([q[i] for q in query], [s[i] for s in support], first.reach(mask))
-            for i, mask in enumerate(inside)
-        ]
-        return self._on(torch.stack(passes), 1)
+        each = [first.of_features(given) for given in passes]
+        return self._on(torch.stack(each) if len(each) > 1 else each[0][None], 1)  # of one, no copy
 
     def _on(self, x: Tensor, done: int) -> Tensor:
         """All layers but the first `done`."""
         for layer in list(self)[done:]:
-            x = layer(x) if isinstance(layer, CenterPivot) else _flat(layer, x)
+            x = _normed(layer, x) if isinstance(layer, nn.GroupNorm) else layer(x)
         return x
 
 
-def _flat(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer that knows a batch, channels and cells alone, on a map (B,h,w,u,v,C)."""
+def _normed(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """The norm of a map (B,h,w,u,v,C), over all that but the batch."""
     b, h, w, u, v, c = x.shape
     cells = x.reshape(b, h * w, u * v, c).permute(0, 3, 1, 2)  # (B,C,hw,uv), channels last
-    return cast(Tensor, layer(cells)).permute(0, 2, 3, 1).reshape(b, h, w, u, v, c)
+    return cast(Tensor, norm(cells)).permute(0, 2, 3, 1).reshape(b, h, w, u, v, c)
 
 
 class Squeeze(Blocks):
@@ -228,4 +229,4 @@ class Mix(Blocks):
         b, h, w, u, v, c = coarse.shape
         flat = coarse.reshape(b, h, w, u * v * c).permute(0, 3, 1, 2)  # (B,uvC,h,w), channels last
         up = resize(flat, (fine.shape[1], fine.shape[2]), corners).permute(0, 2, 3, 1)
-        return self._on(up.unflatten(3, (u, v, c)) + fine, 0)
+        return self._on(fine + up.unflatten(3, (u, v, c)), 0)

@@ -8,7 +8,7 @@ import torch
 
 from fss.heads import Encoded
 from fss.heads.hsnet import HSNet, vote
-from fss.heads.pivot import Blocks, CenterPivot, Squeeze, correlations
+from fss.heads.pivot import Blocks, CenterPivot, Pass, Squeeze, correlations
 from fss.ops import segmentation_loss
 from tests.conftest import relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
@@ -115,8 +115,8 @@ def test_correlations_are_the_published_ones(fixture_numbers):
     )  # fmt: skip
     e = Encoded(query, {k: v[:, None] for k, v in support.items()}, mask, [0])
     for stage, group in zip((4, 3, 2), levels, strict=True):
-        q, s = head._compared(e, group, range(1))
-        got = correlations([x[0].flatten(1).mT for x in q], [x[0] for x in s])  # (hw,n,u,v)
+        given = head._compared(e, group, 0, 0)
+        got = correlations(given.cells(), given.cut(*map(range, given.support[0].shape[1:])))  # (hw,n,u,v)
         wanted = torch.from_numpy(numbers[f"correlation{stage}"])[0]  # (n,h,w,u,v)
         for i, each in enumerate(wanted.flatten(1, 2)):
             assert torch.allclose(got[:, i], each, atol=1e-6)
@@ -151,7 +151,7 @@ def directions(n, c, h, w, seed=0):
 @pytest.mark.parametrize("place", ["inside", "corner", "nothing", "all"])
 def test_correlations_in_parts_equal_those_held_whole(stride, kernel, place, monkeypatch):
     """Values and gradients, whatever part of the support the object covers, on maps that are not square."""
-    monkeypatch.setattr("fss.heads.pivot._VALUES", 500)
+    monkeypatch.setattr("fss.heads.pivot._ON_CPU", 500)
     squeeze = Squeeze(3, 8 if stride == 4 else 32)
     conv = squeeze[0]
     assert (conv.stride, conv.kernel) == (stride, kernel)
@@ -160,13 +160,11 @@ def test_correlations_in_parts_equal_those_held_whole(stride, kernel, place, mon
     top, bottom, left, right = {"inside": (3, 6, 6, 9), "corner": (9, 11, 0, 1), "nothing": (0, 0, 0, 0),
                                 "all": (0, 11, 0, 14)}[place]  # fmt: skip
     mask[top:bottom, left:right] = 0.5
-    support = [x * mask for x in support]
-    box = conv.reach(mask > 0)
-    whole = correlations([q.flatten(1).mT for q in query], support)  # (hw,n,u,v)
+    whole = correlations([q.flatten(1).mT for q in query], [x * mask for x in support])  # (hw,n,u,v)
     whole = whole.permute(0, 2, 3, 1).unflatten(0, (5, 7))[None]  # (1,h,w,u,v,n)
     weight = randn(3, 5, 7, -(-11 // stride), -(-14 // stride), 16)
     answers = []
-    for out in (conv(whole)[0], conv.of_features(query, support, box)):
+    for out in (conv(whole)[0], conv.of_features(Pass(query, support, [mask[None]] * 3))):
         conv.zero_grad()
         (out * weight).sum().backward()
         answers.append([out.detach(), *(p.grad.clone() for p in conv.parameters())])
