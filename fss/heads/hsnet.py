@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
 from fss.heads.pivot import WIDTHS, Mix, Pass, Squeeze, likeness
-from fss.ops import exporting, foreground, resize, without_foreground
+from fss.ops import foreground, resize, without_foreground
 
 _EPS = 1e-5  # added to lengths
 _IN_TESTING = 4  # passes at once on a GPU
