@@ -41,7 +41,7 @@ class Set(NamedTuple):
 
 SETS = {
     "shapes": Set(
-        "shapes", (), ("backbone.type=resnet50", "pretrain.epochs=8"), {},
+        "shapes", (), ("backbone.type=resnet18", "pretrain.epochs=8"), {},
     ),
     "msrc": Set(
         "folder", ("photos",),
