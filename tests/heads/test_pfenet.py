@@ -216,3 +216,10 @@ def test_supports_without_foreground_give_zeros_and_a_note():
     assert not support_vector(e)[1].any() and support_vector(e)[0].any()
     assert head(e).notes["empty_support"].tolist() == [False, True]
     assert not head.explain(e)[0].values[1].any()
+
+
+def test_a_size_of_1_is_the_whole_map_however_it_is_written():
+    maps = torch.rand(1, 8, 5, 9), torch.rand(1, 8, 1, 1), torch.rand(1, 1, 5, 9)
+    for one in (1, 1.0):
+        head = PFENet({"stage2": 6, "stage3": 10, "stage4": 4}, width=8, sizes=(one,))
+        assert head.context(*maps, True, {})[1][0].shape[-2:] == (5, 9)
