@@ -3,7 +3,7 @@
 SET is `shapes` or `msrc` (its photos in data/msrc). Every head that learns is trained on one-shot episodes
 for the same seconds, and every head is tested with one shot and with five, on the same episodes. On `shapes`
 all heads stand on one base network a fold, from scratch; on `msrc` on EfficientNet-Lite0 as its weights come,
-but for those that need a neck: they stand on what base training makes of those weights. The last checkpoint
+but for CWT, which needs a neck: it stands on what base training makes of those weights. The last checkpoint
 counts, so that nothing is chosen on test classes. Each result goes to
 docs/results/heads/SET_foldF_HEAD_Kshot.json; what is there is skipped: a run that was stopped goes on.
 """
@@ -27,7 +27,7 @@ from fss.training.heads import train
 OUT = Path("docs/results/heads")
 HEADS = ("cwt", "asgnet", "pfenet", "hsnet", "repri", "prototype", "votes")
 SHOTS = (1, 5)
-SECONDS = 120
+SECONDS = 60
 
 
 class Set(NamedTuple):
@@ -46,7 +46,7 @@ SETS = {
     "msrc": Set(
         "folder", ("photos",),
         ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
-        {"cwt": ("network=base",), "repri": ("network=base",)},
+        {"cwt": ("network=base",), "repri": ("head.level=[stage3,stage4]",)},
     ),
 }  # fmt: skip
 
@@ -56,7 +56,7 @@ def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -
     chosen = SETS[name]
     every = [
         f"data.fold={fold}", f"train.seconds={SECONDS}", f"test.shots={shots}", "test.checkpoint=last",
-        "pretrain.seconds=null", *chosen.settings, *chosen.of_head.get(head, ()), *own,
+        "pretrain.seconds=null", "test.runs=3", "test.episodes=100", *chosen.settings, *chosen.of_head.get(head, ()), *own,
     ]  # fmt: skip
     return load_config(chosen.data, head, every, chosen.extra)
 
