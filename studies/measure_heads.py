@@ -41,7 +41,7 @@ class Set(NamedTuple):
 
 SETS = {
     "shapes": Set(
-        "shapes", (), ("backbone.type=resnet18", "pretrain.epochs=8"), {},
+        "shapes", (), ("backbone.type=resnet18", "pretrain.epochs=5"), {},
     ),
     "msrc": Set(
         "folder", ("photos",),
@@ -56,7 +56,8 @@ def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -
     chosen = SETS[name]
     every = [
         f"data.fold={fold}", f"train.seconds={SECONDS}", f"test.shots={shots}", "test.checkpoint=last",
-        "pretrain.seconds=null", "test.runs=3", "test.episodes=100", *chosen.settings, *chosen.of_head.get(head, ()), *own,
+        "pretrain.seconds=null", "test.runs=3", "test.episodes=100", *chosen.settings,
+        *chosen.of_head.get(head, ()), *own,
     ]  # fmt: skip
     return load_config(chosen.data, head, every, chosen.extra)
 
