@@ -41,7 +41,9 @@ class Pass(NamedTuple):
         """Rows and columns of the support that hold its object; the first where there is none. In a graph,
         which cannot depend on it, all."""
         mask = self.weight[0][0]
-        inside = torch.ones(mask.shape, dtype=torch.bool) if exporting() else (mask > 0).cpu()
+        if exporting():
+            return range(mask.shape[0]), range(mask.shape[1])
+        inside = (mask > 0).cpu()
         ends = [line.nonzero().flatten().tolist() or [0] for line in (inside.any(1), inside.any(0))]
         rows, columns = (range(places[0], places[-1] + 1) for places in ends)
         return rows, columns

@@ -74,6 +74,7 @@ def held(model, path, shots, seed=0):
 def _used(model):
     """Numbers of all parameters and buffers that are needed for the head's levels, and some for the graph."""
     levels = {*model.head.levels, *(model.neck.levels if "neck" in model.head.levels else ())}
+    levels = {level.partition(".")[0] for level in levels}  # a block's stage
     unused = [n for n in range(1, 5) if not any(f"stage{k}" in levels for k in range(n, 5))]
     skipped = tuple(f"backbone.layer{n}." for n in unused) + (() if "neck" in levels else ("neck.",))
     return [v.numel() for k, v in model.state_dict().items() if not k.startswith(skipped)] + [200_000]
