@@ -36,7 +36,8 @@ setup(
     author="The fss developers",
     license="MIT",
     license_files=["LICENSE"],
-    keywords="few-shot segmentation, semantic segmentation, PyTorch, CWT, ASGNet, PFENet, RePRI, HSNet, PASCAL-5i, COCO-20i",
+    keywords="few-shot segmentation, semantic segmentation, PyTorch, CWT, ASGNet, PFENet, RePRI, HSNet, "
+    "PASCAL-5i, COCO-20i",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
+from fss.heads.cells import as_computed
 from fss.heads.pivot import WIDTHS, Mix, Pass, Squeeze, likeness
 from fss.ops import foreground, resize, without_foreground
 
@@ -74,9 +75,11 @@ class HSNet(Head):
 
     def forward(self, episodes: Encoded) -> HeadOutput:
         """All supports of all episodes, each a pass of its own; then their votes."""
-        with torch.autocast(episodes.support_masks.device.type, enabled=False):
-            logits = self._joined(self._logits(episodes), episodes)
-        return HeadOutput(logits, {}, {"empty_support": without_foreground(episodes.support_masks)})
+        with as_computed(episodes.query[self.levels[0]]):
+            logits = self._logits(episodes).float()
+        return HeadOutput(
+            self._joined(logits, episodes), {}, {"empty_support": without_foreground(episodes.support_masks)}
+        )
 
     def _logits(self, episodes: Encoded) -> Tensor:
         """Logits of the passes, (B,K,2,2h,2w)."""

@@ -51,7 +51,7 @@ class Pass(NamedTuple):
     def cut(self, rows: range, columns: range) -> list[Tensor]:
         """The masked support there, n of (C,u',v')."""
         at = (slice(None), slice(rows.start, rows.stop), slice(columns.start, columns.stop))
-        return [x[at] * g[at] for x, g in zip(self.support, self.weight, strict=True)]
+        return [(x[at] * g[at]).to(x.dtype) for x, g in zip(self.support, self.weight, strict=True)]
 
 
 class CenterPivot(nn.Module):
@@ -115,9 +115,10 @@ class CenterPivot(nn.Module):
         return out.add_(self.conv1.get_parameter("bias") + self.conv2.get_parameter("bias"))
 
     def _reached(self, cells: range, size: int) -> range:
-        """Outputs of one axis, `size` in all, that see any of these cells."""
-        first = max(0, -((self.pad - cells.start) // self.stride))
-        return range(first, min(size - 1, (cells.stop - 1 + self.pad) // self.stride) + 1)
+        """Outputs of one axis, `size` in all, that see any of these cells; the last where none does, as the
+        cells behind it."""
+        first = min(max(0, -((self.pad - cells.start) // self.stride)), size - 1)
+        return range(first, max(first, min(size - 1, (cells.stop - 1 + self.pad) // self.stride)) + 1)
 
     def _rim(self, cells: range, outputs: range) -> tuple[int, int]:
         """How many cells these outputs see before and behind those of one axis; negative where fewer."""
@@ -143,7 +144,7 @@ class CenterPivot(nn.Module):
 @torch.no_grad()
 def correlations(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
     """Cosines, negative ones 0, of n maps: cells (Q,C) with maps (C,u,v) -> (Q,n,u,v)."""
-    each = [q.float() @ s.float().flatten(1) for q, s in zip(query, support, strict=True)]  # n of (Q,uv)
+    each = [q @ s.flatten(1) for q, s in zip(query, support, strict=True)]  # n of (Q,uv)
     return torch.stack(each, 1).clamp_(min=0).unflatten(2, support[0].shape[1:])
 
 

@@ -179,3 +179,15 @@ def test_tiny_supports_take_one_matrix(size):
     cells = x.flatten(0, 2).permute(0, 3, 1, 2)
     wanted = conv.conv2(cells).permute(0, 2, 3, 1).reshape(2, 3, 4, *size, 8)
     assert torch.allclose(conv._over_support(x), wanted, atol=1e-5)
+
+
+def test_an_object_that_no_output_sees_leaves_the_biases():
+    """Of 4 rows, outputs of stride 4 and kernel 5 see the first three."""
+    torch.manual_seed(0)
+    pivot, x, y = CenterPivot(1, 3, 5, 4), torch.rand(2, 6, 5), torch.rand(2, 4, 5)
+    behind, there = torch.zeros(1, 4, 5), torch.zeros(1, 4, 5)
+    behind[:, 3], there[:, 2] = 1, 1
+    with torch.no_grad():
+        out = [pivot.of_features(Pass([x], [y], [mask])) for mask in (behind, there)]
+    biases = (pivot.conv1.bias + pivot.conv2.bias).detach()
+    assert torch.allclose(out[0], biases.expand_as(out[0])) and not torch.allclose(out[1], out[0])
