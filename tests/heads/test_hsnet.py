@@ -191,3 +191,13 @@ def test_an_object_that_no_output_sees_leaves_the_biases():
         out = [pivot.of_features(Pass([x], [y], [mask])) for mask in (behind, there)]
     biases = (pivot.conv1.bias + pivot.conv2.bias).detach()
     assert torch.allclose(out[0], biases.expand_as(out[0])) and not torch.allclose(out[1], out[0])
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (1, 3), (2, 4), (3, 2), (9, 5)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 4)])
+def test_what_no_output_sees_of_a_kernel_is_left_out(cells, kernel, stride):
+    torch.manual_seed(0)
+    pivot, x = CenterPivot(4, 6, kernel, stride).double(), torch.rand(2, 3, 2, *cells, 4).double()
+    wanted = pivot.conv2(x.flatten(0, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).unflatten(0, (2, 3, 2))
+    with torch.no_grad():
+        assert torch.allclose(pivot._over_support(x), wanted)
