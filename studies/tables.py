@@ -144,25 +144,6 @@ def shapes_heads() -> str:
     return table(["head", "shots", *FOLDS, "mean"], lines) + f"\n\n{told}"
 
 
-METHODS = {
-    "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
-    "HSNet": "hsnet", "RePRI": "repri",
-}  # fmt: skip
-
-
-def heads_on(name: str) -> str:
-    """Every head on every fold of a set, and how many steps its training took (`measure_heads.py`)."""
-    every = [
-        (title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot") for title, h in METHODS.items() for k in (1, 5)
-    ]
-    lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
-    for line, (*_, files) in zip(lines, every, strict=True):
-        steps = [r.content["checkpoint"].get("steps") or 0 for r in results(files)]
-        line.append(f"{mean(steps):,.0f}" if row(files).trained else "")
-    told = origin(f"docs/results/heads/{name}_*.json", commits(results(*(files for *_, files in every))))
-    return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{told}"
-
-
 def shapes_built() -> str:
     every = {title: f"shapes_fold*_{name}" for title, name in BUILT.items()}
     lines = by_fold([([title], row(name)) for title, name in every.items()], with_interval=False)
@@ -328,7 +309,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
-    "heads-shapes": lambda: heads_on("shapes"), "heads-msrc": lambda: heads_on("msrc"),
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
 

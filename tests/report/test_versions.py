@@ -79,7 +79,7 @@ def test_both_spellings_become_one():
     network = {
         "network": "base", "backbone.type": "resnet50", "backbone.stem": "deep", "backbone.stride": 8,
         "neck.type": "ppm", "neck.channels": 256, "neck.align": True, "neck.stride": 8, "neck.gate": "conv",
-        "neck.bins": (1, 2, 3, 6),
+        "neck.bins": (1, 2, 3, 6), "neck.classifier_bias": False,
     }  # fmt: skip
     assert network_of(old) == network_of(new) == network
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fss.data.canvas import Canvas
 from fss.metrics import counts
 from fss.testing.evaluate import _predictions
 
@@ -18,7 +19,9 @@ def test_counts_are_the_published_ones(fixture_numbers, label_size, name):
     ready = SimpleNamespace(
         originals=labels, query_mask=torch.stack(targets), encoded=SimpleNamespace(corners=True)
     )
-    found = _predictions(torch.from_numpy(numbers["logits"]), ready, label_size)
+    found = _predictions(
+        torch.from_numpy(numbers["logits"]), ready, label_size, Canvas(numbers["logits"].shape[-1])
+    )
     inter, union = (torch.cat(x) for x in zip(*(counts(p[None], m[None]) for p, m in found), strict=True))
     assert torch.equal(inter, torch.from_numpy(numbers[f"intersection_{name}"]))
     assert torch.equal(union, torch.from_numpy(numbers[f"union_{name}"]))

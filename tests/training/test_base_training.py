@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fss.backbones.resnet import ResNet
+from fss.config import PretrainConfig
 from fss.data.labelled import Labelled
 from fss.model import BaseSegmenter
 from fss.necks import make_neck
@@ -25,7 +26,7 @@ def test_auxiliary_losses_are_added_at_their_weight_each_a_plain_cross_entropy()
         module.register_forward_hook(lambda module, inputs, out, name=name: seen.update({name: out.detach()}))
     labels = torch.randint(2, 4, (2, 49, 49))
     labels[:, :5, :5], labels[:, -4:] = 1, 255
-    config = SimpleNamespace(pretrain=SimpleNamespace(label_smoothing=0.1))
+    config = SimpleNamespace(pretrain=PretrainConfig(label_smoothing=0.1))
     step = _step(model, None, config, CPU, False)
     losses = step(Labelled(torch.randint(0, 256, (2, 3, 49, 49)), labels, torch.arange(2)))
     assert losses.each.keys() == seen.keys() and len(seen) == 4
