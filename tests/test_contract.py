@@ -109,14 +109,20 @@ def stands_on_neck(name, options):
 
 
 def cases(heads, networks):
-    return [
-        pytest.param(
-            name, options, backbone, neck, id=f"{name}-{','.join(map(str, options.values()))}-{where}"
+    """Every head on every network; "own" is pyramid pooling for those that stand on a neck, else none."""
+    every = [
+        (
+            name,
+            options,
+            backbone,
+            ("ppm" if stands_on_neck(name, options) else "none") if neck == "own" else neck,
         )
         for name, options in heads
         for backbone, neck in networks
-        for where in [neck if backbone == "resnet" else f"{neck}-{backbone}"]
-        if neck != "none" or not stands_on_neck(name, options)
+    ]
+    return [
+        pytest.param(*case, id="-".join([case[0], ",".join(map(str, case[1].values())), *case[2:]]))
+        for case in every
     ]
 
 
@@ -126,11 +132,15 @@ STANDING = [
     ("prototype", {}),
     ("repri", {"steps": 20}),
     ("asgnet", {**SMALL, "features": "neck"}),
+    ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
+    ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
 ]
 CASES = [
-    *cases([*USUAL.items(), *VARIANTS], [("resnet", "ppm"), ("resnet", "none")]),
-    *cases([*USUAL.items(), *VARIANTS], [("patches", "ppm"), ("patches", "none")]),
+    *cases([*USUAL.items(), *VARIANTS], [("resnet", "own"), ("patches", "own")]),
+    # A neck that the head does not ask for.
+    *cases([(n, o) for n, o in USUAL.items() if not stands_on_neck(n, o)], [("resnet", "ppm")]),
 ]
+LAZY = cases(USUAL.items(), [("resnet", "own")])
 DEFAULTS = cases([(name, {}) for name in SMALL_MAPS], [("resnet", "ppm")])
 OTHERS = [neck for neck in NECKS if neck != "ppm"]
 # Every head on networks that people have: one of mobile phones, and a plain transformer, which cannot go on
@@ -266,7 +276,7 @@ def test_what_is_random_comes_from_the_seeds_alone(name, options, backbone, neck
     assert torch.allclose(swapped, b[1:], atol=1e-4)  # an episode's own seed, wherever it stands in a batch
 
 
-@pytest.mark.parametrize(("name", "options", "backbone", "neck"), CASES + ON_NECKS)
+@pytest.mark.parametrize(("name", "options", "backbone", "neck"), LAZY + ON_NECKS)
 def test_what_is_lazy_draws_nothing(name, options, backbone, neck):
     """The network is folded when it is first needed, and again when it changed: in a test, for a picture, or
     in the middle of training, where a number that is drawn for it would shift the dropout's."""
