@@ -29,7 +29,6 @@ from tests.make import TINY, make_folder
 SIZE = 49
 NO_ONNX = not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 NEEDS_ONNX = pytest.mark.skipif(NO_ONNX, reason="needs onnx, onnxscript, onnxruntime")
-ONNX = pytest.param("onnx", marks=NEEDS_ONNX)
 SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3}, "cwt": {"steps": 30},
          "pfenet": {"width": 8, "sizes": (7.0, 0.5)}}  # fmt: skip
 
