@@ -92,7 +92,7 @@ CASES = {
 # An ONNX file begins as torch.export's program, so that heads of one build need not be both.
 BOTH = [
     *(pytest.param(name, "onnx", marks=NEEDS_ONNX) for name in HEADS),
-    *((name, "torch") for name in ("asgnet", "cwt", "hsnet", "pfenet")),
+    *((name, "torch") for name in ("asgnet", "cwt")),
 ]
 
 
