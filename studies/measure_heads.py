@@ -77,8 +77,8 @@ def measure(name: str, head: str, fold: int, own: Sequence[str]) -> None:
         where, result = test(config, device, half, folder / "last.pt" if folder else None)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(where / "result.json", out)
-        told = {"set": name, "fold": fold, "head": head, "shots": shots, "miou": result["scores"]["miou"]}
-        print(json.dumps(told), flush=True)
+        cell = {"set": name, "fold": fold, "head": head, "shots": shots, "miou": result["scores"]["miou"]}
+        print(json.dumps(cell), flush=True)
 
 
 def main() -> None:

@@ -60,8 +60,8 @@ def correlated(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     masked = support * up(mask, (support.shape[-2], support.shape[-1]))
     a = query / (query.norm(dim=1, keepdim=True) + 1e-5)
     b = masked / (masked.norm(dim=1, keepdim=True) + 1e-5)
-    found = torch.bmm(a.flatten(2).mT, b.flatten(2)).clamp(min=0)
-    return found.view(len(a), *a.shape[2:], *b.shape[2:])
+    cosines = torch.bmm(a.flatten(2).mT, b.flatten(2)).clamp(min=0)
+    return cosines.view(len(a), *a.shape[2:], *b.shape[2:])
 
 
 def squeezed(head: HSNet, pyramid: list[Tensor]) -> Tensor:
@@ -88,9 +88,9 @@ def run(layers: nn.Sequential, x: Tensor) -> Tensor:
 def pivot(layer: CenterPivot, x: Tensor) -> Tensor:
     """Both halves, each folded and copied: (B,C,h,w,u,v) -> (B,O,h,w,u',v')."""
     b, _, h, w = x.shape[:4]
-    kept = x[..., :: layer.stride, :: layer.stride]
-    own = layer.conv1(kept.permute(0, 4, 5, 1, 2, 3).flatten(0, 2).contiguous())  # (Bu'v',O,h,w)
-    own = own.unflatten(0, (b, *kept.shape[-2:])).permute(0, 3, 4, 5, 1, 2).contiguous()
+    pruned = x[..., :: layer.stride, :: layer.stride]
+    own = layer.conv1(pruned.permute(0, 4, 5, 1, 2, 3).flatten(0, 2).contiguous())  # (Bu'v',O,h,w)
+    own = own.unflatten(0, (b, *pruned.shape[-2:])).permute(0, 3, 4, 5, 1, 2).contiguous()
     other = layer.conv2(x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous())  # (Bhw,O,u',v')
     return own + other.unflatten(0, (b, h, w)).permute(0, 3, 1, 2, 4, 5).contiguous()
 

@@ -1,4 +1,4 @@
-"""RePRI as one would write it down: autograd through the cosine, one episode at a time, every cell kept."""
+"""RePRI as one would write it down: autograd through the cosine, one episode at a time, with all cells."""
 
 from typing import Any, NamedTuple
 
@@ -58,8 +58,8 @@ def updates(
             if step == head.renew:
                 share = probability(vector, threshold, query, head.scale)[seen != IGNORE].mean().detach()
                 weight_of_share += 1
-            found = terms(vector, threshold, support, query, masks, seen, share, head.scale)
-            loss: Any = found.cross_entropy + weight_of_share * found.divergence + weight * found.entropy
+            each = terms(vector, threshold, support, query, masks, seen, share, head.scale)
+            loss: Any = each.cross_entropy + weight_of_share * each.divergence + weight * each.entropy
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -75,10 +75,10 @@ def terms(
     right = torch.where(masks == 1, p, 1 - p)[masks != IGNORE]
     q = probability(vector, threshold, query, scale)[seen != IGNORE]  # (N,)
     both, expected = torch.stack([1 - q, q]), torch.stack([1 - share, share])  # (2,N), (2,)
-    found = both.mean(1)
+    predicted = both.mean(1)
     return Terms(
         -(right + 1e-10).log().mean(),
-        (found * (found / (expected + 1e-10)).log()).sum(),
+        (predicted * (predicted / (expected + 1e-10)).log()).sum(),
         -(both * (both + 1e-10).log()).sum(0).mean(),
     )
 

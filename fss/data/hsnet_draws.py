@@ -60,11 +60,11 @@ def _check(lengths: Mapping[int, int]) -> None:
 
 def _supports(random: np.random.RandomState, length: int, query: int, shots: int) -> tuple[int, ...]:
     """Places of the supports, each drawn again while it is the query's."""
-    found: list[int] = []
-    while len(found) < shots:
+    places: list[int] = []
+    while len(places) < shots:
         place = _one(random, length)
-        found += [] if place == query else [place]
-    return tuple(found)
+        places += [] if place == query else [place]
+    return tuple(places)
 
 
 def _one(random: np.random.RandomState, length: int) -> int:

@@ -10,8 +10,8 @@ from torch import Tensor
 from fss.episode import IGNORE
 from fss.ops import MEAN
 
-KEPT = 0.85  # share of the class's pixels that a crop is to keep, as PFENet's, ASGNet's and BAM's do
-AGAIN = 31  # times at most that a crop is drawn again
+OBJECT_SHARE = 0.85  # of the class's pixels, in a crop, as in PFENet, ASGNet and BAM
+REDRAWS = 31  # of a crop, at most
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -59,7 +59,7 @@ def random_view(
     Args:
         scale: range of factors on the image's own size, drawn log-uniformly.
         rotate: most degrees either way.
-        value: of a class in the mask of which the crop keeps `KEPT`, if `AGAIN` further draws find one.
+        value: of a class in the mask of which the crop keeps `OBJECT_SHARE`, if one of `REDRAWS` does.
 
     Returns:
         the image padded with the mean colour, the mask with 255.
@@ -98,10 +98,10 @@ def _crop(places: np.ndarray, slack: np.ndarray, size: int, random: np.random.Ge
         places: (2,n), as of `_places`.
         slack: (2,), how far the middle may lie from the crop's, either way.
     """
-    for _ in range(1 + AGAIN):
+    for _ in range(1 + REDRAWS):
         centre = size / 2 + random.uniform(-slack, slack)
         low = (-0.5 - centre).astype(np.float32)  # a pixel is in where its middle is
         across, down = ((line >= a) & (line < a + size) for line, a in zip(places, low, strict=True))
-        if np.count_nonzero(across & down) >= KEPT * places.shape[1]:
+        if np.count_nonzero(across & down) >= OBJECT_SHARE * places.shape[1]:
             break
     return centre

@@ -86,7 +86,7 @@ class ASGNet(Head):
         size = (first.shape[-2], first.shape[-1])
         with as_computed(first):
             parts = [features[level] for level in self.reduced]
-            x = conv_of_parts(self.down_conv.get_parameter("0.weight"), parts, size)
+            x = conv_of_parts(self.down_conv.get_parameter("0.weight"), parts, size, self.corners)
             return {"reduced": self.down_conv[1](x), **kept}
 
     def forward(self, episodes: Encoded) -> HeadOutput:
@@ -96,13 +96,13 @@ class ASGNet(Head):
             prototypes, valid = self._cluster(episodes)[:2]  # (B,N,C), (B,N)
             x = query["reduced"].float()  # (B,C,h,w)
             likeness, index = allocate(x, prototypes, valid)  # (B,N,h,w), (B,h,w)
-            found = guide(prototypes, index)  # (B,C,h,w)
+            guided = guide(prototypes, index)  # (B,C,h,w)
             total = likeness.sum(1, keepdim=True)  # (B,1,h,w)
             if self.similarity == "mean":
                 total = total / valid.sum(1)[:, None, None, None]
         with as_computed(query["reduced"]):
-            parts = [part.to(query["reduced"].dtype) for part in (x, found, total)]
-            logits, scales = self.context(*parts, target is not None, query)
+            parts = [part.to(query["reduced"].dtype) for part in (x, guided, total)]
+            logits, scales = self.context(*parts, target is not None, query, episodes.corners)
         losses = {} if target is None else {"auxiliary": auxiliary_loss(scales, target, episodes.corners)}
         return HeadOutput(
             logits.float(), losses, {"empty_support": without_foreground(episodes.support_masks)}

@@ -36,18 +36,18 @@ class Panel:
             then y: direction and length are drawn as colours and arrows.
         over: which images it lies over, "support" or "query".
         points: (B,K,N,2) or (B,N,2) row and column in cells, drawn as dots; NaN for none.
-        told: what is written behind the title, one text an episode: a number that belongs to the map.
+        captions: texts behind the title, one an episode, such as a number that belongs to the map.
     """
 
     title: str
     values: Tensor
     over: Literal["support", "query"]
     points: Tensor | None = None
-    told: Sequence[str] = ()
+    captions: Sequence[str] = ()
 
     def of(self, i: int) -> "Panel":
         """Episode i's part, without batch axis."""
-        title = f"{self.title}, {self.told[i]}" if self.told else self.title
+        title = f"{self.title}, {self.captions[i]}" if self.captions else self.title
         return Panel(title, self.values[i], self.over, None if self.points is None else self.points[i])
 
 

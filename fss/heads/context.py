@@ -135,12 +135,13 @@ class ASPP(nn.Module):
         self.cls, self.cls_aux = _classifier(width), _classifier(width)
 
     def forward(
-        self, query: Tensor, guide: Tensor, likeness: Tensor, auxiliary: bool, levels: dict[str, Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
+        self, query: Tensor, guide: Tensor, likeness: Tensor, auxiliary: bool, levels: dict[str, Tensor],
+        corners: bool = True,
+    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
         """As `Pyramid.forward`; the logits are as fine as stage 1, which `levels` holds."""
         x = self.corr_conv(torch.cat([query, guide, likeness], 1))  # (B,C,h,w)
         x = self.ASPP(self.skip3(self.skip2(self.skip1(x))))
-        logits = self.cls(self.decoder(x, levels["stage1"].to(x.dtype)))
+        logits = self.cls(self.decoder(x, levels["stage1"].to(x.dtype), corners))
         return logits, [self.cls_aux(x)] if auxiliary else []
 
 
@@ -187,8 +188,8 @@ class _Decoder(nn.Module):
         merge, norm = _conv(width + 64, width, 3), nn.BatchNorm2d(width)
         self.last_conv = nn.Sequential(merge, norm, nn.ReLU(inplace=True), nn.Dropout(0.5))
 
-    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
+    def forward(self, x: Tensor, fine: Tensor, corners: bool) -> Tensor:
         """(B,C,h,w) and stage 1 (B,.,H/4,W/4) -> (B,C,H/4,W/4)."""
         thin = F.relu(self.bn1(self.conv1(fine)))
         size = (thin.shape[-2], thin.shape[-1])
-        return self.last_conv(torch.cat([resize(x, size), thin], 1))
+        return self.last_conv(torch.cat([resize(x, size, corners), thin], 1))

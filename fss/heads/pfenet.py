@@ -76,10 +76,10 @@ class PFENet(Head):
         """Figure 3: the supports' average and their prior beside the query, through the pyramid."""
         query, target = episodes.query["reduced"], episodes.query_mask
         with torch.autocast(query.device.type, enabled=False):
-            found = support_vector(episodes)[..., None, None]  # (B,C,1,1)
+            vector = support_vector(episodes)[..., None, None]  # (B,C,1,1)
             prior = self._priors(episodes).mean(1, keepdim=True)  # (B,1,h',w')
         with as_computed(query):
-            parts = query, found.to(query.dtype), prior.to(query.dtype)
+            parts = query, vector.to(query.dtype), prior.to(query.dtype)
             logits, scales = self.context(*parts, target is not None, {}, episodes.corners)
         losses = {} if target is None else {"auxiliary": auxiliary_loss(scales, target, episodes.corners)}
         return HeadOutput(

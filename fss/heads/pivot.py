@@ -54,7 +54,7 @@ class Pass(NamedTuple):
         return [(x[at] * g[at]).to(x.dtype) for x, g in zip(self.support, self.weight, strict=True)]
 
 
-class Seen(NamedTuple):
+class KernelPart(NamedTuple):
     """Places `first` to `stop` - 1 of a kernel on an axis, and the zeros before and behind that they need."""
 
     first: int
@@ -94,13 +94,13 @@ class CenterPivot(nn.Module):
         if self.stride == 1 and self.kernel == 3 and max(u, v) <= 2:
             bias = self.conv2.get_parameter("bias").repeat(u * v)
             return F.linear(x.flatten(3), self._matrix(u, v), bias).view(b, h, w, u, v, -1)
-        down, across = (self._seen(cells) for cells in (u, v))
+        down, across = (self._kernel_part(cells) for cells in (u, v))
         weight = self.conv2.weight[:, :, down.first : down.stop, across.first : across.stop]
         cells = F.pad(x.flatten(0, 2), (0, 0, *across.rim, *down.rim)).permute(0, 3, 1, 2)  # (Bhw,C,.,.)
         out = F.conv2d(cells, weight, self.conv2.bias, self.stride)
         return out.permute(0, 2, 3, 1).contiguous().unflatten(0, (b, h, w))
 
-    def _seen(self, cells: int) -> "Seen":
+    def _kernel_part(self, cells: int) -> KernelPart:
         """The part of `conv2`'s kernel that sees any of the cells of an axis, and the rim that it needs.
 
         The rest has no part in the answer; and PyTorch's gradients of it, which are 0, come out as whatever
@@ -110,7 +110,7 @@ class CenterPivot(nn.Module):
         starts = [out * s - p for out in range((cells - 1) // s + 1)]  # the first cell of each output
         first = min(max(0, -start) for start in starts)
         stop = max(min(self.kernel, cells - start) for start in starts)
-        return Seen(first, stop, (p - first, starts[-1] + stop - cells))
+        return KernelPart(first, stop, (p - first, starts[-1] + stop - cells))
 
     def _matrix(self, u: int, v: int) -> Tensor:
         """`conv2` on a support of at most 2 x 2 cells, where every output sees every input: (uvO,uvC)."""
@@ -158,8 +158,8 @@ class CenterPivot(nn.Module):
         support, s, p = given.cut(*place), self.stride, self.pad
 
         def part(*cells: Tensor) -> tuple[Tensor, Tensor]:
-            found = F.pad(correlations(cells, support), rim)  # (Q,n,u',v')
-            return F.conv2d(found, self.conv2.weight, stride=s), found[:, :, p::s, p::s].contiguous()
+            window = F.pad(correlations(cells, support), rim)  # (Q,n,u',v')
+            return F.conv2d(window, self.conv2.weight, stride=s), window[:, :, p::s, p::s].contiguous()
 
         out, own = zip(*(part(*cells) for cells in _parts(given.cells(), support)), strict=True)
         return torch.cat(out), torch.cat(own)

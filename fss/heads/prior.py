@@ -26,12 +26,12 @@ def priors(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B,K,h,w), of each support; 0 everywhere where its mask is.
     """
-    found = torch.stack([
+    best = torch.stack([
         torch.stack([likeness(q, s.flatten(1), mask.flatten()) for s, mask in zip(own, under, strict=True)])
         for q, own, under in zip(query.flatten(2), support, masks, strict=True)
     ])  # (B,K,hw)  # fmt: skip
-    least, most = found.aminmax(dim=2, keepdim=True)
-    return ((found - least) / (most - least + _EPS)).unflatten(2, query.shape[-2:])
+    least, most = best.aminmax(dim=2, keepdim=True)
+    return ((best - least) / (most - least + _EPS)).unflatten(2, query.shape[-2:])
 
 
 def likeness(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ A Good Transductive Inference Is All You Need?", CVPR 2021, https://arxiv.org/ab
 
 Nothing learns from episodes. On a network of the base classes, each episode fits a classifier of one vector
 to the supports' labelled cells and to the query's unlabelled ones: those should be decided, and about as
-many of them foreground as the classifier found at its start.
+many of them foreground as the first classifier predicts.
 """
 
 import math
@@ -35,7 +35,7 @@ class RePRI(Head):
             with `oracle`.
         lr: of vector and threshold alike.
         scale: of the cosine.
-        renew: the update after which the expected share of foreground is found again and its weight grows
+        renew: the update after which the expected share of foreground is estimated again and its weight grows
             by 1; 0 for never.
         weights: of the loss's terms, the supports' cross-entropy, the share of foreground, and the query's
             entropy. None: as published, 1 for the first and 1 / K for the others, or 1, 1, 0.1 with `oracle`.
@@ -97,9 +97,9 @@ class RePRI(Head):
             ("start", fitted.start, fitted.expected),
             (f"{self.steps} updates", fitted.end, fitted.renewed),
         ):
-            told = [f"{100 * x:.0f}% expected" for x in share[:, 0].tolist()]
+            captions = [f"{100 * x:.0f}% expected" for x in share[:, 0].tolist()]
             likely = task.lead(state)[:, -1].sigmoid().unflatten(1, size)  # (B,h,w)
-            panels.append(Panel(when, likely, "query", told=told))
+            panels.append(Panel(when, likely, "query", captions=captions))
         return panels
 
     def _task(self, e: Encoded) -> tuple["Task", Tensor | None]:
@@ -170,7 +170,7 @@ class Task(NamedTuple):
         cosine = (direction[:, None, None] @ self.cells)[:, :, 0]
         return self.scale * cosine - threshold[:, None]
 
-    def found(self, state: Tensor) -> Tensor:
+    def foreground(self, state: Tensor) -> Tensor:
         """The share of foreground in the query, by its probabilities (equation 5): (B,1)."""
         return (self.lead(state)[:, -1].sigmoid() * self.share[:, -1]).sum(1, keepdim=True)
 
@@ -183,8 +183,8 @@ class Task(NamedTuple):
         """
         lead = self.lead(state)  # (B,K+1,P)
         likely = lead.sigmoid()
-        found = (likely[:, -1] * self.share[:, -1]).sum(1, keepdim=True)  # (B,1)
-        excess = _odds(found) - _odds(expected)
+        foreground = (likely[:, -1] * self.share[:, -1]).sum(1, keepdim=True)  # (B,1)
+        excess = _odds(foreground) - _odds(expected)
         slope = weights[1] * excess - weights[2] * lead[:, -1]  # (B,P) by the query's probabilities
         slope = likely[:, -1] * (1 - likely[:, -1]) * slope
         error = weights[0] * (likely[:, :-1] - self.truth.float())  # (B,K,P)
@@ -219,11 +219,11 @@ def fit(
     """Plain gradient descent on all episodes at once, each with a classifier and a loss of its own.
 
     Args:
-        renew: after this update the expected share is found again, and its weight grows by 1; 0 for never.
-        expected: (B,1) share of foreground; None for what is found at the start.
+        renew: after this update the expected share is estimated again, its weight grows by 1; 0: never.
+        expected: (B,1) share of foreground; None for the prediction at the start.
     """
     start = task.start()
-    first = task.found(start) if expected is None else expected
+    first = task.foreground(start) if expected is None else expected
 
     def updated(state: Tensor, times: int, share: Tensor, by: tuple[float, float, float]) -> Tensor:
         return repeat(lambda x: x - lr * task.gradient(x, share, by), state, times)
@@ -231,7 +231,7 @@ def fit(
     if not 0 < renew < steps:
         return Fitted(start, first, updated(start, steps, first, weights), first)
     state = updated(start, renew, first, weights)
-    renewed = task.found(state)
+    renewed = task.foreground(state)
     heavier = (weights[0], weights[1] + 1, weights[2])
     return Fitted(start, first, updated(state, steps - renew, renewed, heavier), renewed)
 

@@ -284,3 +284,18 @@ def test_panels_show_the_seeds_that_count_and_no_others():
         for n, (row, column) in enumerate(superpixels.points[0, k][shown[0, k]].long().tolist()):
             assert own[row, column] >= 0, n
     assert best.over == "query" and best.values.shape == (1, 7, 7)
+
+
+def test_maps_of_other_sizes_are_resized_by_the_networks_corners():
+    torch.manual_seed(0)
+    head = ASGNet({"stage1": 4, "stage2": 6, "stage3": 8}, width=5, sizes=(7, 4)).eval()
+    maps = {"stage3": torch.rand(1, 8, 7, 9), "stage2": torch.rand(1, 6, 13, 17)}
+    encoded = []
+    for corners in (True, False):
+        head.corners = corners
+        with torch.no_grad():
+            encoded.append(head.encode(maps)["reduced"])
+    weight = head.down_conv[0].weight.detach()
+    wide = F.interpolate(maps["stage2"], size=(7, 9), mode="bilinear", align_corners=False)
+    wanted = F.conv2d(torch.cat([maps["stage3"], wide], 1), weight)
+    assert torch.allclose(encoded[1], wanted, atol=1e-6) and not torch.allclose(encoded[0], wanted, atol=1e-3)
