@@ -68,6 +68,7 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
             )
         state |= part
     source = " and ".join(map(str, inputs))
+    _refuse_other_kind(state, kind, source)
     model, about, named = KINDS[kind].make(state, config, source)
     load_strict(model, named, source)
     facts = {
@@ -156,6 +157,23 @@ KINDS = {
     "repri-base": Kind(_repri_base, "repri"),
     "repri": Kind(_repri, "repri"),
 }
+
+
+# What a name of a published file begins with -> the kinds that have it.
+_SIGNS = {
+    "hpn_learner.": ("hsnet",),
+    "down_query.": ("pfenet",),
+    "down_conv.": ("asgnet",),
+    "w_qkvs.": ("cwt",),
+    "classifier.bias": ("repri", "repri-base"),
+}
+
+
+def _refuse_other_kind(state: State, kind: str, source: str) -> None:
+    """`UserError` for files of another kind; the message names it."""
+    for sign, kinds in _SIGNS.items():
+        if kind not in kinds and any(name.startswith(sign) for name in state):
+            raise UserError(f"{source} holds {sign}*: it is of --kind {' or '.join(kinds)}, not {kind}")
 
 
 def _few_shot(config: Config, backbone: ResNet, neck: Neck | None) -> tuple[nn.Module, dict[str, Any]]:

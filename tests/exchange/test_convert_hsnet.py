@@ -141,3 +141,12 @@ def test_names_that_do_not_fit_are_listed(change, message, tmp_path, capsys):
     said = ["--data", "pascal", "--fold", "0", "--shots", "1"]
     assert main(["convert", "--kind", "hsnet", str(source), str(out), *said]) == 2
     assert message in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["pfenet", "asgnet", "cwt-base", "backbone"])
+def test_a_file_of_another_kind_is_named(kind, tmp_path, capsys):
+    source = published(numbers_of("hsnet50_1shot"), tmp_path / "in.pt")
+    out = tmp_path / "out.pt"
+    assert main(["convert", "--kind", kind, str(source), str(out), "--data", "pascal", "--fold", "0"]) == 2
+    said = capsys.readouterr().err
+    assert f"holds hpn_learner.*: it is of --kind hsnet, not {kind}" in said and not out.exists()
