@@ -1,4 +1,4 @@
-"""Seconds of steps and episodes, as `fss` does them and as the methods are published, in turn.
+"""Seconds and memory of steps and episodes, as `fss` does them and as the methods are published, in turn.
 
     python studies/measure_speed.py studies/results/speed.json
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path, help="a JSON file")
     parser.add_argument("--runs", type=int, default=3, help="of each way, after one to warm up")
-    parser.add_argument("--size", type=int, default=473, help="of images, pixels")
+    parser.add_argument("--size", type=int, help="of images, pixels (default: as each method is published)")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(options.size, "resnet50", device, wants_half("auto", device))
@@ -31,7 +31,7 @@ def main() -> None:
     told = {
         "date": date.today().isoformat(), "size": setting.size, "backbone": setting.backbone,
         "half": setting.half, "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "runs": options.runs, "seconds": found, "environment": environment(device),
+        "runs": options.runs, "cases": found, "environment": environment(device),
     }  # fmt: skip
     options.out.write_text(json.dumps(told, indent=1) + "\n")
     print(table(found, setting, options.runs))

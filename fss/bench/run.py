@@ -1,6 +1,7 @@
-"""`fss bench`: both ways of every case in turn, medians and ratios."""
+"""`fss bench`: both ways of every case in turn, medians, ratios and memory."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -12,6 +13,7 @@ import torch
 
 from fss.bars import Bar
 from fss.bench.cases import METHODS, Pair, Setting, cached, encode, few_shot, loading, repri_updates
+from fss.bench.memory import peak
 from fss.errors import UserError
 from fss.randomness import seeded
 from fss.runs import distributed
@@ -56,7 +58,7 @@ Times = dict[str, dict[str, float]]
 
 @seeded(0)  # of the dropout in training steps
 def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -> Times:
-    """Median seconds a unit of each case, ours and, with `compare`, the plain way, in turn.
+    """Median seconds a unit of each case, ours and, with `compare`, the plain way, in turn; GiB a call.
 
     Raises:
         UserError: an unknown case, or no run.
@@ -71,13 +73,13 @@ def bench(setting: Setting, names: list[str], runs: int, compare: bool = True) -
         with ExitStack() as stack:
             made = case.make(setting)
             pair: Pair = stack.enter_context(nullcontext(made) if isinstance(made, Pair) else made)
-            ours, plain = [], []
-            for run in range(runs + 1):
-                took = [timed(pair.ours, setting), timed(pair.plain, setting) if compare else 0.0]
-                if run:  # the first one warms up
-                    ours.append(took[0] / case.ours)
-                    plain.append(took[1] / case.plain)
-        found[name] = {"ours": median(ours)} | ({"plain": median(plain)} if compare else {})
+            ways = {"ours": (pair.ours, case.ours)} | ({"plain": (pair.plain, case.plain)} if compare else {})
+            took: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(runs + 1):
+                for way, (call, units) in ways.items():
+                    took[way].append(timed(call, setting) / units)
+            found[name] = {way: median(each[1:]) for way, each in took.items()}  # the first one warms up
+            found[name] |= {f"{way}_gib": peak(call, setting.device) for way, (call, _) in ways.items()}
     return found
 
 
@@ -103,7 +105,7 @@ def table(found: Times, setting: Setting, runs: int) -> str:
         f"{setting.backbone}, {_size(setting)}, {device}, {torch.get_num_threads()} threads, PyTorch "
         f"{torch.__version__}, network in {'bfloat16' if setting.half else 'float32'}; medians of {runs} "
         "runs in turn",
-        "", "| case | fss | plain float32 | ratio |", "|---|---|---|---|",
+        "", "| case | fss | plain float32 | ratio | memory | plain |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     rows = {CASES[name].title: times for name, times in found.items()}
     if {"cwt_image", "cwt_cached_1shot", "cwt_test_1shot"} <= found.keys():
@@ -113,7 +115,8 @@ def table(found: Times, setting: Setting, runs: int) -> str:
         rows[title] = {"ours": ours, "plain": plain}
     for title, times in rows.items():
         ratio = times["plain"] / times["ours"]
-        lines.append(f"| {title} | {_seconds(times['ours'])} | {_seconds(times['plain'])} | {ratio:.1f} |")
+        times_told = f"{_seconds(times['ours'])} | {_seconds(times['plain'])} | {ratio:.1f}"
+        lines.append(f"| {title} | {times_told} | {_memory(times, 'ours')} | {_memory(times, 'plain')} |")
     return "\n".join(lines)
 
 
@@ -123,6 +126,12 @@ def _size(setting: Setting) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def _memory(times: dict[str, float], way: str) -> str:
+    """Of a call, all of whose units are at work at once; nothing for what was not measured."""
+    value = times.get(f"{way}_gib", float("nan"))
+    return "" if math.isnan(value) else f"{value:.2f} GiB"
 
 
 def run_bench(
