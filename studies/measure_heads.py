@@ -27,7 +27,7 @@ from fss.training.heads import train
 OUT = Path("docs/results/heads")
 HEADS = ("cwt", "asgnet", "pfenet", "hsnet", "repri", "prototype", "votes")
 SHOTS = (1, 5)
-SECONDS = 60
+SECONDS = 90
 
 
 class Set(NamedTuple):

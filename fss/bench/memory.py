@@ -20,9 +20,8 @@ def peak(call: Callable[[], object], device: torch.device) -> float:
         call()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**30
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(
-            0
-        )  # Freed memory that the allocator holds would hide what is asked for.
+        # Memory that was freed and is still resident would hide what is asked for.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         _RESET.write_text("5")
         before = _resident("VmRSS")
     except OSError:
