@@ -193,6 +193,25 @@ def other_sets() -> str:
     return table(["set", "head", *FOLDS, "mean"], lines) + f"\n\n{told}"
 
 
+METHODS = {
+    "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
+    "HSNet": "hsnet", "RePRI": "repri",
+}  # fmt: skip
+
+
+def heads_on(name: str) -> str:
+    """Every head on every fold of a set, and how many steps its training took (`measure_heads.py`)."""
+    every = [
+        (title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot") for k in (1, 5) for title, h in METHODS.items()
+    ]
+    lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
+    for line, (*_, files) in zip(lines, every, strict=True):
+        steps = [r.content["checkpoint"].get("steps") or 0 for r in results(files)]
+        line.append(f"{mean(steps):,.0f}" if any(steps) else "")
+    told = origin(f"docs/results/heads/{name}_*.json", commits(results(*(files for *_, files in every))))
+    return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{told}"
+
+
 def half_precision() -> str:
     lines, files = [], []
     for head in ("prototype", "votes"):
@@ -243,27 +262,24 @@ def photos() -> str:
 
 
 def speed() -> str:
-    told = study("speed")
-    seconds = told["seconds"]
-    titles = {
-        "cwt_train_1shot": "CWT, training step, 1 shot",
-        "cwt_test_1shot": "CWT, test episode, 1 shot, nothing cached",
-        "cwt_cached_1shot": "CWT, test episode, 1 shot, images cached",
-        "cwt_image": "CWT, an image encoded",
-        "asgnet_train_1shot": "ASGNet, training step, 1 shot, batch 4",
-        "asgnet_test_1shot": "ASGNet, test episode, 1 shot, nothing cached",
-        "asgnet_cached_1shot": "ASGNet, test episode, 1 shot, images cached",
-        "asgnet_image": "ASGNet, an image encoded",
-        "load_episode": "loading one training episode",
-    }
-    lines = []
-    for name, title in titles.items():
-        plain, ours = seconds[name]["plain"], seconds[name]["ours"]
-        lines.append([title, f"{plain:.3f} s", f"{ours:.3f} s", f"{plain / ours:.1f}"])
-    plain, ours = (sum(n * seconds[c][way] for n, c in _FOLD[way]) for way in ("plain", "ours"))
+    cases = study("speed")["cases"]
+    lines = [[CASES[name].title, *_both(case), _gib(case, "plain"), _gib(case, "ours")]
+             for name, case in cases.items()]  # fmt: skip
+    fold = {way: sum(n * cases[c][way] for n, c in _FOLD[way]) for way in ("plain", "ours")}
     title = "CWT, published test of a fold (5 x 1,000 episodes, 350 images; a sum)"
-    lines.append([title, f"{plain:,.0f} s", f"{ours:,.0f} s", f"{plain / ours:.1f}"])
-    return table(["", "published", "fss", "ratio"], lines) + f"\n\n{of_study('speed')}"
+    lines.append([title, *_both(fold), "", ""])
+    heads = ["", "published", "fss", "ratio", "memory, published", "fss"]
+    return table(heads, lines) + f"\n\n{of_study('speed')}"
+
+
+def _both(case: dict[str, float]) -> list[str]:
+    """Seconds of both ways, and their ratio."""
+    plain, ours = case["plain"], case["ours"]
+    return [f"{x:,.0f} s" if x > 1000 else f"{x:.3f} s" for x in (plain, ours)] + [f"{plain / ours:.1f}"]
+
+
+def _gib(case: dict[str, float], way: str) -> str:
+    return f"{case[f'{way}_gib']:.2f} GiB"
 
 
 _FOLD = {"plain": [(5000, "cwt_test_1shot")], "ours": [(350, "cwt_image"), (5000, "cwt_cached_1shot")]}
@@ -308,6 +324,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
+    "heads-shapes": lambda: heads_on("shapes"), "heads-msrc": lambda: heads_on("msrc"),
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
