@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from fss.bench.run import CASES
 from fss.metrics import interval95
 from fss.report.results import Number, Result, Row, make_rows, read_results
 from fss.report.table import console_table
