@@ -3,7 +3,8 @@
 SET is `shapes` or `msrc` (its photos in data/msrc). Every head that learns is trained on one-shot episodes
 for the same seconds, and every head is tested with one shot and with five, on the same episodes. On `shapes`
 all heads stand on one base network a fold, from scratch; on `msrc` on EfficientNet-Lite0 as its weights come,
-but for CWT, which needs a neck: it stands on what base training makes of those weights. The last checkpoint
+but for those that need a neck or base classes' logits (CWT, BAM, HDMNet): they stand on what base training
+makes of those weights. The last checkpoint
 counts, so that nothing is chosen on test classes. Each result goes to
 docs/results/heads/SET_foldF_HEAD_Kshot.json; what is there is skipped: a run that was stopped goes on.
 """
@@ -25,7 +26,12 @@ from fss.training.base import pretrain
 from fss.training.heads import train
 
 OUT = Path("docs/results/heads")
-HEADS = ("cwt", "asgnet", "pfenet", "hsnet", "repri", "prototype", "votes")
+HEADS = (
+    "cwt", "asgnet", "pfenet", "hsnet", "repri", "bam", "bam_meta", "hdmnet", "dcama", "prototype", "votes",
+    "insid3",
+)  # fmt: skip
+# What is no head by itself: a head, and the settings that make the difference.
+VARIANTS = {"bam_meta": ("bam", ("head.ensemble=false",))}
 SHOTS = (1, 5)
 SECONDS = 90
 
@@ -46,20 +52,21 @@ SETS = {
     "msrc": Set(
         "folder", ("photos",),
         ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
-        {"cwt": ("network=base",), "repri": ("head.level=[stage3,stage4]",)},
+        {**{head: ("network=base",) for head in ("cwt", "bam", "bam_meta", "hdmnet")},
+         "repri": ("head.level=[stage3,stage4]",)},
     ),
 }  # fmt: skip
 
 
 def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -> Config:
     """The settings of one cell of the table."""
-    chosen = SETS[name]
+    chosen, (part, variant) = SETS[name], VARIANTS.get(head, (head, ()))
     every = [
         f"data.fold={fold}", f"train.seconds={SECONDS}", f"test.shots={shots}", "test.checkpoint=last",
         "pretrain.seconds=null", "test.runs=3", "test.episodes=100", *chosen.settings,
-        *chosen.of_head.get(head, ()), *own,
+        *chosen.of_head.get(head, ()), *variant, *own,
     ]  # fmt: skip
-    return load_config(chosen.data, head, every, chosen.extra)
+    return load_config(chosen.data, part, every, chosen.extra)
 
 
 def measure(name: str, head: str, fold: int, own: Sequence[str]) -> None:

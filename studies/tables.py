@@ -196,7 +196,8 @@ def other_sets() -> str:
 
 METHODS = {
     "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
-    "HSNet": "hsnet", "RePRI": "repri",
+    "HSNet": "hsnet", "RePRI": "repri", "BAM": "bam", "BAM's meta learner alone": "bam_meta",
+    "HDMNet": "hdmnet", "DCAMA": "dcama",
 }  # fmt: skip
 
 

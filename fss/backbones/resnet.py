@@ -82,16 +82,17 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _stem(deep: bool) -> tuple[nn.Sequential, int]:
+def _stem(deep: bool, width: int) -> tuple[nn.Sequential, int]:
     """The layers before the stages, and their channels. Indices are those of published weights."""
     pool = nn.MaxPool2d(3, 2, 1)
     relu = nn.ReLU(inplace=True)
     if not deep:
-        return nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), relu, pool), 64
+        conv = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(width), relu, pool), width
     layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, 64, 2), (64, 64, 1), (64, 128, 1)):
+    for inputs, outputs, stride in ((3, width, 2), (width, width, 1), (width, 2 * width, 1)):
         layers += [_conv3(inputs, outputs, stride), nn.BatchNorm2d(outputs), relu]
-    return nn.Sequential(*layers, pool), 128
+    return nn.Sequential(*layers, pool), 2 * width
 
 
 class ResNet(Backbone):
@@ -106,7 +107,12 @@ class ResNet(Backbone):
             "auto": whichever the weights have, deep without any.
         stride: of stage 4, in pixels; with 32 in place of 8 nothing is dilated: 4, 8, 16, 32. Parameters
             are the same.
+
+    Attributes:
+        widths: of the blocks' 3x3 convolutions, stage by stage.
     """
+
+    widths = (64, 128, 256, 512)
 
     def __init__(self, layers: int = 50, stem: Stem = "auto", stride: Stride = 8) -> None:
         super().__init__()
@@ -119,9 +125,9 @@ class ResNet(Backbone):
         if stride not in _PLANS:
             raise ValueError(f"stride {stride} is not offered; allowed: {', '.join(map(str, _PLANS))}")
         self.layers, self.deep_stem, self.stride = layers, stem != "plain", stride
-        self.layer0, self._inputs = _stem(self.deep_stem)
+        self.layer0, self._inputs = _stem(self.deep_stem, self.widths[0])
         block = Bottleneck if layers >= 50 else BasicBlock
-        plan = zip(BLOCKS[layers], (64, 128, 256, 512), *_PLANS[stride], strict=True)
+        plan = zip(BLOCKS[layers], self.widths, *_PLANS[stride], strict=True)
         for i, (depth, planes, step, dilation) in enumerate(plan, 1):
             setattr(self, f"layer{i}", self._stage(block, depth, planes, step, dilation))
         self.channels, self.strides = self._levels(block.expansion)
@@ -143,7 +149,7 @@ class ResNet(Backbone):
         channels: dict[str, int] = {}
         strides: dict[str, int] = {}
         pixels = 4
-        for stage, planes, step in zip(STAGES, (64, 128, 256, 512), _PLANS[self.stride][0], strict=True):
+        for stage, planes, step in zip(STAGES, self.widths, _PLANS[self.stride][0], strict=True):
             pixels *= step
             channels[stage], strides[stage] = planes * expansion, pixels
         for stage, depth in zip(STAGES, BLOCKS[self.layers], strict=True):
