@@ -18,7 +18,8 @@ def insid3(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Ten
     assert isinstance(head, INSID3)
     maps = lambda images: F.normalize(features(model, images)[head.levels[0]], dim=1)  # noqa: E731
     black = maps(torch.zeros_like(e.query_image))[0].flatten(1)  # (C,n)
-    vectors = torch.linalg.svd(black - black.mean(1, keepdim=True))[0][:, : head.components]
+    vectors = torch.linalg.svd(black - black.mean(1, keepdim=True), full_matrices=False)[0]
+    vectors = vectors[:, : head.components]
     apart = lambda x: F.normalize(x - torch.einsum("ck,dk,bdhw->bchw", vectors, vectors, x), dim=1)  # noqa: E731
     query = maps(e.query_image)  # (1,C,h,w)
     supports = apart(maps(e.support_images[0]))  # (K,C,h,w)

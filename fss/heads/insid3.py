@@ -195,14 +195,14 @@ class Scores(NamedTuple):
 def positions(black: Tensor, components: int) -> Tensor:
     """What the features of a black image vary in, all of which is position: black (C,h,w) -> basis (C,k).
 
-    Left singular vectors of the largest singular values, as eigenvectors of the cells' covariance: a small
-    matrix, in doubles. Directions without length are none, so that k may be below `components`.
+    Left singular vectors of the largest singular values. Directions without length are none, so that k may be
+    below `components`.
     """
     cells = black.flatten(1).double()  # (C,n)
     cells = cells - cells.mean(1, keepdim=True)
-    squares, vectors = torch.linalg.eigh(cells @ cells.T)  # ascending
-    there = squares > _LEAST**2 * squares[-1].clamp(min=1e-30)
-    return vectors[:, there][:, -min(components, int(there.sum())) :].to(black.dtype)
+    vectors, lengths, _ = torch.linalg.svd(cells, full_matrices=False)  # (C,.), the longest first
+    there = lengths > _LEAST * lengths[0]
+    return vectors[:, there][:, :components].to(black.dtype)
 
 
 def debiased(cells: Tensor, basis: Tensor) -> Tensor:

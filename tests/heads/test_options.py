@@ -37,7 +37,8 @@ CHANGES = {
         "levels": ([["stage4"], ["stage3"], ["neck"]], {"shots": "mean"}), "shots": ("mean", {}),
     },
     "insid3": {
-        "level": ("stage3", {}), "components": (0, {}), "tau": (0.95, {}), "merge": (0.9, {}),
+        "level": ("stage3", {"tau": 0.9}), "components": (0, {"tau": 0.9}), "tau": (0.9, {}),
+        "merge": (0.9, {"tau": 0.9}),
     },
     "prototype": {
         "level": ("stage3", {}), "scale": (5.0, {}), "embed": (8, {}), "align": (True, {"embed": 8}),
