@@ -11,6 +11,7 @@ EXTRAS = {
     "prepare": ["pycocotools", "scipy"],
     "demo": ["gradio>=6,<7"],
     "heic": ["pillow-heif>=0.20"],  # telephones' photos
+    "insid3": ["scipy"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
 }
 # From what was tried up to what may break: a formatter's next minor version, any other's next major one.
@@ -37,7 +38,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     keywords="few-shot segmentation, semantic segmentation, PyTorch, CWT, ASGNet, PFENet, RePRI, HSNet, "
-    "PASCAL-5i, COCO-20i",
+    "INSID3, PASCAL-5i, COCO-20i",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -1,7 +1,8 @@
 """The only wiring: backbone + neck + classifier (base training), backbone + neck + head (episodes)."""
 
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -144,6 +145,7 @@ class FewShotModel(nn.Module):
         self.keeps_network = True
         # As computed, and of which parameters. In a tuple, so that it is no part of checkpoints.
         self._folded: tuple[Any, Frozen] | None = None
+        self._asked: tuple[Frozen, Callable[[Tensor], Features]] | None = None
 
     @property
     def frozen(self) -> list[nn.Module]:
@@ -189,6 +191,15 @@ class FewShotModel(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return cast(Features, self._network()(images, self.head.levels, masks, self.head.support_cut))
 
+    @property
+    def network(self) -> Callable[[Tensor], Features]:
+        """`extract` of whole images, as one object for as long as the network stays as it is: heads may keep
+        what they asked it."""
+        now = self._network()
+        if self._asked is None or self._asked[0] is not now:
+            self._asked = (now, functools.partial(self.extract))
+        return self._asked[1]
+
     @torch.no_grad()
     def explain_neck(self, images: Tensor) -> list[Panel]:
         """RGB (B,3,H,W) -> maps of the neck's offsets over them, as queries.
@@ -226,7 +237,7 @@ class FewShotModel(nn.Module):
         return Encoded(
             query, {k: x.unflatten(0, shape) for k, x in support.items()}, e.support_masks, seeds,
             self.corners, e.query_mask if training or self.head.sees_query_mask else None, e.photo,
-            e.base_class, self.extract,
+            e.base_class, self.network,
         )  # fmt: skip
 
     def output(self, e: Episode, seeds: Sequence[int], training: bool = False) -> HeadOutput:

@@ -42,6 +42,8 @@ VARIANTS = [
     ("hsnet", {"shots": "mean"}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["stage1"]]}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
+    ("insid3", {"level": ["stage3", "stage4"], "components": 0, "tau": 0.9}),
+    ("insid3", {"level": "neck", "components": 3}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("repri", {"level": ["stage3", "stage4"], "weights": [1, 0.5, 0.5]}),

@@ -14,7 +14,7 @@ LAYER = {
     "photos": 7, "scribbles": 6, "exchange": 6, "runs": 5, "pictures": 4, "report": 4, "model": 3,
     "data": 2, "necks": 2, "heads": 2, "backbones": 2, "ops": 1, "metrics": 1, "recipes": 1,
     "episode": 0, "config": 0, "parts": 0, "spelling": 0, "reading": 0, "writing": 0, "randomness": 0,
-    "bars": 0, "errors": -1,
+    "bars": 0, "fetching": 1, "errors": -1,
 }  # fmt: skip
 
 

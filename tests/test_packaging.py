@@ -68,7 +68,7 @@ def test_metadata(unpacked):
     lines = text.splitlines()
     assert "Requires-Python: >=3.10" in lines and f"Version: {fss.__version__}" in lines
     extras = {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")}
-    assert extras == {"all", "demo", "dev", "export", "heic", "prepare"}
+    assert extras == {"all", "demo", "dev", "export", "heic", "insid3", "prepare"}
     optional = {line.split(";")[0] for line in lines if 'extra == "' in line and '"dev"' not in line}
     assert optional == {line.split(";")[0] for line in lines if line.endswith('extra == "all"')}
 

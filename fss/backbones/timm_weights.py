@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fss.backbones.weights import FOLDER, load_strict, read_state
+from fss.backbones.weights import FOLDER, downloaded, load_strict, read_state
 from fss.errors import UserError
 from fss.parts import nearest
 
@@ -133,22 +134,31 @@ def _where(name: str) -> str:
     return f"put the file of {source} as {name}.safetensors (or .pth)"
 
 
-def fetched(name: str) -> Any:
-    """The network with the weights that timm downloads.
+def fetched(name: str) -> Path:
+    """The file of the weights that timm names, in `FOLDER` or from an earlier download; else it is fetched.
 
     Raises:
-        UserError: they cannot be had; the message names what to fetch and where to put it.
+        UserError: timm names none, or it cannot be had; the message says what to put where.
     """
-    try:
-        return create(name, pretrained=True)
-    except UserError:
-        raise
-    except Exception as error:  # timm and the hub raise many kinds without a network
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    _check_name(name)
+    config = _config(name)
+    there = [path for end in ENDINGS if (path := FOLDER / f"{name}{end}").is_file()] or _downloaded(name)
+    if there:
+        return there[0]
+    url = _url(config) if config else ""
+    if not url:
         raise UserError(
-            f"backbone.weights=download: timm could not fetch {name} ({reason}). "
-            f"Fetch it elsewhere: {_where(name)} into {FOLDER}/"
-        ) from None
+            f"backbone.weights=download: timm knows no file for {name}; {_where(name)} into {FOLDER}/"
+        )
+    return downloaded(url, f"{name}{Path(url).suffix}")
+
+
+def _url(config: Any) -> str:
+    """Where the weights of a configuration of timm's lie; "" for nowhere."""
+    if config.hf_hub_id:
+        place = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        return f"{place}/{config.hf_hub_id}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
+    return str(config.url or "")
 
 
 def loaded(name: str, path: Path) -> Any:
@@ -157,7 +167,7 @@ def loaded(name: str, path: Path) -> Any:
     Raises:
         UserError: names are missing, unknown or misshapen, or numbers are not finite.
     """
-    state = _read(path)
+    state = read(path)
     inside = "backbone.network."
     own = {k.removeprefix(inside): v for k, v in state.items() if k.startswith(inside)}
     if own:
@@ -182,7 +192,8 @@ def loaded(name: str, path: Path) -> Any:
     return network
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, of safetensors or of PyTorch."""
     if path.suffix != ".safetensors":
         return read_state(path)
     from safetensors.torch import load_file

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import UserError
+from fss.fetching import fetch
 
 FOLDER = Path("initmodel")
 # Stem names of the two published layouts -> ours. In the deep one, conv2 and conv3 are stem layers too.
@@ -57,15 +58,30 @@ def read_weights(found: Path | str, layers: int) -> dict[str, Tensor]:
         return own or state
     from torchvision import models
 
-    enum = models.get_model_weights(f"resnet{layers}")
+    url = models.get_model_weights(f"resnet{layers}")["IMAGENET1K_V1"].url
+    return rename(read_state(downloaded(url, url.rpartition("/")[2])))
+
+
+def downloaded(url: str, name: str) -> Path:
+    """A published file, kept as `name` in `FOLDER`, where "auto" finds it: fetched if it is not there.
+
+    An earlier download in PyTorch's own cache is taken. Where the file's own name ends in digits of its
+    checksum, as torchvision's do, they are held against it.
+
+    Raises:
+        UserError: it cannot be had; the message says what to fetch and where to put it.
+    """
+    file = url.rpartition("/")[2]
+    earlier = Path(torch.hub.get_dir()) / "checkpoints" / file
+    if earlier.is_file() and not (FOLDER / name).is_file():
+        return earlier
+    digits = re.search(r"-([0-9a-f]{8,64})\.\w+$", file)
     try:
-        state = enum["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, or another checksum
+        return fetch(url, FOLDER / name, digits[1] if digits else "")
+    except UserError as error:
         raise UserError(
-            f"backbone.weights=download: torchvision could not fetch ResNet-{layers} ({error}). "
-            f"Fetch resnet{layers}-*.pth elsewhere and put it into {FOLDER}/."
+            f"backbone.weights=download: {error}. Or fetch it elsewhere, and put it there: {FOLDER / name}"
         ) from None
-    return rename(state)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones import make_backbone
-from fss.bench import plain, plain_hsnet, plain_pfenet, plain_repri
+from fss.bench import plain, plain_hsnet, plain_insid3, plain_pfenet, plain_repri
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
@@ -59,6 +59,7 @@ METHODS = {
     "asgnet": Method("ASGNet", plain.asgnet, batch=4),
     "pfenet": Method("PFENet", plain_pfenet.pfenet, batch=4),
     "repri": Method("RePRI", plain_repri.repri, size=417, neck=True, learns=False),
+    "insid3": Method("INSID3", plain_insid3.insid3, learns=False),
     # Four of the published batch's 20 episodes: one step of 20 takes minutes on a CPU.
     "hsnet": Method("HSNet", plain_hsnet.hsnet, size=400, backbone={"stride": 32}, batch=4),
 }
@@ -169,7 +170,7 @@ def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:
     wide = lambda x: x.expand(episodes, *x.shape[1:])  # noqa: E731
     mine = {k: wide(v) for k, v in query.items()}
     theirs = {k: wide(v[:, None]) for k, v in support.items()}
-    encoded = Encoded(mine, theirs, e.support_masks, range(episodes), model.corners)
+    encoded = Encoded(mine, theirs, e.support_masks, range(episodes), model.corners, network=model.network)
 
     def ours() -> object:
         with torch.no_grad():

@@ -14,6 +14,7 @@ HEADS = {
     "asgnet": "fss.heads.asgnet:ASGNet",
     "cwt": "fss.heads.cwt:CWT",
     "hsnet": "fss.heads.hsnet:HSNet",
+    "insid3": "fss.heads.insid3:INSID3",
     "pfenet": "fss.heads.pfenet:PFENet",
     "prototype": "fss.heads.prototype:Prototype",
     "repri": "fss.heads.repri:RePRI",

@@ -68,7 +68,7 @@ class Encoded:
             everywhere.
         base_class: (B,) which base class it is, from 0; -1 for a novel one. None where nobody knows.
         network: images (B,3,H,W) -> the frozen maps at the head's levels, for a head that asks the network
-            about an image of its own.
+            about an image of its own. It is one object for as long as the network stays as it is.
     """
 
     query: Features

@@ -14,7 +14,7 @@ from fss.runs.models import load_base_with, load_model
 
 SIZE = 321  # longest side at which photos are seen where nobody says; docs/votes.md measures others
 INSTALLED = "backbone.type=efficientnet_lite0"  # its weights come with the package
-_TRAINING_FREE = ("votes", "prototype")
+_TRAINING_FREE = ("votes", "prototype", "insid3")
 
 
 def load(path: Path | None, head: str, settings: Sequence[str], half: bool) -> tuple[FewShotModel, Canvas]:

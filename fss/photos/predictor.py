@@ -304,7 +304,7 @@ class Predictor:
         masks, corners = torch.stack([shot.mask[0] for shot in shots])[None], self.model.corners
         photo = photo_mask(inside, self.size)[None].to(self.device)
         episode = Encoded(
-            query, support, masks, [self.seed], corners, photo=photo, network=self.model.extract
+            query, support, masks, [self.seed], corners, photo=photo, network=self.model.network
         )
         logits = self.model.head(episode).logits.float()
         lead = resize(logits[:, 1:] - logits[:, :1], (self.size, self.size), corners)[0, 0]

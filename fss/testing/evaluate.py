@@ -89,7 +89,7 @@ def evaluate(
 
     def answer(ready: Ready) -> Answer:
         seen = ready.query_mask if model.head.sees_query_mask else None
-        e = replace(ready.encoded, network=model.extract, query_mask=seen)
+        e = replace(ready.encoded, network=model.network, query_mask=seen)
         if isinstance(store.encoder, FrozenEncoding):
             e = encode_now(model.head, e)
         output = model.head(e)

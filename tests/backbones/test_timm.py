@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fss.backbones import make_backbone
+from fss.backbones import make_backbone, timm_weights
 from fss.backbones.base import STAGES, check_size
 from fss.backbones.fold import fold
 from fss.backbones.frozen import freeze
@@ -189,18 +189,11 @@ def test_auto_looks_into_the_folder_and_says_what_to_do(tmp_path, monkeypatch):
         find(str(tmp_path / "no.pth"), "resnet18")
 
 
-def test_without_a_network_the_download_names_the_file(monkeypatch):
-    create = timm.create_model
-
-    def unreachable(name, pretrained=False, **given):
-        if pretrained:
-            raise OSError("no route to host\nand more")
-        return create(name, **given)
-
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(
-        UserError, match=r"\(no route to host\).*huggingface.co/timm/resnet18.* into initmodel/"
-    ):
+def test_without_a_network_the_download_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timm_weights, "_downloaded", lambda name: [])
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    with pytest.raises(UserError, match=r"127.*timm/resnet18.*refused.*: initmodel/resnet18\.safetensors"):
         Timm.with_weights("download", "resnet18")
 
 

@@ -91,7 +91,7 @@ CASES = {
 
 # An ONNX file begins as torch.export's program, so that heads of one build need not be both.
 BOTH = [
-    *(pytest.param(name, "onnx", marks=NEEDS_ONNX) for name in HEADS),
+    *(pytest.param(name, "onnx", marks=NEEDS_ONNX) for name in HEADS if name != "insid3"),
     *((name, "torch") for name in ("asgnet", "cwt")),
 ]
 
@@ -177,6 +177,12 @@ def what_a_base_network_can_be_asked_for(base, best, capsys):
 def test_what_is_asked_wrongly(tmp_path, out, given, message):
     with pytest.raises(fss.UserError, match=message):
         export(make("prototype"), tmp_path / out, **{"shots": 1, "size": SIZE, **given})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_leaves_pytorch_says_so(tmp_path):
+    with pytest.raises(fss.UserError, match="clusters each query outside of PyTorch, which no exported file"):
+        export(make("insid3", "none"), tmp_path / "a.pt2", 1, SIZE)
     assert list(tmp_path.iterdir()) == []
 
 

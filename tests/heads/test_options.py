@@ -36,6 +36,10 @@ CHANGES = {
     "hsnet": {
         "levels": ([["stage4"], ["stage3"], ["neck"]], {"shots": "mean"}), "shots": ("mean", {}),
     },
+    "insid3": {
+        "level": ("stage3", {"tau": 0.9}), "components": (0, {"tau": 0.9}), "tau": (0.9, {}),
+        "merge": (0.9, {"tau": 0.9}),
+    },
     "prototype": {
         "level": ("stage3", {}), "scale": (5.0, {}), "embed": (8, {}), "align": (True, {"embed": 8}),
     },
@@ -73,6 +77,8 @@ def answers(name, options):
     masks[..., 8:41, 8:41] = 1
     target = (torch.rand(2, SIDE, SIDE, generator=g) > 0.7).long()
     target[..., -7:] = 255
+    own = maps()
+    network = lambda images: {k: own[k][:1] for k in head.levels}  # noqa: E731
     found = []
     for training in (False, True):
         head.train(training)
@@ -82,7 +88,7 @@ def answers(name, options):
             support = {k: torch.stack([x[k] for x in encoded], 1) for k in encoded[0]}
             at = head.encode({k: query[k] for k in head.levels})
             seen = target if training or head.sees_query_mask else None
-            e = Encoded(at, support, masks, [3, 4], query_mask=seen)
+            e = Encoded(at, support, masks, [3, 4], query_mask=seen, network=network)
             out = head(e)
         found.append(out)
     loss = segmentation_loss(found[1].logits, target, head.balanced_loss) + sum(found[1].losses.values())
@@ -155,6 +161,9 @@ def test_defaults_are_the_published_numbers():
         "sizes": (60, 30, 15, 8), "dropout": 0.5,
     }  # fmt: skip
     assert KIND.options("hsnet", {}) == {"levels": None, "shots": "vote"}
+    assert KIND.options("insid3", {}) == {
+        "level": "stage4", "components": None, "tau": 0.6, "merge": 0.2,
+    }  # fmt: skip
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
     assert KIND.options("repri", {}) == {
         "level": "neck", "steps": None, "lr": 0.025, "scale": 20.0, "renew": 9, "weights": None,
@@ -176,6 +185,8 @@ def test_defaults_are_the_published_numbers():
      {"sizes": [1001], "dropout": 1}),
     ("pfenet", {"sizes": [2]}, {"sizes": [1.5]}),
     ("pfenet", {"sizes": [0.5]}, {"sizes": []}),
+    ("insid3", {"components": 0, "tau": -0.99, "merge": 0}, {"components": -1, "tau": -1, "merge": -0.1}),
+    ("insid3", {"components": 15, "tau": 0.99, "merge": 0.99}, {"components": 16, "tau": 1, "merge": 1}),
     ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),
     ("repri", {"steps": 0, "lr": 1e-9, "scale": 1e-9, "renew": 0, "weights": [0, 0, 0]},
      {"steps": -1, "lr": 0, "scale": 0, "renew": -1, "weights": [1, -0.1, 1]}),

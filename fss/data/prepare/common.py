@@ -14,6 +14,7 @@ from PIL import Image
 from fss.bars import Bar
 from fss.data.files import check_image
 from fss.errors import UserError, why
+from fss.fetching import fetch
 
 
 @dataclass
@@ -137,21 +138,16 @@ def fetch_zip(url: str, root: Path, part: str) -> None:
     Raises:
         UserError: no network, or what came is no archive.
     """
-    from torchvision.datasets.utils import download_url
-
     if (root / part).exists():
         return
-    archive = root / url.rpartition("/")[2]
+    archive = fetch(url, root / url.rpartition("/")[2])
     try:
-        if not archive.is_file():
-            half = archive.with_suffix(".part")
-            half.unlink(missing_ok=True)
-            download_url(url, str(root), half.name)
-            half.replace(archive)
         unpacked = root / f".{part}.part"
         with zipfile.ZipFile(archive) as content:
             content.extractall(unpacked)
         (unpacked / part).replace(root / part)
         unpacked.rmdir()
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{url} could not be fetched ({error}); fetch it elsewhere into {root}") from None
+        raise UserError(
+            f"{archive} cannot be unpacked ({error}); delete it to have it fetched anew"
+        ) from None

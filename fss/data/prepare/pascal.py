@@ -11,6 +11,7 @@ import numpy as np
 from fss.data.files import read_mask
 from fss.data.prepare.common import Prepared, find_part, name_problem, tally, write_list, write_mask
 from fss.errors import UserError, why
+from fss.fetching import fetch
 
 MASKS = "SegmentationClassAug"
 _GET = (
@@ -100,13 +101,17 @@ def _names(path: Path, hint: str) -> set[str]:
 
 
 def _download(root: Path, sbd: Path) -> None:
-    """Both archives by torchvision's own downloaders."""
+    """Both archives, which torchvision then holds against its checksums and unpacks."""
     from torchvision.datasets import SBDataset, VOCSegmentation
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
 
+    voc = DATASET_YEAR_DICT["2012"]
     try:
         if not (root / "VOCdevkit/VOC2012/JPEGImages").is_dir() and not (root / "JPEGImages").is_dir():
+            fetch(voc["url"], root / voc["filename"])
             VOCSegmentation(str(root), "2012", "trainval", download=True)
         if not (sbd / "cls").is_dir():
+            fetch(SBDataset.url, sbd / SBDataset.filename)
             SBDataset(str(sbd), "train_noval", "segmentation", download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(f"the download failed ({error}); fetch the archives elsewhere. {_GET}") from None
