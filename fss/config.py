@@ -49,6 +49,8 @@ class DataConfig(_Section):
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
     # what held-out classes are in training images: background (published), ignored pixels, or no image at all
     novel_in_train: Literal["background", "ignore", "drop_image"] = "background"
+    # the same for base training, where it differs (BAM); null: as novel_in_train
+    novel_in_base: Literal["background", "ignore", "drop_image"] | None = None
     # what 255 in training masks is, such as VOC's boundaries: left out, or background (published by RePRI)
     boundary_in_train: Literal["ignore", "background"] = "ignore"
     small_classes: Literal["error", "drop"] = "error"  # classes with fewer than K+1 counting images
@@ -75,11 +77,12 @@ class DataConfig(_Section):
 
     @model_validator(mode="after")
     def _novel_in_masks(self) -> "DataConfig":
-        if self.train_masks != "true" and self.novel_in_train != "background":
-            raise ValueError(
-                f"train_masks={self.train_masks}: such masks know base classes alone, so where held-out ones "
-                f"are is unknown and novel_in_train={self.novel_in_train} cannot be done; allowed: background"
-            )
+        for key in ("novel_in_train", "novel_in_base"):
+            if self.train_masks != "true" and getattr(self, key) not in ("background", None):
+                raise ValueError(
+                    f"train_masks={self.train_masks}: such masks know base classes alone, so where held-out "
+                    f"ones are is unknown and {key}={getattr(self, key)} cannot be done; allowed: background"
+                )
         return self
 
     @model_validator(mode="after")
@@ -94,6 +97,12 @@ class DataConfig(_Section):
     def folder(self) -> Path:
         """The data root: `root`, or data/NAME."""
         return self.root or Path("data") / self.name
+
+    @property
+    def for_base(self) -> "DataConfig":
+        """The same as base training sees it."""
+        novel = self.novel_in_base or self.novel_in_train
+        return self.model_copy(update={"novel_in_train": novel, "novel_in_base": None})
 
     @property
     def trained_name(self) -> str:
@@ -170,7 +179,9 @@ class PretrainConfig(ScheduleConfig):
     lr: float = Field(2.5e-3, gt=0)
     decay: Literal["constant", "cosine", "poly", "step"] = "cosine"
     validations: int = Field(20, ge=1)
-    crop: int | None = Field(None, ge=17)  # pixels; default: data.size
+    size: int | None = Field(None, ge=17)  # of whole images, where heads see others; default: data.size
+    crop: int | None = Field(None, ge=17)  # pixels; default: that size
+    backbone_factor: float = Field(1.0, ge=0, le=100)  # on the backbone's learning rate
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     # which classes share it: all, the true one too, as in PyTorch; or the others alone (published by RePRI)
     smoothing: Literal["all", "others"] = "all"
@@ -320,6 +331,11 @@ class Config(_Section):
     output: Path = Path("results")
     variant: str = ""  # head options set beside the recipes, for folder names; filled in by itself
     tag: str = Field("", pattern=r"^[\w.-]*$")  # ends the name of a head's folder: two settings side by side
+
+    @property
+    def base_size(self) -> int:
+        """S of the base network, pixels."""
+        return self.pretrain.size or self.data.size
 
     @property
     def with_neck(self) -> bool:

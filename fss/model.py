@@ -186,10 +186,13 @@ class FewShotModel(nn.Module):
         """RGB of 0..255 (B,3,H,W) -> frozen {level: (B,C,h,w)} at the head's levels.
 
         Args:
-            masks: (B,H,W) of supports, for a head whose `support_cut` asks for it; None for queries.
+            masks: (B,H,W) of supports, of which `Head.support_levels` are computed, cut as its `support_cut`
+                says; None for queries.
         """
+        levels = self.head.levels if masks is None else self.head.support_levels
+        cut = None if self.head.support_cut == "nothing" else masks
         with torch.autocast(images.device.type, enabled=False):
-            return cast(Features, self._network()(images, self.head.levels, masks, self.head.support_cut))
+            return cast(Features, self._network()(images, levels, cut, self.head.support_cut))
 
     @property
     def network(self) -> Callable[[Tensor], Features]:
@@ -222,9 +225,8 @@ class FewShotModel(nn.Module):
 
         A few images at a time, so that memory does not grow with the shots.
         """
-        cut = self.head.support_cut != "nothing"
         parts = zip(images.split(_AT_ONCE), masks.split(_AT_ONCE), strict=True)
-        every = [self.head.encode_support(self.extract(i, m if cut else None)) for i, m in parts]
+        every = [self.head.encode_support(self.extract(i, m)) for i, m in parts]
         return _joined(every, self.head.query_only)
 
     def encoded(self, e: Episode, seeds: Sequence[int], training: bool = False) -> Encoded:
@@ -306,8 +308,11 @@ def _check_inputs(query: Tensor, images: Tensor, masks: Tensor) -> None:
 
 
 def frozen_checksum(model: FewShotModel) -> str:
-    """sha256 of the frozen network: equal in two results if and only if they stand on the same one."""
-    return checksum(nn.ModuleList(model.frozen))
+    """sha256 of the frozen network: equal in two results if and only if they stand on the same one.
+
+    The base classifier, which only some heads look at, came with it and is no part of the sum.
+    """
+    return checksum(nn.ModuleList(m for m in model.frozen if m is not model.classifier))
 
 
 def build_backbone(config: BackboneConfig, weights: bool = True) -> Backbone:
@@ -326,11 +331,15 @@ def build_neck(config: NeckConfig, backbone: Backbone) -> Neck:
 
 def build_model(
     head: str, options: Mapping[str, Any], backbone: Backbone, neck: Neck | None = None, bf16: bool = False,
-    classifier: nn.Module | None = None,
+    classifier: nn.Module | None = None, train_shots: int = 1,
 ) -> FewShotModel:  # fmt: skip
-    """A few-shot model: a head by name or import path, with its options, on a (trained) network."""
+    """A few-shot model: a head by name or import path, with its options, on a (trained) network.
+
+    Args:
+        train_shots: K of the head's training.
+    """
     channels = network_channels(backbone, neck, classifier)
-    made = build_head(head, options, channels, backbone.strides)
+    made = build_head(head, options, channels, backbone.strides, train_shots)
     return FewShotModel(backbone, neck, made, bf16, classifier)
 
 

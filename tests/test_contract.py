@@ -24,9 +24,9 @@ from tests.make import unmoved
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
 SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
 ENRICHED = {"width": 16, "sizes": [7, 4]}
-UNCUT = {"pfenet": {"cut": "nothing"}}
+UNCUT = {"pfenet": {"cut": "nothing"}, "bam": {"cut": "nothing"}}
 # Options for maps of a few cells, where defaults are large.
-SMALL_MAPS = {"asgnet": SMALL, "cwt": {"steps": 20}, "pfenet": ENRICHED}
+SMALL_MAPS = {"asgnet": SMALL, "bam": {"width": 16}, "cwt": {"steps": 20}, "pfenet": ENRICHED}
 USUAL = {name: SMALL_MAPS.get(name, {}) for name in HEADS}
 ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 # Beside every head: the options that take another way through it.
@@ -39,6 +39,8 @@ VARIANTS = [
     ("pfenet", {**ENRICHED, "sizes": [1, 0.5], "level": ["stage1", "stage3"]}),
     ("pfenet", {**ENRICHED, "level": "stage2", "cut": "image"}),
     ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
+    ("bam", {"width": 16, "ensemble": False}),
+    ("bam", {"width": 16, "level": "neck", "deep": "neck", "style": "stage1", "cut": "image"}),
     ("hsnet", {"shots": "mean"}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["stage1"]]}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
@@ -112,6 +114,10 @@ ODD = {"resnet": (50, 71), "patches": (52, 76)}
 
 
 def stands_on_neck(name, options):
+    if name == "bam" and not options.get("ensemble", True):
+        return False
+    if "base" in find_head(name).levels:
+        return True
     if "features" in options:
         return options["features"] == "neck"
     if "levels" in options:
@@ -144,6 +150,7 @@ STANDING = [
     ("repri", {"steps": 20}),
     ("asgnet", {**SMALL, "features": "neck"}),
     ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
+    ("bam", {"width": 16}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
 ]
 CASES = [
@@ -168,7 +175,8 @@ def build(name, options, backbone, neck, bf16=False, **of_neck):
     net = BACKBONES[backbone]()
     settings = {"channels": 16, **of_neck}
     made = None if neck == "none" else make_neck(neck, net.channels, settings, net.strides)
-    return build_model(name, options, net, made, bf16).eval()
+    classifier = nn.Conv2d(made.channels, 6, 1) if made else None
+    return build_model(name, options, net, made, bf16, classifier).eval()
 
 
 def episodes(backbone, batch=2, shots=1, fill=None, size=None):
@@ -245,7 +253,7 @@ def test_model_segments_at_image_size_and_explains_itself(name, options, backbon
         panels = model.head.explain(model.encoded(episode, seeds))
         moved = model.explain_neck(episode.query_image)
     assert panels or name not in HEADS
-    assert bool(moved) == (stands_on_neck(name, options) and neck in ALIGNED)
+    assert bool(moved) == ("neck" in model.head.levels and neck in ALIGNED)
     for panel in moved:
         assert panel.values.dim() == 4 and panel.values.shape[::3] == (2, 2) and panel.over == "query"
     for panel in panels:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fss.backbones import make_backbone
-from fss.bench import plain, plain_hsnet, plain_insid3, plain_pfenet, plain_repri
+from fss.bench import plain, plain_bam, plain_hsnet, plain_insid3, plain_pfenet, plain_repri
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
@@ -62,7 +62,11 @@ METHODS = {
     "insid3": Method("INSID3", plain_insid3.insid3, learns=False),
     # Four of the published batch's 20 episodes: one step of 20 takes minutes on a CPU.
     "hsnet": Method("HSNet", plain_hsnet.hsnet, size=400, backbone={"stride": 32}, batch=4),
+    "bam": Method("BAM", plain_bam.bam, neck=True, batch=4),  # half of the published batch
 }
+
+
+_CLASSES = 16  # of a base network on PASCAL, background among them
 
 
 class Setting(NamedTuple):
@@ -104,7 +108,8 @@ def build(setting: Setting, head: str) -> FewShotModel:
     with seeded(0):
         backbone = make_backbone(setting.backbone, "random", method.backbone)
         neck = PyramidPooling(backbone.channels) if method.neck else None
-        model = build_model(head, {}, backbone, neck, bf16=setting.half)
+        classifier = nn.Conv2d(neck.channels, _CLASSES, 1) if neck else None
+        model = build_model(head, {}, backbone, neck, setting.half, classifier)
     return model.to(setting.device).to(memory_format=torch.channels_last)
 
 

@@ -31,13 +31,14 @@ def up(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def features(model: FewShotModel, images: Tensor, last: int = 4) -> dict[str, Tensor]:
-    """The stages that the model asks for, up to `last`, and the neck's map where there is a neck."""
+    """The stages that the model asks for, up to `last`, and the neck's map where there is a neck and all of
+    them."""
     net: Any = model.backbone
     neck: Any = model.neck
     out, x = {}, net.layer0(normalise(images).contiguous())
     for i in range(1, min(4 if neck or "stage4" in model.head.levels else 3, last) + 1):
         x = out[f"stage{i}"] = getattr(net, f"layer{i}")(x)
-    if neck:
+    if neck and last == 4:
         pools = [up(pool(x), (x.shape[-2], x.shape[-1])) for pool in neck.features]
         out["neck"] = neck.bottleneck(torch.cat([x, *pools], 1))
     return out

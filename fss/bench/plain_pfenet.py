@@ -24,7 +24,7 @@ def pfenet(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, lis
         inside = up((mask == 1).float()[:, None], (x.shape[-2], x.shape[-1]))  # (B,1,h,w)
         reduced = head.down_supp(torch.cat([support["stage3"], support["stage2"]], 1))
         vectors.append((reduced * inside).sum((2, 3)) / (inside.sum((2, 3)) + 0.0005))
-        priors.append(_prior(model.backbone, query["stage4"], support["stage3"], inside))
+        priors.append(prior(model.backbone, query["stage4"], support["stage3"], inside))
     vector = torch.stack(vectors).mean(0)[..., None, None]  # (B,C,1,1)
     pair = torch.cat([x, vector.expand_as(x)], 1)
     logits, scales = pyramid(head.context, pair, torch.stack(priors).mean(0), training)
@@ -32,7 +32,7 @@ def pfenet(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, lis
 
 
 @torch.no_grad()
-def _prior(net: Any, query: Tensor, stage3: Tensor, inside: Tensor) -> Tensor:
+def prior(net: Any, query: Tensor, stage3: Tensor, inside: Tensor) -> Tensor:
     """(B,1,h,w) of one support, from the query's stage 4 and the support's stage 3."""
     q, s = query.flatten(2), (net.layer4(stage3 * inside) * inside).flatten(2)  # (B,C',hw)
     lengths = s.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None]  # (B,hw,hw)

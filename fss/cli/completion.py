@@ -71,6 +71,7 @@ def _tell(action: Any, words: list[str], values: dict[str, list[str]]) -> None:
 def _values() -> dict[str, list[str]]:
     """Words that may follow options of any verb, or stand for positional arguments of one ("VERB DEST")."""
     from fss.backbones import BACKBONES
+    from fss.exchange.convert import KINDS
     from fss.recipes import recipe_names
 
     heads = recipe_names("head")
@@ -81,7 +82,7 @@ def _values() -> dict[str, list[str]]:
         "--head": heads,
         "--config": [name for name in recipe_names("") if not name.endswith(pairs)],
         "--layers": ["18", "34", "50", "101", *BACKBONES],
-        "--kind": ["backbone", "cwt-base", "cwt", "asgnet", "pfenet", "hsnet", "repri-base", "repri"],
+        "--kind": list(KINDS),
         "check-data paths": sets,
         "prepare name": ["pascal", "coco", "fss1000", "folder"],
         "pseudo-label words": ["train", "write"],

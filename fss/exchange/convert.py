@@ -37,6 +37,16 @@ _PFENET = {
     **{n: f"head.context.{n}" for n in _CONTEXT}, "init_merge": "head.context.corr_conv",
 }  # fmt: skip
 _HSNET = {**_BACKBONE, "hpn_learner": "head"}
+_META = ("init_merge", "ASPP_meta", "res1_meta", "res2_meta", "cls_meta")
+_BAM = {
+    **_BASE, **{n: f"head.{n}" for n in ("down_query", "down_supp")}, **{n: f"head.meta.{n}" for n in _META},
+    **{n: f"head.ensemble.{n}" for n in ("gram_merge", "cls_merge")}, "kshot_rw": "head.shots.kshot_rw",
+}  # fmt: skip
+# What BAM's files call parts of its base network -> what CWT's do. Those of whole models come last.
+_BAM_BASE = {
+    "ppm.": "ppm.", "cls.4.": "classifier.", "cls.": "bottleneck.",
+    "learner_base.0.": "ppm.", "learner_base.1.4.": "classifier.", "learner_base.1.": "bottleneck.",
+}  # fmt: skip
 _BLOCKS_OF_STAGE_3 = {6: 50, 23: 101}
 
 
@@ -47,7 +57,8 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
     Args:
         kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
             weight transformer, two files), "asgnet", "pfenet" or "hsnet" (the whole model), "repri-base" (the
-            base PSPNet of RePRI) or "repri" (the same, with the head).
+            base PSPNet of RePRI), "repri" (the same, with the head), "bam-base" (the base PSPNet of BAM) or
+            "bam" (the whole model).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.
 
@@ -88,9 +99,9 @@ def _backbone(state: State, config: Config, source: str) -> Converted:
     return backbone, {"stage": "backbone", "backbone": _told(backbone)}, state
 
 
-def _cwt_base(state: State, config: Config, source: str, bias: bool = False) -> Converted:
+def _cwt_base(state: State, config: Config, source: str, biased: str = "") -> Converted:
     backbone = _resnet(state, source)
-    neck = _neck(state, backbone, source, bias)
+    neck = _neck(state, backbone, source, biased)
     model = BaseSegmenter(backbone, neck, _sizes(state, "classifier.weight", source)[0])
     who = Identity.of_base(_shaped(config, backbone, neck), fold_classes(config.data).trained)
     return model, who.account(backbone.settled()), _renamed(state, _BASE)
@@ -130,14 +141,52 @@ def _hsnet(state: State, config: Config, source: str) -> Converted:
 
 
 def _repri_base(state: State, config: Config, source: str) -> Converted:
-    return _cwt_base(state, config, source, bias=True)
+    return _cwt_base(state, config, source, biased="RePRI")
 
 
 def _repri(state: State, config: Config, source: str) -> Converted:
     backbone = _resnet(state, source)
-    neck = _neck(state, backbone, source, bias=True)
+    neck = _neck(state, backbone, source, biased="RePRI")
     kept = {k: v for k, v in _renamed(state, _BASE).items() if not k.startswith("classifier.")}
     return *_few_shot(_shaped(config, backbone, neck), backbone, neck), kept
+
+
+def _bam_base(state: State, config: Config, source: str) -> Converted:
+    return _cwt_base(_as_cwt(state), config, source, biased="BAM")
+
+
+def _bam(state: State, config: Config, source: str) -> Converted:
+    state = _as_cwt(state)
+    backbone = _resnet(state, source)
+    neck = _neck(state, backbone, source, biased="BAM")
+    _require_shots(state, config, source)
+    shaped = _shaped(config, backbone, neck, {"width": _sizes(state, "down_query.0.weight", source)[0]})
+    classifier = nn.Conv2d(neck.channels, _sizes(state, "classifier.weight", source)[0], 1)
+    model, about = _few_shot(shaped, backbone, neck, classifier)
+    named = _renamed(state, _BAM)
+    if not about["head"]["ensemble"]:  # the meta learner alone
+        named = {k: v for k, v in named.items() if not k.startswith(("classifier.", "head.ensemble."))}
+    return model, about, named
+
+
+def _as_cwt(state: State) -> State:
+    """BAM's base network under CWT's names. A backbone stands in its file twice, the second time unused."""
+    out = {}
+    for name, value in state.items():
+        start = next((x for x in _BAM_BASE if name.startswith(x)), "")
+        if not name.startswith("encoder."):
+            out[_BAM_BASE.get(start, "") + name.removeprefix(start)] = value
+    return out
+
+
+def _require_shots(state: State, config: Config, source: str) -> None:
+    """`UserError` where a file's weights of shots are for another number of them than was said."""
+    name = "kshot_rw.0.weight"
+    own = _sizes(state, name, source)[1] if name in state else 1
+    if own != config.train.shots:
+        raise UserError(
+            f"{source} was trained with {own} shot(s), not {config.train.shots}; say --shots {own}"
+        )
 
 
 class Kind(NamedTuple):
@@ -156,13 +205,20 @@ KINDS = {
     "hsnet": Kind(_hsnet, "hsnet"),
     "repri-base": Kind(_repri_base, "repri"),
     "repri": Kind(_repri, "repri"),
+    "bam-base": Kind(_bam_base, "bam"),
+    "bam": Kind(_bam, "bam"),
 }
 
+
+# Heads whose published base network is not the one that all heads share -> the recipe of its training.
+OWN_BASE = {"repri": "repri_base", "bam": "bam_base"}
 
 # What a name of a published file begins with -> the kinds that have it.
 _SIGNS = {
     "hpn_learner.": ("hsnet",),
-    "down_query.": ("pfenet",),
+    "down_query.": ("pfenet", "bam"),
+    "learner_base.": ("bam",),
+    "cls.4.": ("bam-base",),
     "down_conv.": ("asgnet",),
     "w_qkvs.": ("cwt",),
     "classifier.bias": ("repri", "repri-base"),
@@ -176,9 +232,12 @@ def _refuse_other_kind(state: State, kind: str, source: str) -> None:
             raise UserError(f"{source} holds {sign}*: it is of --kind {' or '.join(kinds)}, not {kind}")
 
 
-def _few_shot(config: Config, backbone: ResNet, neck: Neck | None) -> tuple[nn.Module, dict[str, Any]]:
+def _few_shot(
+    config: Config, backbone: ResNet, neck: Neck | None, classifier: nn.Module | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     who = Identity.of_few_shot(config, fold_classes(config.data).trained)
-    model = build_model(config.head.type, config.head.options, backbone, neck)
+    parts = backbone, neck, False, classifier, config.train.shots
+    model = build_model(config.head.type, config.head.options, *parts)
     return model, {**who.account(backbone.settled()), "shots": config.train.shots}
 
 
@@ -212,13 +271,14 @@ def _told(backbone: ResNet) -> dict[str, Any]:
     return {"type": f"resnet{backbone.layers}", **backbone.settled()}
 
 
-def _neck(state: State, backbone: ResNet, source: str, bias: bool = False) -> PyramidPooling:
-    if bias and "classifier.bias" not in state:
+def _neck(state: State, backbone: ResNet, source: str, biased: str = "") -> PyramidPooling:
+    """The neck that the files hold; `biased` is whose it is, where its classifier has to have a bias."""
+    if biased and "classifier.bias" not in state:
         raise UserError(
-            f"{source}: no classifier.bias, which RePRI's network has; for CWT's take --kind cwt-base"
+            f"{source}: no classifier.bias, which {biased}'s network has; for CWT's take --kind cwt-base"
         )
     channels = _sizes(state, "bottleneck.0.weight", source)[0]
-    return PyramidPooling(backbone.channels, channels, classifier_bias=bias)
+    return PyramidPooling(backbone.channels, channels, classifier_bias=bool(biased))
 
 
 def _sizes(state: State, name: str, source: str) -> tuple[int, ...]:
@@ -244,7 +304,8 @@ def run_convert(
     if kind not in KINDS:
         raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
     head = KINDS[kind].head
-    recipes = ["repri_base", *extra] if head == "repri" else extra  # what published networks were trained by
+    own = OWN_BASE.get(head)  # what published networks were trained by
+    recipes = [own, *extra] if own else extra
     config = load_config(data, head, settings, recipes)
     about = convert(kind, inputs, out, config)
     part = about["backbone"]
@@ -254,7 +315,7 @@ def run_convert(
         return
     on = f"{about['data']} fold {about['fold']}"
     if about["stage"] == "base":
-        recipe = " and --config repri_base" if head == "repri" else ""
+        recipe = f" and --config {own}" if own else ""
         print(f"{out}: base network, {what}, {on}. Use it with network={out}{recipe}")
         return
     said = [text for text in settings if not text.startswith(("data.fold=", "train.shots="))]

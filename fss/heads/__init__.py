@@ -12,6 +12,7 @@ from fss.parts import Kind, check_methods
 
 HEADS = {
     "asgnet": "fss.heads.asgnet:ASGNet",
+    "bam": "fss.heads.bam:BAM",
     "cwt": "fss.heads.cwt:CWT",
     "hsnet": "fss.heads.hsnet:HSNet",
     "insid3": "fss.heads.insid3:INSID3",
@@ -20,7 +21,7 @@ HEADS = {
     "repri": "fss.heads.repri:RePRI",
     "votes": "fss.heads.votes:Votes",
 }
-KIND = Kind("head", HEADS, Head, given=("channels",), offered=("strides",))
+KIND = Kind("head", HEADS, Head, given=("channels",), offered=("strides", "train_shots"))
 
 __all__ = [
     "HEADS",
@@ -57,14 +58,18 @@ def build_head(
     options: Mapping[str, Any],
     channels: Mapping[str, int],
     strides: Mapping[str, int] | None = None,
+    train_shots: int = 1,
 ) -> Head:
     """Make a head from its name and keyword arguments; `UserError` where it refuses them.
 
     Args:
-        channels, strides: of the network's levels, as of `Backbone`; a head need not take `strides`.
+        channels, strides: of the network's levels, as of `Backbone`.
+        train_shots: K of its training. A head need not take this nor `strides`.
     """
     found = find_head(name)
-    head: Head = KIND.make(name, options, channels=channels, strides=dict(strides or {}))
+    head: Head = KIND.make(
+        name, options, channels=channels, strides=dict(strides or {}), train_shots=train_shots
+    )
     head.register_forward_hook(functools.partial(_check_output, KIND.called(name, found)))
     return head
 

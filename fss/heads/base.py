@@ -106,6 +106,7 @@ Cut = Literal["nothing", "stage4", "image"]
 class Head(nn.Module):
     """Base class of all heads. A head takes plain keyword arguments; `channels` comes from the network, and
     so does `strides` (level -> pixels from cell to cell) where its constructor has an argument of that name.
+    Likewise `train_shots`, K of its training, for heads whose parameters are of one K.
 
     Attributes:
         levels: feature maps it needs; nothing deeper is computed. "stage1" to "stage4", and the single blocks
@@ -117,7 +118,8 @@ class Head(nn.Module):
             and its blocks are computed from stage 3 times the mask, and all else of the whole image; "image":
             pixels outside the mask become the mean colour. What is cut is encoded once for each image and
             class.
-        query_only: names, of what `encode` returns, that only queries need; supports go without them.
+        query_only: names, of what `encode` returns, that only queries need; supports go without them, and an
+            `encode_support` of its own gets no levels of these names.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
         learns_from_support: whether gradients reach `encode_support` through the support; without, training
             keeps nothing of the supports' encoding in memory.
@@ -178,6 +180,12 @@ class Head(nn.Module):
     def encodes_alike(self) -> bool:
         """Whether a support is encoded as a query is, so that one encoding of an image serves both."""
         return self.support_cut == "nothing" and type(self).encode_support is Head.encode_support
+
+    @property
+    def support_levels(self) -> tuple[str, ...]:
+        """The levels that supports are encoded from."""
+        own = type(self).encode_support is not Head.encode_support
+        return tuple(x for x in self.levels if not (own and x in self.query_only))
 
     def support_gradients(self) -> torch.set_grad_enabled:
         """The context in which supports are encoded: without gradients, where none are needed."""

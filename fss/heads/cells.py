@@ -1,11 +1,11 @@
-"""What several heads do with cells: maps of an image joined into one, masks as shares of cells, and averages
-under masks."""
+"""What several heads do with cells: maps of an image joined or reduced to one, masks as shares of cells, and
+averages under masks."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fss.heads.base import Features
 from fss.ops import interpolation_matrix, resize
@@ -60,6 +60,28 @@ def conv_of_parts(
     first, *others = (F.conv2d(x, own) for x, own in zip(parts, weights, strict=True))
     whole = lambda x: x if x.shape[-2:] == (1, 1) else resize(x, size, corners)  # noqa: E731
     return sum(map(whole, others), whole(first)).expand(-1, -1, *size)
+
+
+def reduction(inputs: int, width: int, dropout: float) -> nn.Sequential:
+    """A 1x1 convolution to `width` channels, ReLU, and channel dropout; `reduced` computes it."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
+    )
+
+
+def reduced(layers: nn.Sequential, maps: Sequence[Tensor], corners: bool) -> Tensor:
+    """Levels side by side, at the size of the finest, through a `reduction`: (B,width,h,w)."""
+    size = max((x.shape[-2], x.shape[-1]) for x in maps)
+    with as_computed(maps[0]):
+        x = conv_of_parts(layers.get_parameter("0.weight"), maps, size, corners)
+        for layer in list(layers)[1:]:
+            x = layer(x)
+        return x
+
+
+def object_shares(masks: Tensor, maps: Tensor, corners: bool) -> Tensor:
+    """Masks (B,K,H,W) on the cells of the supports' maps (B,K,C,h,w): (B,K,h,w), foreground from 0 to 1."""
+    return resize((masks == 1).float(), (maps.shape[-2], maps.shape[-1]), corners)
 
 
 def as_computed(x: Tensor) -> torch.autocast:

@@ -3,7 +3,8 @@
 `Pyramid` is the feature enrichment module of Tian et al., "Prior Guided Feature Enrichment Network for
 Few-Shot Segmentation", TPAMI 2020, https://arxiv.org/abs/2008.01449 (section 4.2), which ASGNet took over.
 `ASPP` is ASGNet's other choice, after Chen et al., DeepLabv3+, ECCV 2018. Parameter names are those of
-ASGNet's published weights.
+ASGNet's published weights. `MetaLearner` is that of Lang et al., "Learning What Not to Segment", CVPR 2022,
+https://arxiv.org/abs/2203.07615, with its names.
 """
 
 from collections.abc import Sequence
@@ -177,6 +178,48 @@ class _Dilated(nn.Module):
         whole = self.layer6_0(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
         parts = [whole, self.layer6_1(x), self.layer6_2(x), self.layer6_3(x), self.layer6_4(x)]
         return self.layer7(torch.cat(parts, 1))
+
+
+class MetaLearner(nn.Module):
+    """Query, guide and prior at one scale, through dilated convolutions side by side.
+
+    Args:
+        width: C of query and guide.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.init_merge = _relu(_conv(2 * width + 1, width, 1))
+        self.ASPP_meta = _SideBySide(width)
+        self.res1_meta = _relu(_conv(5 * width, width, 1))
+        self.res2_meta = _twice(width)
+        self.cls_meta = _classifier(width)
+
+    def forward(self, query: Tensor, guide: Tensor, prior: Tensor, corners: bool = True) -> Tensor:
+        """Logits (B,2,h,w) of query (B,C,h,w), guide (B,C,1,1) and prior (B,1,.,.)."""
+        size = (query.shape[-2], query.shape[-1])
+        x = _of_parts(self.init_merge, [query, guide, prior], size, corners)  # (B,C,h,w)
+        x = _of_parts(self.res1_meta, self.ASPP_meta(x), size, corners)
+        return self.cls_meta(x + self.res2_meta(x))
+
+
+class _SideBySide(nn.Module):
+    """Image pooling, 1x1, and three dilated 3x3 convolutions, not merged."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        one, two, three = DILATIONS
+        self.layer6_0, self.layer6_1 = (_relu(_conv(width, width, 1, True)) for _ in range(2))
+        self.layer6_2, self.layer6_3 = (_relu(_conv(width, width, 3, True, d)) for d in (one, two))
+        self.layer6_4 = _relu(_conv(width, width, 3, True, three))
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_normal_(conv.weight)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B,C,h,w) -> (B,C,1,1) of the whole map, and four of x's shape."""
+        whole = self.layer6_0(x.mean((2, 3), keepdim=True))
+        return [whole, self.layer6_1(x), self.layer6_2(x), self.layer6_3(x), self.layer6_4(x)]
 
 
 class _Decoder(nn.Module):

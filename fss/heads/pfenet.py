@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel
-from fss.heads.cells import as_computed, conv_of_parts, masked_average
+from fss.heads.cells import as_computed, masked_average, object_shares, reduced, reduction
 from fss.heads.context import Pyramid, auxiliary_loss
 from fss.heads.prior import priors
-from fss.ops import resize, without_foreground
+from fss.ops import without_foreground
 
 
 class PFENet(Head):
@@ -54,7 +54,7 @@ class PFENet(Head):
             )
         super().__init__(channels)
         inputs = sum(channels[name] for name in self.reduced)
-        self.down_query, self.down_supp = (_reduction(inputs, width, dropout) for _ in range(2))
+        self.down_query, self.down_supp = (reduction(inputs, width, dropout) for _ in range(2))
         self.context = Pyramid(width, [float(size) for size in sizes])
 
     def encode(self, features: Features) -> Features:
@@ -65,12 +65,9 @@ class PFENet(Head):
         """The same, with the supports' own reduction."""
         return self._encoded(features, self.down_supp)
 
-    def _encoded(self, features: Features, reduction: nn.Sequential) -> Features:
+    def _encoded(self, features: Features, layers: nn.Sequential) -> Features:
         maps = [features[name] for name in self.reduced]
-        size = max((x.shape[-2], x.shape[-1]) for x in maps)
-        with as_computed(maps[0]):
-            x = conv_of_parts(reduction.get_parameter("0.weight"), maps, size, self.corners)
-            return {"reduced": reduction[1:](x), "deep": features[self.deep]}
+        return {"reduced": reduced(layers, maps, self.corners), "deep": features[self.deep]}
 
     def forward(self, episodes: Encoded) -> HeadOutput:
         """Figure 3: the supports' average and their prior beside the query, through the pyramid."""
@@ -89,7 +86,9 @@ class PFENet(Head):
     def _priors(self, episodes: Encoded) -> Tensor:
         """Each support's prior (B,K,h',w')."""
         support = episodes.support["deep"]  # (B,K,C',h',w')
-        return priors(episodes.query["deep"], support, _shares(episodes, support))
+        return priors(
+            episodes.query["deep"], support, object_shares(episodes.support_masks, support, episodes.corners)
+        )
 
     def explain(self, episodes: Encoded) -> list[Panel]:
         """The prior; of several supports, that of each, too."""
@@ -101,20 +100,9 @@ class PFENet(Head):
 def support_vector(episodes: Encoded) -> Tensor:
     """The mean over shots of the supports' masked averages (B,C)."""
     support = episodes.support["reduced"]  # (B,K,C,h,w)
-    shares = _shares(episodes, support)
+    shares = object_shares(episodes.support_masks, support, episodes.corners)
     each = masked_average(support.flatten(0, 1).float(), shares.flatten(0, 1))  # (BK,C)
     return each.unflatten(0, shares.shape[:2]).mean(1)
-
-
-def _shares(episodes: Encoded, maps: Tensor) -> Tensor:
-    """The supports' foreground on the cells of their maps (B,K,C,h,w): (B,K,h,w) in 0..1."""
-    return resize((episodes.support_masks == 1).float(), (maps.shape[-2], maps.shape[-1]), episodes.corners)
-
-
-def _reduction(inputs: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
-    )
 
 
 def _check(width: int, sizes: tuple[float, ...], dropout: float) -> None:

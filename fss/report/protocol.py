@@ -78,6 +78,8 @@ def protocol_words(protocol: Mapping[str, Any], folds: Sequence[int], shots: Seq
         "over its episodes; mIoU is the mean over classes, FB-IoU that of foreground and background.",
         _NOVEL.get(str(p.get("novel_in_training")), ""),
     ]
+    if novel := p.get("novel_in_base_training"):
+        said.append(f"The base network was trained with held-out classes as {novel}.")
     if p.get("train_masks"):
         said.append(f"Training saw masks of another origin ({p['train_masks']}); tests use the true ones.")
     if support := p.get("support"):

@@ -69,8 +69,8 @@ def _base(config: Config) -> str:
     parts += [] if stride == 8 else [f"stride{stride}"]
     parts += _options(b.options, ("stem", "stride"))
     parts += _neck(config.neck)
-    if config.data.novel_in_train != "background":
-        parts.append(f"novel_{config.data.novel_in_train.removesuffix('_image')}")
+    if (novel := config.data.for_base.novel_in_train) != "background":
+        parts.append(f"novel_{novel.removesuffix('_image')}")
     if config.data.boundary_in_train != "ignore":
         parts.append(f"boundary_{config.data.boundary_in_train}")
     if config.data.masks_name is not None:
@@ -83,6 +83,8 @@ def _network(config: Config) -> str:
     parts, cells = [_base(config)], config.neck.options.get("stride", 8)
     if not config.with_neck:
         return "_".join([*parts, "nostage1"])
+    if (novel := config.data.novel_in_train) != config.data.for_base.novel_in_train:
+        parts.append(f"then_{novel.removesuffix('_image')}")
     parts += [f"cells{cells}"] if cells != 8 else []
     parts += [f"on_{config.base_file.stem}"] if config.base_file else []
     return "_".join(parts)

@@ -22,7 +22,7 @@ class Identity(BaseModel):
 
     Attributes:
         stage: "base" for a network of base training, "few-shot" for one with a head.
-        size: S that it was trained at, pixels.
+        size: S of whole images, pixels.
         train_masks: name of the masks that it learnt from; None for the true ones.
         resize: how whole images come to S x S. A base network learns from crops, and serves both ways.
     """
@@ -44,10 +44,10 @@ class Identity(BaseModel):
     @classmethod
     def of_base(cls, config: Config, base_names: Sequence[str]) -> "Identity":
         """The base network that a configuration asks for."""
-        data, neck = config.data, whole("neck", config.neck)
+        data, neck = config.data.for_base, whole("neck", config.neck)
         return cls(
             stage="base", data=data.trained_name, fold=data.fold, base_classes=list(base_names),
-            size=data.size, backbone=whole("backbone", config.backbone), neck=neck,
+            size=config.base_size, backbone=whole("backbone", config.backbone), neck=neck,
             novel_in_train=data.novel_in_train, boundary_in_train=data.boundary_in_train,
             train_masks=data.masks_name,
         )  # fmt: skip
@@ -56,8 +56,11 @@ class Identity(BaseModel):
     def of_few_shot(cls, config: Config, base_names: Sequence[str]) -> "Identity":
         """The network with a head that a configuration asks for."""
         neck = whole("neck", config.neck) if config.with_neck else None
-        head, resize = whole("head", config.head), config.data.resize
-        changed = {"stage": "few-shot", "neck": neck, "head": head, "resize": resize}
+        head, data = whole("head", config.head), config.data
+        changed = {
+            "stage": "few-shot", "neck": neck, "head": head, "resize": data.resize, "size": data.size,
+            "novel_in_train": data.novel_in_train,
+        }  # fmt: skip
         return cls.of_base(config, base_names).model_copy(update=changed)
 
     def account(self, settled: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -39,9 +39,10 @@ class Network:
     classifier: nn.Module | None
     told: dict[str, Any]
 
-    def model(self, head: Part, half: bool) -> FewShotModel:
-        """A head on this network."""
-        model = build_model(head.type, head.options, self.backbone, self.neck, half, self.classifier)
+    def model(self, head: Part, half: bool, train_shots: int = 1) -> FewShotModel:
+        """A head on this network, to be trained with `train_shots` supports."""
+        parts = self.backbone, self.neck, half, self.classifier, train_shots
+        model = build_model(head.type, head.options, *parts)
         # Random weights stand in no file, so the checkpoint keeps them.
         model.keeps_network = self.neck is not None or self.told["weights"] == "random"
         return model
@@ -210,7 +211,8 @@ def _filled(content: dict[str, Any], path: Path, half: bool) -> FewShotModel:
     backbone = _empty_backbone(who) if whole else _backbone_from_elsewhere(content, who, path)
     neck = build_neck(NeckConfig(type=who.neck.type, **who.neck.options), backbone) if who.neck else None
     classifier = _empty_classifier(neck, state)
-    model = build_model(who.head.type, who.head.options, backbone, neck, half, classifier)
+    shots = int(content["about"].get("shots") or 1)
+    model = build_model(who.head.type, who.head.options, backbone, neck, half, classifier, shots)
     model.keeps_network = whole
     checkpoint.fill(model, content, path)
     model.told = {
@@ -296,7 +298,8 @@ def head_on_empty_network(config: Config) -> Head:
         neck = build_neck(config.neck, backbone) if config.with_neck else None
         classifier = nn.Conv2d(neck.channels, 2, 1) if neck else None
         channels = network_channels(backbone, neck, classifier)
-        return build_head(config.head.type, config.head.options, channels, backbone.strides)
+        options, shots = config.head.options, config.train.shots
+        return build_head(config.head.type, options, channels, backbone.strides, shots)
 
 
 def _digest(path: Path) -> str:

@@ -71,7 +71,7 @@ class FrozenEncoding(WholeEncoding):
 
     def support(self, image: Tensor, mask: Tensor) -> Features:
         """As of `Encoder`."""
-        return self.model.extract(image, mask if self.cuts else None)
+        return self.model.extract(image, mask)
 
 
 def encode_now(head: Head, episodes: Encoded) -> Encoded:

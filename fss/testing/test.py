@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fss.config import Config
+from fss.config import Config, DataConfig
 from fss.data.canvas import Canvas
 from fss.data.plan import Draw, plan_hash
 from fss.data.planfile import seeds_hash
@@ -143,6 +143,7 @@ def protocol(
         "min_pixels": data.min_pixels,
         "small_classes": data.small_classes,
         "novel_in_training": data.novel_in_train,
+        **_in_base(data),
         # These and the last ones are absent at their defaults, so that results older than such a field are of
         # the same protocol.
         **({} if data.boundary_in_train == "ignore" else {"boundary_in_training": data.boundary_in_train}),
@@ -158,6 +159,12 @@ def protocol(
         **({"support": describe(maker, t.seed)} if maker else {}),
         **({"query_label": "seen by the head"} if sees_query_mask else {}),
     }
+
+
+def _in_base(data: DataConfig) -> dict[str, str]:
+    """What held-out classes are in base training, where that is something else."""
+    novel = data.for_base.novel_in_train
+    return {} if novel == data.novel_in_train else {"novel_in_base_training": novel}
 
 
 def scores(out: Evaluation, source: Source) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _open(config: Config) -> tuple[Source, Source]:
     """The training and the test split, fit for base training."""
     require_base_classes(config)
     cache = config.output / "cache"
-    train, val = (open_source(config.data, split, cache) for split in ("train", "val"))
+    train, val = (open_source(config.data.for_base, split, cache) for split in ("train", "val"))
     if not len(train.base) < IGNORE:
         raise UserError(
             f"{config.data.name} has {len(train.base)} base classes; base training learns 1 to 254. "
@@ -102,11 +102,11 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
     with seeded(config.seed):
         model = _fresh_or_empty(config, folder, len(train.base))
     model = model.to(device).to(memory_format=torch.channels_last)
-    check_size(model.backbone, config.data.size)
-    check_size(model.backbone, config.pretrain.crop or config.data.size, "pretrain.crop")
+    check_size(model.backbone, config.base_size)
+    check_size(model.backbone, config.pretrain.crop or config.base_size, "pretrain.crop")
     about = Identity.of_base(config, train.base_names).account(model.backbone.settled())
 
-    data = LabelledSet(train, config.data.size, config.pretrain, config.seed)
+    data = LabelledSet(train, config.base_size, config.pretrain, config.seed)
     accumulate = config.pretrain.accumulate
     batch = distributed.global_batch(min(config.pretrain.batch, len(train.samples)), accumulate)
     per_epoch = max(1, len(train.samples) // batch)
@@ -127,7 +127,10 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
         "processes": distributed.world(),
     }
     about |= _training(config, train)
-    fit = Fit(model, config.pretrain, per_epoch, folder, about, facts, validate, device, config.seed)
+    fit = Fit(
+        model, config.pretrain, per_epoch, folder, about, facts, validate, device, config.seed,
+        _groups(model, config.pretrain.backbone_factor),
+    )  # fmt: skip
     if fit.done:
         return folder
     if distributed.is_main():
@@ -142,6 +145,14 @@ def pretrain(config: Config, device: torch.device, half: bool) -> Path:
             _calibrate(model, batches, device, half)
     fit.run(batches, _step(model, train, config, device, half), "base classes")
     return folder
+
+
+def _groups(model: BaseSegmenter, factor: float) -> list[dict[str, Any]] | None:
+    """The optimiser's groups; None where the backbone learns as fast as the rest."""
+    if factor == 1:
+        return None
+    rest = [*model.neck.parameters(), *model.classifier.parameters(), *model.sides.parameters()]
+    return [{"params": rest}, {"params": list(model.backbone.parameters()), "factor": factor}]
 
 
 def _fresh_or_empty(config: Config, folder: Path, classes: int) -> BaseSegmenter:
@@ -222,7 +233,7 @@ def base_scores(
     """
     n = len(source.base) + 1
     matrices = torch.zeros(2, n, n, dtype=torch.int64, device=device)
-    data = LabelledSet(source, config.data.size, config.pretrain, 0)
+    data = LabelledSet(source, config.base_size, config.pretrain, 0)
     keys = [(-1, i) for i in range(len(source.samples))][distributed.rank() :: distributed.world()]
     batches = [keys[i : i + 8] for i in range(0, len(keys), 8)]
     loaded = load_batches(data, batches, stack, config.data.workers)

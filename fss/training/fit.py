@@ -307,8 +307,11 @@ class _Signals:
 
 _NAMED = "give this one a name (tag=NAME)"
 _OTHERWISE = {"base": "write elsewhere (output=DIR)", "few-shot": _NAMED, "pseudo": _NAMED}
-# These settings have no part in what is learned: checkpoints kept, where labels lie (their checksums are
-# compared), and how pseudo-masks are written once training is over.
-_MAY_CHANGE = ("keep", "labels", "saliency", "maps", "scales", "flips", "longest", "background", "pictures")
+# These settings have no part in what is learned: checkpoints kept, sizes (what they come to is part of the
+# account, which is compared), where labels lie (their checksums are compared), and how pseudo-masks are
+# written once training is over.
+_MAY_CHANGE = (
+    "keep", "size", "labels", "saliency", "maps", "scales", "flips", "longest", "background", "pictures",
+)  # fmt: skip
 _SAVE_EVERY = 600  # seconds
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

@@ -48,7 +48,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "select"))
     net = load_network(config, base_side)
     with seeded(config.seed + 1):
-        model = net.model(config.head, half)
+        model = net.model(config.head, half, config.train.shots)
     model = model.to(device).to(memory_format=torch.channels_last)
     if not model.head.learns:
         return None

@@ -35,7 +35,7 @@ def settled(setting, head):
 
 
 @pytest.mark.parametrize("shots", [1, 3])
-@pytest.mark.parametrize("head", ["cwt", "asgnet", "pfenet", "hsnet"])
+@pytest.mark.parametrize("head", ["cwt", "asgnet", "pfenet", "hsnet", "bam"])
 def test_logits_equal_the_plain_ones(setting, head, shots):
     model = settled(setting, head)
     if head == "asgnet":
@@ -52,7 +52,7 @@ def test_logits_equal_the_plain_ones(setting, head, shots):
     assert relative_error(resize(out.logits, (SIZE, SIZE)), wanted) < 1e-4
 
 
-@pytest.mark.parametrize("head", ["asgnet", "pfenet"])
+@pytest.mark.parametrize("head", ["asgnet", "pfenet", "bam"])
 def test_scales_and_gradients_equal_the_plain_ones(setting, head):
     """As in training, dropout aside: the gradient of each parameter."""
     model = settled(setting, head)

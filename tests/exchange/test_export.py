@@ -30,7 +30,7 @@ SIZE = 49
 NO_ONNX = not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 NEEDS_ONNX = pytest.mark.skipif(NO_ONNX, reason="needs onnx, onnxscript, onnxruntime")
 SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3}, "cwt": {"steps": 30},
-         "pfenet": {"width": 8, "sizes": (7.0, 0.5)}}  # fmt: skip
+         "pfenet": {"width": 8, "sizes": (7.0, 0.5)}, "bam": {"width": 8}}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,8 @@ def make(name, neck="ppm", **options):
     torch.manual_seed(0)
     backbone = ResNet18()
     decoder = None if neck == "none" else make_neck(neck, backbone.channels, {"channels": 16})
-    model = build_model(name, SMALL.get(name, {}) | options, backbone, decoder).eval()
+    classifier = None if decoder is None else torch.nn.Conv2d(decoder.channels, 4, 1)
+    model = build_model(name, SMALL.get(name, {}) | options, backbone, decoder, False, classifier).eval()
     for module in model.modules():  # statistics that a fold would have to get right
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
@@ -73,10 +74,11 @@ def held(model, path, shots, seed=0):
 
 def _used(model):
     """Numbers of all parameters and buffers that are needed for the head's levels, and some for the graph."""
-    levels = {*model.head.levels, *(model.neck.levels if "neck" in model.head.levels else ())}
+    on_neck = not {"neck", "base"}.isdisjoint(model.head.levels)
+    levels = {*model.head.levels, *(model.neck.levels if on_neck else ())}
     levels = {level.partition(".")[0] for level in levels}  # a block's stage
     unused = [n for n in range(1, 5) if not any(f"stage{k}" in levels for k in range(n, 5))]
-    skipped = tuple(f"backbone.layer{n}." for n in unused) + (() if "neck" in levels else ("neck.",))
+    skipped = tuple(f"backbone.layer{n}." for n in unused) + (() if on_neck else ("neck.",))
     return [v.numel() for k, v in model.state_dict().items() if not k.startswith(skipped)] + [200_000]
 
 

@@ -16,7 +16,7 @@ from fss.heads.cwt import CWT
 from fss.ops import segmentation_loss
 from fss.training.heads import _losses
 
-CHANNELS = {"stage1": 8, "stage2": 12, "stage3": 16, "stage4": 16, "neck": 16}
+CHANNELS = {"stage1": 8, "stage2": 12, "stage3": 16, "stage4": 16, "neck": 16, "base": 5}
 SIDE, CELLS = 49, 7
 CHANGES = {
     "cwt": {
@@ -32,6 +32,10 @@ CHANGES = {
     "pfenet": {
         "level": ("neck", {}), "deep": ("stage3", {"cut": "nothing"}), "cut": ("nothing", {}),
         "width": (8, {}), "sizes": ([7, 3], {}), "dropout": (0.1, {}),
+    },
+    "bam": {
+        "level": ("neck", {}), "deep": ("stage3", {"cut": "nothing"}), "style": ("stage1", {}),
+        "cut": ("nothing", {}), "width": (8, {}), "dropout": (0.1, {}), "ensemble": (False, {}),
     },
     "hsnet": {
         "levels": ([["stage4"], ["stage3"], ["neck"]], {"shots": "mean"}), "shots": ("mean", {}),
@@ -55,17 +59,22 @@ CHANGES = {
 USUAL = {  # small, so that a test takes no seconds
     "asgnet": {"width": 16, "sizes": [7, 4], "cells": 4},
     "pfenet": {"width": 16, "sizes": [7, 4]},
+    "bam": {"width": 16},
 }
 # What an option alone may change: training's noise and weights, which a test never sees.
 IN_TRAINING = {("cwt", "attention_dropout"), ("cwt", "dropout"), ("cwt", "balanced"), ("asgnet", "dropout"),
-               ("pfenet", "dropout"), ("prototype", "align")}  # fmt: skip
+               ("pfenet", "dropout"), ("prototype", "align"), ("bam", "dropout")}  # fmt: skip
 # What the model asks of the network and the head has no part in; tests/heads/test_asks.py has what it does.
-OF_NETWORK = {("pfenet", "cut"): "support_cut"}
+OF_NETWORK = {("pfenet", "cut"): "support_cut", ("bam", "cut"): "support_cut"}
 
 
 def head_of(name, options):
     torch.manual_seed(0)
-    return build_head(name, {**USUAL.get(name, {}), **options}, CHANNELS)
+    head = build_head(name, {**USUAL.get(name, {}), **options}, CHANNELS)
+    if isinstance(ensemble := getattr(head, "ensemble", None), nn.Module):
+        for parameter in ensemble.parameters():  # at its start it hears nothing of its images' difference
+            nn.init.uniform_(parameter, 0.2, 0.9)
+    return head
 
 
 def answers(name, options):
@@ -105,6 +114,7 @@ def test_every_option_of_every_head_is_listed():
         assert options.keys() == set(inspect.signature(find_head(name)).parameters) - {
             "channels",
             "strides",
+            "train_shots",
         }, name
 
 
@@ -160,6 +170,10 @@ def test_defaults_are_the_published_numbers():
         "level": ("stage3", "stage2"), "deep": "stage4", "cut": "stage4", "width": 256,
         "sizes": (60, 30, 15, 8), "dropout": 0.5,
     }  # fmt: skip
+    assert KIND.options("bam", {}) == {
+        "level": ("stage3", "stage2"), "deep": "stage4", "style": "stage2", "cut": "stage4", "width": 256,
+        "dropout": 0.5, "ensemble": True,
+    }  # fmt: skip
     assert KIND.options("hsnet", {}) == {"levels": None, "shots": "vote"}
     assert KIND.options("insid3", {}) == {
         "level": "stage4", "components": None, "tau": 0.6, "merge": 0.2,
@@ -185,6 +199,8 @@ def test_defaults_are_the_published_numbers():
      {"sizes": [1001], "dropout": 1}),
     ("pfenet", {"sizes": [2]}, {"sizes": [1.5]}),
     ("pfenet", {"sizes": [0.5]}, {"sizes": []}),
+    ("bam", {"width": 1, "dropout": 0}, {"width": 0, "dropout": -0.1, "deep": "stage3"}),
+    ("bam", {"dropout": 0.99, "deep": "stage3", "cut": "nothing"}, {"dropout": 1}),
     ("insid3", {"components": 0, "tau": -0.99, "merge": 0}, {"components": -1, "tau": -1, "merge": -0.1}),
     ("insid3", {"components": 15, "tau": 0.99, "merge": 0.99}, {"components": 16, "tau": 1, "merge": 1}),
     ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),

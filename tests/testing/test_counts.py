@@ -1,6 +1,7 @@
 """Counts of every head are those of its episodes, however these are grouped, shared out or kept."""
 
 import pytest
+from torch import nn
 
 from fss.backbones.resnet import ResNet
 from fss.data.source import open_source
@@ -33,7 +34,8 @@ def place(tmp_path_factory):
 def model_of(name):
     backbone = ResNet(18)
     neck = make_neck("ppm", backbone.channels, {"channels": 16}, backbone.strides)
-    return build_model(name, SMALL_MAPS.get(name, {}), backbone, neck).eval()
+    classifier = nn.Conv2d(neck.channels, 4, 1)
+    return build_model(name, SMALL_MAPS.get(name, {}), backbone, neck, classifier=classifier).eval()
 
 
 def counted(place, model, batch=1, gib=None, frozen_only=False):
