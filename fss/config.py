@@ -6,7 +6,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Resize = Literal["pad", "squash"]
+Resize = Literal["pad", "squash", "stretch"]
 
 
 class _Section(BaseModel):
@@ -44,7 +44,8 @@ class DataConfig(_Section):
     folds: int = Field(4, ge=1)
     scheme: Literal["contiguous", "interleaved"] = "contiguous"
     size: int = Field(473, ge=17)  # S, pixels; what the backbone can take
-    # how images come to S x S: padded (published by most), or squashed, their aspect ratio lost (HSNet)
+    # how images come to S x S: padded (published by most), or their aspect ratio lost, squashed by PIL, which
+    # smooths where it shrinks (HSNet), or stretched by OpenCV, which does not (HDMNet)
     resize: Resize = "pad"
     min_pixels: int = Field(2048, ge=1)  # an image counts for a class from this area on, original pixels
     # what held-out classes are in training images: background (published), ignored pixels, or no image at all
@@ -212,8 +213,9 @@ class TrainConfig(ScheduleConfig):
     nesterov: bool = True
     validations: int = Field(20, ge=1)
     validation_episodes: int = Field(1000, ge=1)
-    # flips: CWT's; views: ASGNet's scales, rotations, crops, blur, left-right flips
-    augment: Literal["flips", "views", "none"] = "flips"
+    # flips: CWT's; views: ASGNet's scales, rotations, crops, blur, left-right flips; whole_views: the same of
+    # the whole image, which then comes to S x S as data.resize has it (HDMNet)
+    augment: Literal["flips", "views", "whole_views", "none"] = "flips"
     scale: tuple[float, float] = (0.9, 1.1)  # of views, on the image's own size
     cache: bool = False  # keep the frozen features of un-augmented images; needs augment=none
 

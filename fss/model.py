@@ -90,13 +90,15 @@ class Frozen(nn.Module):
     def _decoded(self, neck: Neck, maps: Features, levels: Sequence[str]) -> Features:
         """The levels that stand on the neck."""
         out = {}
-        if "neck" in levels:
-            out["neck"] = neck(maps)
         if "neck:sum" in levels:
             out["neck:sum"] = neck.before_relu(maps)
+        if "neck" in levels:
+            out["neck"] = neck(maps)
         if "base" in levels:
             assert self.classifier is not None
-            out["base"] = self.classifier(neck.decode(maps).map)
+            # The neck is the dearest part after the backbone: what stands there already is not made again.
+            decoded = out["neck:sum"].relu() if "neck:sum" in levels else neck.decode(maps).map
+            out["base"] = self.classifier(decoded)
         return out
 
 
@@ -192,7 +194,8 @@ class FewShotModel(nn.Module):
         levels = self.head.levels if masks is None else self.head.support_levels
         cut = None if self.head.support_cut == "nothing" else masks
         with torch.autocast(images.device.type, enabled=False):
-            return cast(Features, self._network()(images, levels, cut, self.head.support_cut))
+            maps = cast(Features, self._network()(images, levels, cut, self.head.support_cut))
+        return maps if cut is None or not self.head.encodes_mask else {**maps, "mask": cut.to(torch.uint8)}
 
     @property
     def network(self) -> Callable[[Tensor], Features]:

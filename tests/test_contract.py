@@ -24,9 +24,16 @@ from tests.make import unmoved
 HEIGHT, WIDTH = 49, 65  # not square, so that a swapped axis shows
 SMALL = {"width": 16, "sizes": [7, 4], "cells": 2}
 ENRICHED = {"width": 16, "sizes": [7, 4]}
+DENSE = {"width": 16, "embed": 8}
 UNCUT = {"pfenet": {"cut": "nothing"}, "bam": {"cut": "nothing"}}
 # Options for maps of a few cells, where defaults are large.
-SMALL_MAPS = {"asgnet": SMALL, "bam": {"width": 16}, "cwt": {"steps": 20}, "pfenet": ENRICHED}
+SMALL_MAPS = {
+    "asgnet": SMALL,
+    "bam": {"width": 16},
+    "cwt": {"steps": 20},
+    "hdmnet": DENSE,
+    "pfenet": ENRICHED,
+}
 USUAL = {name: SMALL_MAPS.get(name, {}) for name in HEADS}
 ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 # Beside every head: the options that take another way through it.
@@ -41,6 +48,8 @@ VARIANTS = [
     ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
     ("bam", {"width": 16, "ensemble": False}),
     ("bam", {"width": 16, "level": "neck", "deep": "neck", "style": "stage1", "cut": "image"}),
+    ("hdmnet", {**DENSE, "ensemble": False, "deep": "stage4"}),
+    ("hdmnet", {**DENSE, "level": ["neck"], "deep": ["stage1", "stage3", "neck"], "style": "stage1"}),
     ("hsnet", {"shots": "mean"}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["stage1"]]}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
@@ -114,7 +123,7 @@ ODD = {"resnet": (50, 71), "patches": (52, 76)}
 
 
 def stands_on_neck(name, options):
-    if name == "bam" and not options.get("ensemble", True):
+    if name in ("bam", "hdmnet") and not options.get("ensemble", True):
         return False
     if "base" in find_head(name).levels:
         return True
@@ -151,6 +160,7 @@ STANDING = [
     ("asgnet", {**SMALL, "features": "neck"}),
     ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
     ("bam", {"width": 16}),
+    ("hdmnet", {**DENSE, "deep": ["neck", "stage4"]}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
 ]
 CASES = [

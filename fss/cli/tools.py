@@ -17,6 +17,7 @@ _PUBLISHED = """kinds:
   repri      the same, with the RePRI head on it               one file
   bam-base   PSPNet of base classes, BAM's first stage         one file
   bam        the whole BAM                                     one file
+  hdmnet     the whole HDMNet                                  one file
 
 The files do not tell what they were trained on: say so with --data, --fold and
 --shots."""
@@ -46,7 +47,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     text = "the authors' file or files, then the checkpoint to write"
     parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
     add = what_options(parser, data=None).add_argument
-    text = "backbone, cwt-base, cwt, asgnet, pfenet, hsnet, repri-base, repri, bam-base or bam"
+    text = "backbone, cwt-base, cwt, asgnet, pfenet, hsnet, repri-base, repri, bam-base, bam or hdmnet"
     add("--kind", required=True, metavar="KIND", help=text)
 
 

@@ -1,6 +1,7 @@
 """How a photo comes to the network's square canvas, and how an answer goes back to the photo's size.
 
-"pad" keeps the aspect ratio (CWT, ASGNet, PFENet); "squash" loses it (HSNet, ICCV 2021, section 4).
+"pad" keeps the aspect ratio (CWT, ASGNet, PFENet); "squash" (HSNet, ICCV 2021, section 4) and "stretch"
+(HDMNet, CVPR 2023) lose it.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,8 @@ class Canvas(NamedTuple):
 
     Attributes:
         size: S, pixels.
-        resize: "pad": the longest side becomes S, at the top left of an empty canvas; "squash": both do.
+        resize: "pad": the longest side becomes S, at the top left of an empty canvas; "squash" and "stretch":
+            both do, by PIL and by OpenCV.
     """
 
     size: int
@@ -32,20 +34,20 @@ class Canvas(NamedTuple):
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """A photo (H,W,3) of 0..255 on its canvas (S,S,3), of the same type."""
-        return squash(image, self.size) if self.resize == "squash" else fit(image, self.size)
+        return _IMAGE[self.resize](image, self.size)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """A label map (H,W) on its canvas, (S,S) uint8; 255 where that is empty."""
-        return squash_mask(mask, self.size) if self.resize == "squash" else fit_mask(mask, self.size)
+        return _MASK[self.resize](mask, self.size)
 
     def filled(self, height: int, width: int) -> tuple[int, int]:
         """(h,w) of the canvas that a photo of (H,W) fills, from the top left; the rest is empty."""
         both = (self.size, self.size)
-        return both if self.resize == "squash" else fitted_size(height, width, self.size)
+        return fitted_size(height, width, self.size) if self.resize == "pad" else both
 
     def framed(self, labels: Tensor) -> Tensor:
         """Labels (H,W) of original size in the frame that the whole canvas is resized to: the way back."""
-        return labels if self.resize == "squash" else square(labels)
+        return square(labels) if self.resize == "pad" else labels
 
 
 def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -111,3 +113,20 @@ def nearest(before: int, after: int) -> np.ndarray:
     """
     ratio = np.float32(before / after)
     return (np.arange(after, dtype=np.float32) * ratio).astype(np.int64).clip(max=before - 1)
+
+
+def stretch(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretching resize of an image (H,W,3): (S,S,3) of the same type, by OpenCV's bilinear.
+
+    It looks at four pixels, however many lie between; of floats it rounds nothing.
+    """
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def stretch_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Stretching resize of a mask (H,W): (S,S) uint8, OpenCV's nearest."""
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+
+
+_IMAGE = {"pad": fit, "squash": squash, "stretch": stretch}
+_MASK = {"pad": fit_mask, "squash": squash_mask, "stretch": stretch_mask}

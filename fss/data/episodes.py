@@ -11,7 +11,7 @@ from fss.data.files import read_image
 from fss.data.loading import Loadable
 from fss.data.plan import Draw
 from fss.data.source import Source
-from fss.data.transforms import View, episode_view, flips, to_tensor
+from fss.data.transforms import View, episode_view, flips, to_tensor, whole_view
 from fss.episode import Episode
 from fss.ops import binary_mask
 
@@ -60,7 +60,7 @@ class EpisodeSet(Loadable):
     """Augmented training episodes; a key is a `Draw`, whose seed decides the augmentation too.
 
     Args:
-        augment: "flips", "views" or "none".
+        augment: "flips", "views", "whole_views" or "none".
         scale: range of the views' factors.
     """
 
@@ -96,7 +96,11 @@ class EpisodeSet(Loadable):
         image, mask = read_image(self.source.samples[position].image), self.source.mask(position)
         if self.augment == "views":
             return episode_view(image, mask, self.canvas.size, random, value, self.scale)
+        if self.augment == "whole_views":
+            view = whole_view(image, mask, random, self.scale)
+            photo = self.canvas.mask(view.photo.astype(np.uint8)) == 1  # 255 is padding
+            return View(self.canvas.image(view.image), self.canvas.mask(view.mask), photo)
         if self.augment == "flips":
             image, mask = flips(image, mask, random)
-        photo = photo_mask(self.canvas.filled(*mask.shape), self.canvas.size)
-        return View(self.canvas.image(image), self.canvas.mask(mask), photo.numpy())
+        filled = photo_mask(self.canvas.filled(*mask.shape), self.canvas.size)
+        return View(self.canvas.image(image), self.canvas.mask(mask), filled.numpy())

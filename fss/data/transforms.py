@@ -28,11 +28,26 @@ def flips(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> t
 
 
 class View(NamedTuple):
-    """An image as training sees it: (S,S,3) uint8, its mask (S,S) uint8, and where it is photo (S,S) bool."""
+    """An image as training sees it: (S,S,3) uint8, its mask (S,S) uint8, and where it is photo (S,S) bool.
+
+    Of a view of the whole image, all are of its own size.
+    """
 
     image: np.ndarray
     mask: np.ndarray
     photo: np.ndarray
+
+
+def whole_view(
+    image: np.ndarray, mask: np.ndarray, random: np.random.Generator, scale: tuple[float, float] = (0.9, 1.1)
+) -> View:
+    """HDMNet's augmentation: `episode_view` without its crop, at the image's scaled size (H,W).
+
+    What a rotation brings in is the mean colour, in the mask 255, as in a crop.
+    """
+    turn, factor = _drawn_turn(scale, _degrees(random), random)
+    h, w = (max(round(side * factor), 1) for side in mask.shape)
+    return _blurred_and_flipped(_warped(image, mask, turn, np.array([w / 2, h / 2]), (w, h)), random)
 
 
 def episode_view(
@@ -41,8 +56,18 @@ def episode_view(
 ) -> View:  # fmt: skip
     """ASGNet's augmentation: a scale, with probability 0.5 each +-10 degrees, blur and left-right flip, and a
     random crop S x S that keeps the class `value`; arguments and returns as of `random_view`."""
-    rotate = 10.0 if random.random() < 0.5 else 0.0
-    view = random_view(image, mask, size, scale, rotate, random, value)
+    return _blurred_and_flipped(
+        random_view(image, mask, size, scale, _degrees(random), random, value), random
+    )
+
+
+def _degrees(random: np.random.Generator) -> float:
+    """The most that an image is rotated, either way: half of them not at all."""
+    return 10.0 if random.random() < 0.5 else 0.0
+
+
+def _blurred_and_flipped(view: View, random: np.random.Generator) -> View:
+    """Each with probability 0.5."""
     if random.random() < 0.5:
         view = view._replace(image=cv2.GaussianBlur(view.image, (5, 5), 0))
     if random.random() < 0.5:
@@ -65,18 +90,38 @@ def random_view(
         the image padded with the mean colour, the mask with 255.
     """
     h, w = mask.shape
-    factor = np.exp(random.uniform(np.log(scale[0]), np.log(scale[1])))
-    angle = np.deg2rad(random.uniform(-rotate, rotate))
-    cos, sin = factor * np.cos(angle), factor * np.sin(angle)
-    turn, middle = np.array([[cos, -sin], [sin, cos]]), np.array([w / 2, h / 2])
+    turn, factor = _drawn_turn(scale, rotate, random)
     # The window slides over what the scaled image overhangs, or the image over the window's slack.
     slack = np.abs(np.array([w, h]) * factor - size) / 2
     centre = _crop(_places(mask, value, turn), slack, size, random)
+    return _warped(image, mask, turn, centre, (size, size))
+
+
+def _drawn_turn(
+    scale: tuple[float, float], rotate: float, random: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """A rotation times a factor (2,2), and the factor."""
+    factor = float(np.exp(random.uniform(np.log(scale[0]), np.log(scale[1]))))
+    angle = np.deg2rad(random.uniform(-rotate, rotate))
+    cos, sin = factor * np.cos(angle), factor * np.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]]), factor
+
+
+def _warped(
+    image: np.ndarray, mask: np.ndarray, turn: np.ndarray, centre: np.ndarray, size: tuple[int, int]
+) -> View:
+    """An image and its mask through `turn` about its middle, which comes to `centre`, x and y.
+
+    Args:
+        size: (w,h) of the view.
+    """
+    h, w = mask.shape
+    middle = np.array([w / 2, h / 2])
     matrix = np.column_stack([turn, centre - turn @ middle])
     mean = tuple(255 * m for m in MEAN)
-    view = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=mean)
-    labels = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
-    inside = cv2.warpAffine(np.ones((h, w), np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST)
+    view = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=mean)
+    labels = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
+    inside = cv2.warpAffine(np.ones((h, w), np.uint8), matrix, size, flags=cv2.INTER_NEAREST)
     return View(view, labels, inside.astype(np.bool_))
 
 

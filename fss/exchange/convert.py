@@ -42,10 +42,15 @@ _BAM = {
     **_BASE, **{n: f"head.{n}" for n in ("down_query", "down_supp")}, **{n: f"head.meta.{n}" for n in _META},
     **{n: f"head.ensemble.{n}" for n in ("gram_merge", "cls_merge")}, "kshot_rw": "head.shots.kshot_rw",
 }  # fmt: skip
-# What BAM's files call parts of its base network -> what CWT's do. Those of whole models come last.
+_HDMNET = {
+    **_BAM, **{n: f"head.{n}" for n in ("query_merge", "supp_merge")}, "transformer": "head.transformer",
+}  # fmt: skip
+# What BAM's files call parts of its base network -> what CWT's do. Those of whole models come last,
+# HDMNet's spelt so.
 _BAM_BASE = {
     "ppm.": "ppm.", "cls.4.": "classifier.", "cls.": "bottleneck.",
     "learner_base.0.": "ppm.", "learner_base.1.4.": "classifier.", "learner_base.1.": "bottleneck.",
+    "base_learnear.2.": "classifier.",
 }  # fmt: skip
 _BLOCKS_OF_STAGE_3 = {6: 50, 23: 101}
 
@@ -57,8 +62,8 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
     Args:
         kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
             weight transformer, two files), "asgnet", "pfenet" or "hsnet" (the whole model), "repri-base" (the
-            base PSPNet of RePRI), "repri" (the same, with the head), "bam-base" (the base PSPNet of BAM) or
-            "bam" (the whole model).
+            base PSPNet of RePRI), "repri" (the same, with the head), "bam-base" (the base PSPNet of BAM),
+            "bam" or "hdmnet" (the whole model).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.
 
@@ -156,14 +161,37 @@ def _bam_base(state: State, config: Config, source: str) -> Converted:
 
 
 def _bam(state: State, config: Config, source: str) -> Converted:
+    options = {"width": _sizes(state, "down_query.0.weight", source)[0]}
     state = _as_cwt(state)
+    return _with_ensemble(state, config, source, "BAM", options, _renamed(state, _BAM))
+
+
+def _hdmnet(state: State, config: Config, source: str) -> Converted:
+    width, embed = (_sizes(state, f"{name}.0.weight", source)[0] for name in ("down_query", "query_merge"))
+    options = {"width": width, "embed": embed, "psi": "published" if config.train.shots > 1 else "mean"}
+    return _with_ensemble(_as_cwt(state), config, source, "HDMNet", options, hdmnet_names(state))
+
+
+def hdmnet_names(state: State) -> dict[str, Tensor]:
+    """Parameters under our names; the decoder's norms count no steps, since they never learn statistics."""
+    inside = "transformer.mix_transformer."
+    counters = {n for n in state if n.startswith(inside) and n.endswith("num_batches_tracked")}
+    kept = {n.replace(inside, "transformer."): x for n, x in state.items() if n not in counters}
+    return _renamed(_as_cwt(kept), _HDMNET)
+
+
+def _with_ensemble(
+    state: State, config: Config, source: str, whose: str, options: Mapping[str, Any],
+    named: dict[str, Tensor],
+) -> Converted:  # fmt: skip
+    """A head that merges a base learner's answer with its own, from its files' parameters: those of the base
+    network under CWT's names, and all of them under ours."""
     backbone = _resnet(state, source)
-    neck = _neck(state, backbone, source, biased="BAM")
+    neck = _neck(state, backbone, source, biased=whose)
     _require_shots(state, config, source)
-    shaped = _shaped(config, backbone, neck, {"width": _sizes(state, "down_query.0.weight", source)[0]})
+    shaped = _shaped(config, backbone, neck, options)
     classifier = nn.Conv2d(neck.channels, _sizes(state, "classifier.weight", source)[0], 1)
     model, about = _few_shot(shaped, backbone, neck, classifier)
-    named = _renamed(state, _BAM)
     if not about["head"]["ensemble"]:  # the meta learner alone
         named = {k: v for k, v in named.items() if not k.startswith(("classifier.", "head.ensemble."))}
     return model, about, named
@@ -207,16 +235,18 @@ KINDS = {
     "repri": Kind(_repri, "repri"),
     "bam-base": Kind(_bam_base, "bam"),
     "bam": Kind(_bam, "bam"),
+    "hdmnet": Kind(_hdmnet, "hdmnet"),
 }
 
 
 # Heads whose published base network is not the one that all heads share -> the recipe of its training.
-OWN_BASE = {"repri": "repri_base", "bam": "bam_base"}
+OWN_BASE = {"repri": "repri_base", "bam": "bam_base", "hdmnet": "bam_base"}
 
 # What a name of a published file begins with -> the kinds that have it.
 _SIGNS = {
     "hpn_learner.": ("hsnet",),
-    "down_query.": ("pfenet", "bam"),
+    "base_learnear.": ("hdmnet",),
+    "down_query.": ("pfenet", "bam", "hdmnet"),
     "learner_base.": ("bam",),
     "cls.4.": ("bam-base",),
     "down_conv.": ("asgnet",),

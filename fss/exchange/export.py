@@ -301,6 +301,7 @@ def _account(
 _IMAGES = {
     "pad": "longer side {size}, each side down to a multiple of 8, top left on black; masks on 255",
     "squash": "both sides {size}, by PIL's bilinear resize of bytes; masks nearest",
+    "stretch": "both sides {size}, by OpenCV's bilinear resize; masks nearest",
 }
 
 

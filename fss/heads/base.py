@@ -118,6 +118,8 @@ class Head(nn.Module):
             and its blocks are computed from stage 3 times the mask, and all else of the whole image; "image":
             pixels outside the mask become the mean colour. What is cut is encoded once for each image and
             class.
+        encodes_mask: whether `encode_support` gets the supports' masks, "mask" (B,H,W), beside the levels;
+            for heads that cut.
         query_only: names, of what `encode` returns, that only queries need; supports go without them, and an
             `encode_support` of its own gets no levels of these names.
         balanced_loss: whether the trainer weights the foreground by background / foreground pixels.
@@ -130,6 +132,7 @@ class Head(nn.Module):
     corners = True
     levels: tuple[str, ...] = ("neck",)
     support_cut: Cut = "nothing"
+    encodes_mask = False
     query_only: tuple[str, ...] = ()
     balanced_loss = False
     learns_from_support = True

@@ -26,12 +26,19 @@ def priors(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B,K,h,w), of each support; 0 everywhere where its mask is.
     """
-    best = torch.stack([
-        torch.stack([likeness(q, s.flatten(1), mask.flatten()) for s, mask in zip(own, under, strict=True)])
-        for q, own, under in zip(query.flatten(2), support, masks, strict=True)
-    ])  # (B,K,hw)  # fmt: skip
+    best = likenesses(query, support, masks).flatten(2)  # (B,K,hw)
     least, most = best.aminmax(dim=2, keepdim=True)
     return ((best - least) / (most - least + _EPS)).unflatten(2, query.shape[-2:])
+
+
+@torch.no_grad()
+def likenesses(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
+    """The largest cosine of every query cell with any cell of a support; arguments and shape of the result as
+    of `priors`."""
+    return torch.stack([
+        torch.stack([likeness(q, s.flatten(1), mask.flatten()) for s, mask in zip(own, under, strict=True)])
+        for q, own, under in zip(query.flatten(2), support, masks, strict=True)
+    ]).unflatten(2, query.shape[-2:])  # fmt: skip
 
 
 def likeness(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:

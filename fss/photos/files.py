@@ -173,7 +173,8 @@ def remarks(shares: Sequence[dict[str, float]]) -> list[str]:
 
 def _how(predictor: Predictor) -> str:
     """How the photos are looked at, in a line or a few."""
-    seen = f"{'squashed to' if predictor.canvas.resize == 'squash' else 'seen at'} {predictor.size} px"
+    how = {"squash": "squashed to", "stretch": "stretched to"}.get(predictor.canvas.resize, "seen at")
+    seen = f"{how} {predictor.size} px"
     lines = [f"classes: {', '.join(predictor.classes)}; {seen} on {predictor.device}"]
     moved = [f"{name} {p:.2f}" for name, p in predictor.thresholds.items() if p != 0.5]
     if moved:

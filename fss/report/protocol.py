@@ -43,7 +43,7 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
 
 
 def _seen(protocol: Mapping[str, Any]) -> str:
-    return "squashed to" if protocol.get("resize") == "squash" else "at"
+    return {"squash": "squashed to", "stretch": "stretched to"}.get(str(protocol.get("resize")), "at")
 
 
 _NOVEL = {

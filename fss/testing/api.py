@@ -190,10 +190,10 @@ def evaluate(
 
     The model is called with one `fss.Episode` after another, on the CPU: images normalised, as of
     `fss.ops.normalise` (`fss.to_rgb` makes RGB of 0..255), top left on a black canvas S x S, or all over it
-    with data.resize=squash; support masks of 0, 1, and 255 where the canvas is empty; without the query's
-    mask. `episode.meta["seed"]` holds a number for each, for whatever is random in the model. It returns
-    logits (B,2,h,w), background first, of any size and on any device: they are resized to what is scored, as
-    those of our own heads are.
+    with data.resize=squash or stretch; support masks of 0, 1, and 255 where the canvas is empty; without the
+    query's mask. `episode.meta["seed"]` holds a number for each, for whatever is random in the model. It
+    returns logits (B,2,h,w), background first, of any size and on any device: they are resized to what is
+    scored, as those of our own heads are.
 
     A torch module is put into evaluation mode. Gradients are the model's own affair (`torch.no_grad`).
     A `FewShotModel` is scored as `fss test` does it, features computed once per image.

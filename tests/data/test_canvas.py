@@ -46,6 +46,24 @@ def test_squashing_matches_the_authors(fixture_numbers, name):
     assert floats.dtype == np.float32 and np.array_equal(floats, image)
 
 
+@pytest.mark.parametrize("shape", [(37, 50), (50, 37), (120, 90)])
+def test_stretching_looks_at_four_pixels_and_rounds_bytes_alone(shape):
+    random = np.random.default_rng(0)
+    image, labels = random.integers(0, 256, (*shape, 3), np.uint8), random.integers(0, 256, shape, np.uint8)
+    canvas = Canvas(65, "stretch")
+    floats = canvas.image(image.astype(np.float32))
+    x = torch.from_numpy(image.astype(np.float32)).movedim(-1, 0)[None]
+    wanted = torch.nn.functional.interpolate(x, size=(65, 65), mode="bilinear", align_corners=False)
+    assert np.allclose(floats, wanted[0].movedim(0, -1).numpy(), atol=0.01) and floats.dtype == np.float32
+    rounded = canvas.image(image)
+    assert rounded.dtype == np.uint8 and np.abs(rounded - floats).max() <= 1.01
+    assert np.abs(Canvas(65, "squash").image(image).astype(float) - floats).max() > 5 or min(shape) < 65
+    mask = canvas.mask(labels)
+    # As OpenCV has it, in doubles: a product that is whole but for rounding may fall to the pixel before.
+    rows, columns = (np.floor(np.arange(65) * (1 / (65 / side))).astype(int) for side in shape)
+    assert mask.dtype == np.uint8 and np.array_equal(mask, labels[rows[:, None], columns])
+
+
 def test_the_nearest_pixel_by_ratio_and_product_of_single_precision():
     """As torch's `nearest`, whose results are compared for every side of a photo."""
     for before in range(1, 641):
@@ -59,11 +77,12 @@ def test_the_nearest_pixel_by_ratio_and_product_of_single_precision():
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30), (41, 41)])
 def test_what_a_photo_fills_and_the_way_back(shape):
     labels = torch.ones(shape, dtype=torch.uint8)
-    padded, squashed = Canvas(65), Canvas(65, "squash")
+    padded, squashed, stretched = Canvas(65), Canvas(65, "squash"), Canvas(65, "stretch")
     h, w = padded.filled(*shape)
     on = padded.mask(labels.numpy())
     assert (on[:h, :w] == 1).all() and (on == 1).sum() == h * w < 65 * 65
     assert padded.framed(labels).shape == (max(shape), max(shape))
     assert (padded.framed(labels) == 1).sum() == labels.sum()
-    assert squashed.filled(*shape) == (65, 65) and (squashed.mask(labels.numpy()) == 1).all()
-    assert squashed.framed(labels) is labels
+    for canvas in (squashed, stretched):
+        assert canvas.filled(*shape) == (65, 65) and (canvas.mask(labels.numpy()) == 1).all()
+        assert canvas.framed(labels) is labels

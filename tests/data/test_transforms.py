@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fss.backbones.base import Backbone
-from fss.data.transforms import episode_view, flips, random_view, to_tensor
+from fss.data.transforms import episode_view, flips, random_view, to_tensor, whole_view
 from fss.ops import normalise, to_rgb
 
 
@@ -60,6 +60,31 @@ def test_episode_view_keeps_image_and_mask_aligned():
         assert inside.any() and (i[inside] > 150).all() and (i[outside] < 50).all()
         seen.add(m.tobytes())
     assert len(seen) == 20
+
+
+def test_whole_view_keeps_the_whole_image_at_its_scaled_size():
+    """HDMNet's views: no crop; image and mask move together, and repeat with their seed."""
+    mask = np.zeros((120, 160), np.uint8)
+    mask[30:90, 40:120] = 1
+    image = np.repeat((mask * 200)[:, :, None], 3, 2)
+    image[:4, :4] = (250, 0, 0)
+    angles, flipped, sizes = set(), set(), set()
+    for seed in range(40):
+        view = whole_view(image, mask, np.random.default_rng(seed), (0.8, 1.25))
+        again = whole_view(image, mask, np.random.default_rng(seed), (0.8, 1.25))
+        assert all(np.array_equal(a, b) for a, b in zip(view, again, strict=True))
+        h, w = view.mask.shape
+        assert view.image.shape == (h, w, 3) and view.photo.shape == (h, w)
+        assert 95 <= h <= 151 and w / h == pytest.approx(4 / 3, rel=0.02)
+        assert (view.mask == 1).sum() == pytest.approx((mask == 1).sum() * (h / 120) ** 2, rel=0.05)
+        assert np.array_equal(view.photo, view.mask != 255)
+        inside = cv2.erode((view.mask == 1).astype(np.uint8), np.ones((9, 9))) == 1
+        assert inside.any() and (view.image[inside] > 150).all()
+        angles.add(bool(view.photo.all()))
+        flipped.add(bool(view.image[: h // 4, : w // 4, 0].max() > 100))
+        sizes.add(h)
+    assert angles == flipped == {True, False} and len(sizes) > 10
+    assert view.photo.mean() > 0.8
 
 
 def placed(view):

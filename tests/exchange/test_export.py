@@ -30,7 +30,8 @@ SIZE = 49
 NO_ONNX = not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 NEEDS_ONNX = pytest.mark.skipif(NO_ONNX, reason="needs onnx, onnxscript, onnxruntime")
 SMALL = {"asgnet": {"width": 8, "sizes": (7, 4), "cells": 2.0, "prototypes": 3}, "cwt": {"steps": 30},
-         "pfenet": {"width": 8, "sizes": (7.0, 0.5)}, "bam": {"width": 8}}  # fmt: skip
+         "pfenet": {"width": 8, "sizes": (7.0, 0.5)}, "bam": {"width": 8},
+         "hdmnet": {"width": 8, "embed": 8}}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

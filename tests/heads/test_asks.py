@@ -68,6 +68,21 @@ class CutImage(Asking):
     support_cut = "image"
 
 
+class EncodesMask(Asking):
+    """A support's map weighs what its mask covers, once it is encoded."""
+
+    levels = ("stage3", "neck:sum", "base")
+    support_cut = "image"
+    encodes_mask = True
+    query_only = ("base",)
+
+    def encode_support(self, features):
+        self.levels_seen, mask = set(features), features["mask"]
+        assert mask.dtype == torch.uint8 and set(mask.unique().tolist()) <= {0, 1, 255}
+        share = (mask == 1).float().mean((1, 2))[:, None, None, None]
+        return {name: features[name].float() * share for name in ("stage3", "neck:sum")}
+
+
 class BaseLogits(Asking):
     levels = ("stage3", "base")
     query_only = ("base",)
@@ -161,8 +176,8 @@ class Everything(Groups):
 
 
 EVERY = (
-    CutAtStage4, CutBlock, CutImage, BaseLogits, Photo, BaseClass, Unlike, Blocks, NeckSum, Groups,
-    AsksNetwork, Everything,
+    CutAtStage4, CutBlock, CutImage, EncodesMask, BaseLogits, Photo, BaseClass, Unlike, Blocks, NeckSum,
+    Groups, AsksNetwork, Everything,
 )  # fmt: skip
 
 
@@ -345,6 +360,30 @@ def test_cut_images_are_zero_outside_once_they_are_normalised(sources):
     assert torch.equal(query, normalise(e.query_image))
     assert (supports[~inside] == 0).all()
     assert torch.equal(supports[inside], normalise(e.support_images[0])[inside])
+
+
+@torch.no_grad()
+def test_supports_are_encoded_with_their_masks_where_a_head_asks_for_it(sources):
+    source, model = sources["val"], build(EncodesMask)
+    draws = draws_of(source, source.novel[0])
+    e, saw = whole(source, draws), seen(model, source, draws)
+    assert model.head.levels_seen == {"stage3", "neck:sum", "mask"} and "mask" not in saw.query
+    frozen = model._network()(e.support_images[0], ("stage3",), e.support_masks[0], "image")["stage3"]
+    share = (e.support_masks[0] == 1).float().mean((1, 2))[:, None, None, None]
+    assert torch.allclose(saw.support["stage3"][0], frozen * share, rtol=1e-4, atol=1e-4)
+    assert len(share.unique()) > 1
+
+
+@torch.no_grad()
+def test_the_neck_is_computed_once_for_its_sum_and_the_base_logits(sources, monkeypatch):
+    source, base, calls = sources["val"], segmenter(), []
+    model = build(EncodesMask, base)
+    image = whole(source, draws_of(source, source.novel[0])).query_image
+    wanted, network = base(image), model._network()
+    before = type(network.neck).before_relu
+    monkeypatch.setattr(type(network.neck), "before_relu", lambda own, x: calls.append(own) or before(own, x))
+    found = model.extract(image)["base"]
+    assert len(calls) == 1 and torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from fss.heads.cwt import CWT
 from fss.ops import segmentation_loss
 from fss.training.heads import _losses
 
-CHANNELS = {"stage1": 8, "stage2": 12, "stage3": 16, "stage4": 16, "neck": 16, "base": 5}
+CHANNELS = {"stage1": 8, "stage2": 12, "stage3": 16, "stage4": 16, "neck": 16, "neck:sum": 16, "base": 5}
 SIDE, CELLS = 49, 7
 CHANGES = {
     "cwt": {
@@ -36,6 +36,11 @@ CHANGES = {
     "bam": {
         "level": ("neck", {}), "deep": ("stage3", {"cut": "nothing"}), "style": ("stage1", {}),
         "cut": ("nothing", {}), "width": (8, {}), "dropout": (0.1, {}), "ensemble": (False, {}),
+    },
+    "hdmnet": {
+        "level": ("neck", {}), "deep": ("stage4", {}), "style": ("stage1", {}), "width": (8, {}),
+        "embed": (16, {}), "dropout": (0.1, {}), "noise": (0.5, {}), "distillation": (0.5, {}),
+        "ensemble": (False, {}), "psi": ("published", {}),
     },
     "hsnet": {
         "levels": ([["stage4"], ["stage3"], ["neck"]], {"shots": "mean"}), "shots": ("mean", {}),
@@ -60,12 +65,15 @@ USUAL = {  # small, so that a test takes no seconds
     "asgnet": {"width": 16, "sizes": [7, 4], "cells": 4},
     "pfenet": {"width": 16, "sizes": [7, 4]},
     "bam": {"width": 16},
+    "hdmnet": {"width": 16, "embed": 8},
 }
 # What an option alone may change: training's noise and weights, which a test never sees.
 IN_TRAINING = {("cwt", "attention_dropout"), ("cwt", "dropout"), ("cwt", "balanced"), ("asgnet", "dropout"),
-               ("pfenet", "dropout"), ("prototype", "align"), ("bam", "dropout")}  # fmt: skip
+               ("pfenet", "dropout"), ("prototype", "align"), ("bam", "dropout"),
+               ("hdmnet", "dropout"), ("hdmnet", "noise"), ("hdmnet", "distillation")}  # fmt: skip
 # What the model asks of the network and the head has no part in; tests/heads/test_asks.py has what it does.
-OF_NETWORK = {("pfenet", "cut"): "support_cut", ("bam", "cut"): "support_cut"}
+# And what needs a training of several shots, which tests/heads/test_hdmnet.py has.
+OF_NETWORK = {("pfenet", "cut"): "support_cut", ("bam", "cut"): "support_cut", ("hdmnet", "psi"): "psi"}
 
 
 def head_of(name, options):
@@ -93,7 +101,10 @@ def answers(name, options):
         head.train(training)
         torch.manual_seed(2)
         with torch.no_grad():
-            encoded = [head.encode_support({k: x[k] for k in head.levels}) for x in shots]
+            own = lambda i: {"mask": masks[:, i]} if head.encodes_mask else {}  # noqa: E731
+            encoded = [
+                head.encode_support({k: x[k] for k in head.levels} | own(i)) for i, x in enumerate(shots)
+            ]
             support = {k: torch.stack([x[k] for x in encoded], 1) for k in encoded[0]}
             at = head.encode({k: query[k] for k in head.levels})
             seen = target if training or head.sees_query_mask else None
@@ -174,6 +185,10 @@ def test_defaults_are_the_published_numbers():
         "level": ("stage3", "stage2"), "deep": "stage4", "style": "stage2", "cut": "stage4", "width": 256,
         "dropout": 0.5, "ensemble": True,
     }  # fmt: skip
+    assert KIND.options("hdmnet", {}) == {
+        "level": ("stage3", "stage2"), "deep": ("neck:sum", "stage4"), "style": "stage2", "width": 256,
+        "embed": 64, "dropout": 0.5, "noise": 0.1, "distillation": 1.0, "ensemble": True, "psi": "mean",
+    }  # fmt: skip
     assert KIND.options("hsnet", {}) == {"levels": None, "shots": "vote"}
     assert KIND.options("insid3", {}) == {
         "level": "stage4", "components": None, "tau": 0.6, "merge": 0.2,
@@ -201,6 +216,9 @@ def test_defaults_are_the_published_numbers():
     ("pfenet", {"sizes": [0.5]}, {"sizes": []}),
     ("bam", {"width": 1, "dropout": 0}, {"width": 0, "dropout": -0.1, "deep": "stage3"}),
     ("bam", {"dropout": 0.99, "deep": "stage3", "cut": "nothing"}, {"dropout": 1}),
+    ("hdmnet", {"width": 1, "embed": 8, "dropout": 0, "noise": 0, "distillation": 0},
+     {"width": 0, "embed": 0, "dropout": -0.1, "noise": -0.1, "distillation": -0.1}),
+    ("hdmnet", {"dropout": 0.99, "noise": 0.99}, {"embed": 12, "dropout": 1, "noise": 1}),
     ("insid3", {"components": 0, "tau": -0.99, "merge": 0}, {"components": -1, "tau": -1, "merge": -0.1}),
     ("insid3", {"components": 15, "tau": 0.99, "merge": 0.99}, {"components": 16, "tau": 1, "merge": 1}),
     ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),

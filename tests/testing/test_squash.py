@@ -139,6 +139,33 @@ def test_training_squashes_whole_images_and_crops_views_as_ever(place, augment):
     assert (padded.query_image[..., 40:, :] == 0).all()
 
 
+@pytest.mark.parametrize("resize", ["pad", "squash", "stretch"])
+def test_whole_views_come_to_the_canvas_as_images_do(place, resize):
+    source, canvas = source_of(place), Canvas(49, resize)
+    seen = set()
+    for seed in range(12):
+        e = EpisodeSet(source, canvas, "whole_views", (0.9, 1.1)).load(Draw(1, 3, (7, 11), seed))
+        assert e.query_image.shape[-2:] == (49, 49) and e.query_image.dtype == torch.uint8
+        share = int((e.query_mask == 1).sum()) / int((canvas.mask(source.mask(3)) == 1).sum())
+        assert share == pytest.approx(1, rel=0.15)  # all of the object, rotated or not
+        h, w = canvas.filled(48, 64)
+        assert (
+            not e.photo[:, h:].any() and not e.photo[:, :, w:].any() and e.photo.float().mean() > 0.8 * h / 49
+        )
+        assert torch.equal(e.photo, e.query_mask != 255)
+        seen.add(bool(e.photo[:, :h, :w].all()))
+    assert seen == {True, False}
+
+
+def test_stretched_images_are_of_another_protocol_than_squashed_ones(place):
+    where = [f"data.root={place / 'set'}", *PLAIN, "test.label_size=original"]
+    names = []
+    for resize in ("pad", "squash", "stretch"):
+        names.append(fss.load_protocol("folder", *where, f"data.resize={resize}").name)
+    assert "images stretched to 49 px;" in names[2] and "labels at original" in names[2]
+    assert len({name.split("[")[1] for name in names}) == 3
+
+
 def test_pictures_show_what_the_network_sees(place):
     source, prediction = source_of(place), torch.zeros(49, 49)
     rows = [episode_row(source, Canvas(49, r), Draw(1, 3, (7,), 5), prediction) for r in ("pad", "squash")]
