@@ -33,13 +33,14 @@ HEADS = (
 # What is no head by itself: a head, and the settings that make the difference.
 VARIANTS = {"bam_meta": ("bam", ("head.ensemble=false",))}
 SHOTS = (1, 5)
-SECONDS = 90
 
 
 class Set(NamedTuple):
-    """A data set: its name for `--data`, further recipes, and settings, of all heads and of single ones."""
+    """A data set: its name for `--data`, seconds of training, further recipes, and settings, of all heads and
+    of single ones."""
 
     data: str
+    seconds: int
     extra: Sequence[str]
     settings: Sequence[str]
     of_head: dict[str, Sequence[str]]
@@ -47,10 +48,10 @@ class Set(NamedTuple):
 
 SETS = {
     "shapes": Set(
-        "shapes", (), ("backbone.type=resnet18", "pretrain.epochs=5"), {},
+        "shapes", 90, (), ("backbone.type=resnet18", "pretrain.epochs=5"), {},
     ),
     "msrc": Set(
-        "folder", ("photos",),
+        "folder", 180, ("photos",),
         ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
         {**{head: ("network=base",) for head in ("cwt", "bam", "bam_meta", "hdmnet")},
          "repri": ("head.level=[stage3,stage4]",)},
@@ -62,7 +63,7 @@ def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -
     """The settings of one cell of the table."""
     chosen, (part, variant) = SETS[name], VARIANTS.get(head, (head, ()))
     every = [
-        f"data.fold={fold}", f"train.seconds={SECONDS}", f"test.shots={shots}", "test.checkpoint=last",
+        f"data.fold={fold}", f"train.seconds={chosen.seconds}", f"test.shots={shots}", "test.checkpoint=last",
         "pretrain.seconds=null", "test.runs=3", "test.episodes=100", *chosen.settings,
         *chosen.of_head.get(head, ()), *variant, *own,
     ]  # fmt: skip
