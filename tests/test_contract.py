@@ -154,7 +154,6 @@ STANDING = [
     ("pfenet", {**ENRICHED, "level": "neck", "deep": "neck", "cut": "nothing"}),
     ("bam", {"width": 16}),
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
-    ("dcama", {"heads": 4, "levels": [["stage4"], ["stage3"], ["neck"]]}),
 ]
 CASES = [
     *cases([*USUAL.items(), *VARIANTS], [("resnet", "own"), ("patches", "own")]),

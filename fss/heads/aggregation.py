@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from fss.ops import exporting
 
-_ON_CPU, _ON_GPU = 2**20, 2**27  # attention weights that are held at once
+_ON_CPU, _ON_GPU = 2**18, 2**27  # attention weights that are held at once
 _STEPS = 256  # of a share that dropout drops: a byte decides
 
 
@@ -112,12 +112,12 @@ def _gathered(query: Tensor, keys: Tensor, values: Tensor, dropout: float, seed:
     """Each head's weighted mean (J,N)."""
     drop = _Dropout(dropout, seed, query.device)
     values = values * drop.factor
-    out = []
-    for part in _parts(query, keys):
-        weights = (query[:, part] @ keys.mT).softmax(2)  # (J,n,M)
+    found = []
+    for heads, cells in _parts(query, keys):
+        weights = (query[heads, cells] @ keys[heads].mT).softmax(-1)  # (n,M), or (J,n,M)
         kept = drop.kept(weights)
-        out.append((weights if kept is None else weights.mul_(kept)) @ values)
-    return torch.cat(out, 1)
+        found.append((weights if kept is None else weights.mul_(kept)) @ values)
+    return torch.cat(found, -1).view(query.shape[:2])
 
 
 class _Aggregated(torch.autograd.Function):
@@ -137,20 +137,25 @@ class _Aggregated(torch.autograd.Function):
         drop = _Dropout(ctx.dropout, ctx.seed, query.device)
         values = values * drop.factor
         of_query, of_keys = torch.empty_like(query), torch.zeros_like(keys)
-        for part in _parts(query, keys):
-            scores = (query[:, part] @ keys.mT).softmax(2)  # (J,n,M), the weights until they are multiplied
+        for heads, cells in _parts(query, keys):
+            scores = (query[heads, cells] @ keys[heads].mT).softmax(-1)  # weights, until they are multiplied
             kept = drop.kept(scores)
-            seen = values if kept is None else values * kept
-            scores.mul_(seen - out[:, part, None]).mul_(slope[:, part, None])
-            of_query[:, part] = scores @ keys
-            of_keys.baddbmm_(scores.mT, query[:, part])
+            seen = values if kept is None else kept * values
+            scores.mul_(seen - out[heads, cells, None]).mul_(slope[heads, cells, None])
+            of_query[heads, cells] = scores @ keys[heads]
+            of_keys[heads] += scores.mT @ query[heads, cells]
         return of_query, of_keys, None, None, None
 
 
-def _parts(query: Tensor, keys: Tensor) -> Iterator[slice]:
-    """Query cells whose weights are few enough; in a graph, all."""
-    cells = query.shape[1]
-    values = _ON_GPU if query.is_cuda else _ON_CPU
-    at_once = cells if exporting() else max(1, values // (keys.shape[0] * keys.shape[1]))
-    for first in range(0, cells, at_once):
-        yield slice(first, min(first + at_once, cells))
+def _parts(query: Tensor, keys: Tensor) -> Iterator[tuple[Any, slice]]:
+    """Heads and query cells whose weights are computed at once: on a CPU one head's, of cells whose weights
+    fit into its cache; on a GPU all heads', and many cells; in a graph everything."""
+    (count, cells), m = query.shape[:2], keys.shape[1]
+    if exporting():
+        yield slice(None), slice(None)
+        return
+    together = query.is_cuda
+    step = max(1, _ON_GPU // (count * m) if together else _ON_CPU // m)
+    for heads in [slice(None)] if together else range(count):
+        for first in range(0, cells, step):
+            yield heads, slice(first, first + step)

@@ -86,12 +86,13 @@ def test_gradients_of_the_squeeze_equal_the_plain_ones(setting, size):
     assert relative_error(ours, theirs) < 1e-3  # of all together: biases before a norm have none of their own
 
 
-def test_gradients_of_attention_and_decoder_equal_the_plain_ones(setting):
+def test_gradients_of_dcamas_decoder_equal_the_plain_ones(setting):
+    """Float32 does not determine those of attention; tests/heads/test_dcama.py has them in float64."""
     model = settled(setting, "dcama")
-    e = episode(setting, "dcama", 2, 2)
-    out, (logits, _) = model.output(e, [0, 1]).logits, METHODS["dcama"].plain(model, e, False)
+    e = episode(setting, "dcama", 1, 2)
+    out, (logits, _) = model.output(e, [0]).logits, METHODS["dcama"].plain(model, e, False)
     parameters = dict(model.head.named_parameters())
-    names = [k for k in parameters if not k.endswith("linears.1.bias")]  # of these all gradients are 0
+    names = [k for k in parameters if "linears" not in k]
     ours, theirs = (
         torch.autograd.grad(y.square().mean(), [parameters[k] for k in names]) for y in (out, logits)
     )

@@ -119,10 +119,10 @@ def plainly(query, keys, values):
     return ((query @ keys.mT).softmax(2) @ values).mean(0)
 
 
-def attended(queries=11, keys=23):
-    """Queries, keys (with gradients) and values of 2 heads."""
-    query, key = (randn(s, 2, n, 3).double().requires_grad_() for s, n in ((0, queries), (1, keys)))
-    return query, key, torch.rand(keys, generator=torch.Generator().manual_seed(2)).double()
+def attended():
+    """Queries, keys (with gradients) and values of 2 heads, 11 and 23 cells."""
+    query, keys = (randn(s, 2, n, 3).double().requires_grad_() for s, n in ((0, 11), (1, 23)))
+    return query, keys, torch.rand(23, generator=torch.Generator().manual_seed(2)).double()
 
 
 @pytest.mark.parametrize("held", [1, 100, 2**20])
@@ -141,13 +141,20 @@ def test_attention_in_parts_equals_the_whole(held, monkeypatch):
 
 
 def test_dropped_weights_have_the_gradient_of_what_was_computed(monkeypatch):
-    monkeypatch.setattr("fss.heads.aggregation._ON_CPU", 30)  # several parts
-    query, keys, values = attended(5, 7)
-    assert torch.autograd.gradcheck(lambda q, k: aggregated(q, k, values, 0.5, seed=4), (query, keys))
-    a, b, other = (aggregated(query, keys, values, 0.5, seed=s) for s in (4, 4, 5))
-    assert torch.equal(a, b) and not torch.allclose(a, other)
+    monkeypatch.setattr("fss.heads.aggregation._ON_CPU", 100)  # four cells at a time
+    query, keys, values = attended()
+    drop = _Dropout(0.5, 4, torch.device("cpu"))
+    kept = torch.stack([torch.cat([drop.kept(torch.empty(n, 23)) for n in (4, 4, 3)]) for _ in range(2)])
+    plain = (((query @ keys.mT).softmax(2) * kept * 2) @ values).mean(0)
+    ours = aggregated(query, keys, values, 0.5, seed=4)
+    assert torch.allclose(ours, plain)
+    weight = randn(3, 11).double()
+    gradients = [torch.autograd.grad((x * weight).sum(), [query, keys]) for x in (ours, plain)]
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b)
     with torch.no_grad():
-        assert torch.equal(aggregated(query, keys, values, 0.5, seed=4), a)
+        assert torch.equal(aggregated(query, keys, values, 0.5, seed=4), ours)
+        assert not torch.allclose(aggregated(query, keys, values, 0.5, seed=5), ours)
         assert torch.equal(aggregated(query, keys, values, 0.0, seed=4), aggregated(query, keys, values))
 
 
