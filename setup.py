@@ -38,7 +38,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     keywords="few-shot segmentation, semantic segmentation, PyTorch, CWT, ASGNet, PFENet, RePRI, HSNet, "
-    "INSID3, PASCAL-5i, COCO-20i",
+    "DCAMA, INSID3, PASCAL-5i, COCO-20i",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -45,13 +45,14 @@ HEADS = {
     "asgnet": ("head.width=8", "head.sizes=[7,4]", "head.cells=2"),
     "pfenet": ("head.width=8", "head.sizes=[7,4]"),
     "hsnet": ("train.augment=none",),
+    "dcama": ("head.heads=4", "train.augment=none"),
     "repri": ("neck.classifier_bias=true", "pretrain.view=whole", "pretrain.smoothing=others"),
 }
 # What a head's run trains.
 STAGES = {
     "cwt": ("base", "cwt"),
     "repri": ("base",),
-    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet")},
+    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet", "dcama")},
 }
 # Once a training, in its first validation, when no checkpoint is there yet.
 FIRST = ("best.pt half written", "best.pt written, last.pt not yet")

@@ -204,7 +204,10 @@ METHODS = {
 def heads_on(name: str) -> str:
     """Every head on every fold of a set, and how many steps its training took (`measure_heads.py`)."""
     every = [
-        (title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot") for k in (1, 5) for title, h in METHODS.items()
+        (title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot")
+        for k in (1, 5)
+        for title, h in METHODS.items()
+        if (RESULTS / f"heads/{name}_fold3_{h}_5shot.json").is_file()
     ]
     lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
     for line, (*_, files) in zip(lines, every, strict=True):

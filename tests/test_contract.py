@@ -28,12 +28,9 @@ DENSE = {"width": 16, "embed": 8}
 UNCUT = {"pfenet": {"cut": "nothing"}, "bam": {"cut": "nothing"}}
 # Options for maps of a few cells, where defaults are large.
 SMALL_MAPS = {
-    "asgnet": SMALL,
-    "bam": {"width": 16},
-    "cwt": {"steps": 20},
-    "hdmnet": DENSE,
+    "asgnet": SMALL, "bam": {"width": 16}, "cwt": {"steps": 20}, "dcama": {"heads": 4}, "hdmnet": DENSE,
     "pfenet": ENRICHED,
-}
+}  # fmt: skip
 USUAL = {name: SMALL_MAPS.get(name, {}) for name in HEADS}
 ALIGNED = ("alignseg", "sfnet", "sfnet_gated")
 # Beside every head: the options that take another way through it.
@@ -55,6 +52,7 @@ VARIANTS = [
     ("hsnet", {"levels": [["stage4"], ["stage3"], ["neck"]]}),
     ("insid3", {"level": ["stage3", "stage4"], "components": 0, "tau": 0.9}),
     ("insid3", {"level": "neck", "components": 3}),
+    ("dcama", {"heads": 4, "levels": [["stage4"], ["stage3"], ["neck"]], "fine": "stage2"}),
     ("prototype", {"level": "stage3"}),
     ("prototype", {"embed": 8, "align": True}),
     ("repri", {"level": ["stage3", "stage4"], "weights": [1, 0.5, 0.5]}),

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from fss.backbones import make_backbone
-from fss.bench import plain, plain_bam, plain_hdmnet, plain_hsnet, plain_insid3, plain_pfenet, plain_repri
+from fss.bench import (
+    plain,
+    plain_bam,
+    plain_dcama,
+    plain_hdmnet,
+    plain_hsnet,
+    plain_insid3,
+    plain_pfenet,
+    plain_repri,
+)
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
 from fss.data.index import Index
@@ -64,6 +73,7 @@ METHODS = {
     "hsnet": Method("HSNet", plain_hsnet.hsnet, size=400, backbone={"stride": 32}, batch=4),
     "bam": Method("BAM", plain_bam.bam, neck=True, batch=4),  # half of the published batch
     "hdmnet": Method("HDMNet", plain_hdmnet.hdmnet, neck=True, batch=4),
+    "dcama": Method("DCAMA", plain_dcama.dcama, size=384, backbone={"stride": 32}, batch=2),  # of 12 a GPU
 }
 
 

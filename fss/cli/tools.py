@@ -13,6 +13,7 @@ _PUBLISHED = """kinds:
   asgnet     the whole ASGNet, pyramid or ASPP                 one file
   pfenet     the whole PFENet                                  one file
   hsnet      the whole HSNet                                   one file
+  dcama      the whole DCAMA                                   one file
   repri-base PSPNet of base classes as RePRI trained it        one file
   repri      the same, with the RePRI head on it               one file
   bam-base   PSPNet of base classes, BAM's first stage         one file
@@ -47,7 +48,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     text = "the authors' file or files, then the checkpoint to write"
     parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
     add = what_options(parser, data=None).add_argument
-    text = "backbone, cwt-base, cwt, asgnet, pfenet, hsnet, repri-base, repri, bam-base, bam or hdmnet"
+    text = "backbone, cwt-base, cwt, asgnet, pfenet, hsnet, dcama, repri-base, repri, bam-base, bam or hdmnet"
     add("--kind", required=True, metavar="KIND", help=text)
 
 

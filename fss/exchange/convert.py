@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from fss.backbones import make_backbone
@@ -13,6 +14,7 @@ from fss.backbones.weights import has_deep_stem, load_strict, read_state, rename
 from fss.config import BackboneConfig, Config, HeadConfig, NeckConfig
 from fss.data.classes import fold_classes
 from fss.errors import UserError
+from fss.heads.aggregation import positions
 from fss.model import BaseSegmenter, build_model
 from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
@@ -37,6 +39,7 @@ _PFENET = {
     **{n: f"head.context.{n}" for n in _CONTEXT}, "init_merge": "head.context.corr_conv",
 }  # fmt: skip
 _HSNET = {**_BACKBONE, "hpn_learner": "head"}
+_DCAMA = {**_BACKBONE, "model": "head"}
 _META = ("init_merge", "ASPP_meta", "res1_meta", "res2_meta", "cls_meta")
 _BAM = {
     **_BASE, **{n: f"head.{n}" for n in ("down_query", "down_supp")}, **{n: f"head.meta.{n}" for n in _META},
@@ -61,9 +64,9 @@ def convert(kind: str, inputs: Sequence[Path], out: Path, config: Config) -> dic
 
     Args:
         kind: "backbone" (ImageNet ResNet), "cwt-base" (the base PSPNet), "cwt" (that and the classifier
-            weight transformer, two files), "asgnet", "pfenet" or "hsnet" (the whole model), "repri-base" (the
-            base PSPNet of RePRI), "repri" (the same, with the head), "bam-base" (the base PSPNet of BAM),
-            "bam" or "hdmnet" (the whole model).
+            weight transformer, two files), "asgnet", "pfenet", "hsnet" or "dcama" (the whole model),
+            "repri-base" (the base PSPNet of RePRI), "repri" (the same, with the head), "bam-base" (the base
+            PSPNet of BAM), "bam" or "hdmnet" (the whole model).
         config: what the files do not tell: data, fold and size that they were trained on, shots, and head
             options without parameters.
 
@@ -138,11 +141,27 @@ def _pfenet(state: State, config: Config, source: str) -> Converted:
 
 
 def _hsnet(state: State, config: Config, source: str) -> Converted:
-    inside = "backbone."  # in torchvision's names, as ImageNet's files are
+    backbone, state = _with_network(state, "backbone.", source)
+    return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed(state, _HSNET)
+
+
+def _dcama(state: State, config: Config, source: str) -> Converted:
+    backbone, state = _with_network(state, "feature_extractor.", source)
+    codes = {k: v for k, v in state.items() if k.startswith("model.pe.")}
+    for name, code in codes.items():
+        wanted = positions(*code.shape[-2:]) if code.dim() == 3 else torch.full((1,), torch.nan)
+        if not torch.allclose(code.float(), wanted, atol=1e-3):
+            raise UserError(f"{source}: {name} is not the position code that DCAMA is published with")
+    kept = {k: v for k, v in state.items() if k not in codes}
+    return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed(kept, _DCAMA)
+
+
+def _with_network(state: State, inside: str, source: str) -> tuple[ResNet, State]:
+    """An empty undilated ResNet, and a state dict in its names; inside the published one they are
+    torchvision's, as in ImageNet's files."""
     network = rename({k.removeprefix(inside): v for k, v in state.items() if k.startswith(inside)})
-    backbone = _resnet(network, source, stride=32)
     rest = {k: v for k, v in state.items() if not k.startswith(inside)}
-    return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed({**network, **rest}, _HSNET)
+    return _resnet(network, source, stride=32), {**network, **rest}
 
 
 def _repri_base(state: State, config: Config, source: str) -> Converted:
@@ -231,6 +250,7 @@ KINDS = {
     "asgnet": Kind(_asgnet, "asgnet"),
     "pfenet": Kind(_pfenet, "pfenet"),
     "hsnet": Kind(_hsnet, "hsnet"),
+    "dcama": Kind(_dcama, "dcama"),
     "repri-base": Kind(_repri_base, "repri"),
     "repri": Kind(_repri, "repri"),
     "bam-base": Kind(_bam_base, "bam"),
@@ -246,6 +266,7 @@ OWN_BASE = {"repri": "repri_base", "bam": "bam_base", "hdmnet": "bam_base"}
 _SIGNS = {
     "hpn_learner.": ("hsnet",),
     "base_learnear.": ("hdmnet",),
+    "model.DCAMA_blocks.": ("dcama",),
     "down_query.": ("pfenet", "bam", "hdmnet"),
     "learner_base.": ("bam",),
     "cls.4.": ("bam-base",),

@@ -14,6 +14,7 @@ HEADS = {
     "asgnet": "fss.heads.asgnet:ASGNet",
     "bam": "fss.heads.bam:BAM",
     "cwt": "fss.heads.cwt:CWT",
+    "dcama": "fss.heads.dcama:DCAMA",
     "hdmnet": "fss.heads.hdmnet:HDMNet",
     "hsnet": "fss.heads.hsnet:HSNet",
     "insid3": "fss.heads.insid3:INSID3",

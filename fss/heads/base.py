@@ -193,3 +193,10 @@ class Head(nn.Module):
     def support_gradients(self) -> torch.set_grad_enabled:
         """The context in which supports are encoded: without gradients, where none are needed."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_from_support)
+
+
+def blocks_of(stage: str, channels: Mapping[str, int]) -> list[str]:
+    """All blocks of a stage, from first to last, before their last ReLU where the network offers that; the
+    stage itself where it offers no blocks."""
+    blocks = [level for level in channels if level.startswith(f"{stage}.")]
+    return [level for level in blocks if level.endswith(":sum")] or blocks or [stage]

@@ -62,6 +62,33 @@ def conv_of_parts(
     return sum(map(whole, others), whole(first)).expand(-1, -1, *size)
 
 
+def conv_of_resized(weight: Tensor, x: Tensor, size: tuple[int, int], corners: bool = True) -> Tensor:
+    """A 3x3 convolution with a rim of zeros, of a map that is resized to `size` first: (B,O,*size).
+
+    Both are linear. On the map as it is, the kernel's nine places are nine products; the resize and the
+    shift that each of them wants are one matrix for an axis.
+
+    Args:
+        weight: (O,C,3,3).
+        x: (B,C,h,w).
+    """
+    (h, w), (height, width) = x.shape[-2:], size
+    if height * width <= h * w:
+        return F.conv2d(resize(x, size, corners), weight, padding=1)
+    down, across = (_resizes_shifted(*a, x, corners) for a in ((h, height), (w, width)))  # (H,3h), (W,3w)
+    products = F.conv2d(x, weight.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])  # (B,9O,h,w)
+    places = products.unflatten(1, (-1, 3, 3)).permute(0, 1, 2, 4, 3, 5)  # (B,O,3,h,3,w)
+    return down @ (places.flatten(4).flatten(2, 3) @ across.mT)
+
+
+def _resizes_shifted(cells: int, pixels: int, like: Tensor, corners: bool) -> Tensor:
+    """The matrices (pixels,cells) of one axis of `resize`, side by side, moved by -1, 0 and 1 pixel:
+    (pixels,3*cells)."""
+    line = torch.eye(cells, device=like.device, dtype=like.dtype)
+    matrix = F.pad(resize(line[None, None], (pixels, cells), corners)[0, 0], (0, 0, 1, 1))
+    return torch.cat([matrix[i : i + pixels] for i in range(3)], 1)
+
+
 def reduction(inputs: int, width: int, dropout: float) -> nn.Sequential:
     """A 1x1 convolution to `width` channels, ReLU, and channel dropout; `reduced` computes it."""
     return nn.Sequential(

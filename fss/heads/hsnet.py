@@ -13,7 +13,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
+from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel, blocks_of
 from fss.heads.cells import as_computed
 from fss.heads.pivot import WIDTHS, Mix, Pass, Squeeze, likeness
 from fss.ops import foreground, resize, without_foreground
@@ -44,7 +44,7 @@ class HSNet(Head):
         levels: list[list[str]] | None = None,
         shots: Literal["vote", "mean"] = "vote",
     ) -> None:
-        groups = [_blocks(stage, channels) for stage in HSNet.levels] if levels is None else levels
+        groups = [blocks_of(stage, channels) for stage in HSNet.levels] if levels is None else levels
         pixels = [{(strides or {}).get(level, 8) for level in group} for group in groups]
         if len(groups) != 3 or any(len(found) != 1 for found in pixels):
             raise ValueError(
@@ -173,12 +173,6 @@ def vote(masks: Tensor) -> Tensor:
 def _length(level: str) -> str:
     """Under which name the lengths of a level's cells are kept."""
     return f"{level} length"
-
-
-def _blocks(stage: str, channels: Mapping[str, int]) -> list[str]:
-    """All blocks of a stage, from first to last; the stage itself where the network offers none."""
-    blocks = [level for level in channels if level.startswith(f"{stage}.")]
-    return [level for level in blocks if level.endswith(":sum")] or blocks or [stage]
 
 
 def _convs(inputs: int, middle: int, outputs: int) -> list[nn.Module]:

@@ -35,7 +35,7 @@ def settled(setting, head):
 
 
 @pytest.mark.parametrize("shots", [1, 3])
-@pytest.mark.parametrize("head", ["cwt", "asgnet", "pfenet", "hsnet", "bam"])
+@pytest.mark.parametrize("head", ["cwt", "asgnet", "pfenet", "hsnet", "bam", "dcama"])
 def test_logits_equal_the_plain_ones(setting, head, shots):
     model = settled(setting, head)
     if head == "asgnet":
@@ -84,6 +84,20 @@ def test_gradients_of_the_squeeze_equal_the_plain_ones(setting, size):
         for y in (out, logits)
     )
     assert relative_error(ours, theirs) < 1e-3  # of all together: biases before a norm have none of their own
+
+
+def test_gradients_of_dcamas_decoder_equal_the_plain_ones(setting):
+    """Float32 does not determine those of attention; tests/heads/test_dcama.py has them in float64."""
+    model = settled(setting, "dcama")
+    e = episode(setting, "dcama", 1, 2)
+    out, (logits, _) = model.output(e, [0]).logits, METHODS["dcama"].plain(model, e, False)
+    parameters = dict(model.head.named_parameters())
+    names = [k for k in parameters if "linears" not in k]
+    ours, theirs = (
+        torch.autograd.grad(y.square().mean(), [parameters[k] for k in names]) for y in (out, logits)
+    )
+    for name, a, b in zip(names, ours, theirs, strict=True):
+        assert relative_error(a, b) < 1e-3, name
 
 
 def test_loading_equals_the_plain_way_but_for_rounding(setting):

@@ -45,6 +45,10 @@ CHANGES = {
     "hsnet": {
         "levels": ([["stage4"], ["stage3"], ["neck"]], {"shots": "mean"}), "shots": ("mean", {}),
     },
+    "dcama": {
+        "levels": ([["stage4"], ["stage3"], ["neck"]], {}), "fine": ("stage2", {}), "heads": (2, {}),
+        "dropout": (0.1, {}),
+    },
     "insid3": {
         "level": ("stage3", {"tau": 0.9}), "components": (0, {"tau": 0.9}), "tau": (0.9, {}),
         "merge": (0.9, {"tau": 0.9}),
@@ -65,12 +69,14 @@ USUAL = {  # small, so that a test takes no seconds
     "asgnet": {"width": 16, "sizes": [7, 4], "cells": 4},
     "pfenet": {"width": 16, "sizes": [7, 4]},
     "bam": {"width": 16},
+    "dcama": {"heads": 4},
     "hdmnet": {"width": 16, "embed": 8},
 }
 # What an option alone may change: training's noise and weights, which a test never sees.
 IN_TRAINING = {("cwt", "attention_dropout"), ("cwt", "dropout"), ("cwt", "balanced"), ("asgnet", "dropout"),
                ("pfenet", "dropout"), ("prototype", "align"), ("bam", "dropout"),
-               ("hdmnet", "dropout"), ("hdmnet", "noise"), ("hdmnet", "distillation")}  # fmt: skip
+               ("hdmnet", "dropout"), ("hdmnet", "noise"), ("hdmnet", "distillation"),
+               ("dcama", "dropout")}  # fmt: skip
 # What the model asks of the network and the head has no part in; tests/heads/test_asks.py has what it does.
 # And what needs a training of several shots, which tests/heads/test_hdmnet.py has.
 OF_NETWORK = {("pfenet", "cut"): "support_cut", ("bam", "cut"): "support_cut", ("hdmnet", "psi"): "psi"}
@@ -193,6 +199,7 @@ def test_defaults_are_the_published_numbers():
     assert KIND.options("insid3", {}) == {
         "level": "stage4", "components": None, "tau": 0.6, "merge": 0.2,
     }  # fmt: skip
+    assert KIND.options("dcama", {}) == {"levels": None, "fine": None, "heads": 8, "dropout": 0.5}
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
     assert KIND.options("repri", {}) == {
         "level": "neck", "steps": None, "lr": 0.025, "scale": 20.0, "renew": 9, "weights": None,
@@ -221,6 +228,8 @@ def test_defaults_are_the_published_numbers():
     ("hdmnet", {"dropout": 0.99, "noise": 0.99}, {"embed": 12, "dropout": 1, "noise": 1}),
     ("insid3", {"components": 0, "tau": -0.99, "merge": 0}, {"components": -1, "tau": -1, "merge": -0.1}),
     ("insid3", {"components": 15, "tau": 0.99, "merge": 0.99}, {"components": 16, "tau": 1, "merge": 1}),
+    ("dcama", {"heads": 1, "dropout": 0}, {"heads": 0, "dropout": -0.1}),
+    ("dcama", {"heads": 4, "dropout": 0.99}, {"heads": 5, "dropout": 1}),
     ("prototype", {"embed": 0, "scale": 1e-9}, {"embed": -1, "scale": 0}),
     ("repri", {"steps": 0, "lr": 1e-9, "scale": 1e-9, "renew": 0, "weights": [0, 0, 0]},
      {"steps": -1, "lr": 0, "scale": 0, "renew": -1, "weights": [1, -0.1, 1]}),
