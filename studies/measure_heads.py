@@ -70,11 +70,16 @@ def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -
     return load_config(chosen.data, part, every, chosen.extra)
 
 
-def measure(name: str, head: str, fold: int, own: Sequence[str]) -> None:
-    """Train one head on one fold, and test it with every number of shots."""
+def measure(name: str, head: str, fold: int, own: Sequence[str], end: str = "") -> None:
+    """Train one head on one fold, and test it with every number of shots.
+
+    Args:
+        own: further settings.
+        end: of the head's name in the results' files.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for shots in SHOTS:
-        out = OUT / f"{name}_fold{fold}_{head}_{shots}shot.json"
+        out = OUT / f"{name}_fold{fold}_{head}{end}_{shots}shot.json"
         if out.exists():
             continue
         config = config_of(name, head, fold, shots, own)
@@ -95,11 +100,12 @@ def main() -> None:
     parser.add_argument("set", choices=tuple(SETS))
     parser.add_argument("--heads", default=",".join(HEADS), help="by name, separated by commas")
     parser.add_argument("--folds", default="0,1,2,3")
+    parser.add_argument("--end", default="", help="of the heads' names in files, where settings are given")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings, of every head")
     options = parser.parse_args()
     for fold in map(int, options.folds.split(",")):
         for head in options.heads.split(","):
-            measure(options.set, head, fold, options.settings)
+            measure(options.set, head, fold, options.settings, options.end)
 
 
 if __name__ == "__main__":

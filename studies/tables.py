@@ -211,8 +211,9 @@ def heads_on(name: str) -> str:
     ]
     lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
     for line, (*_, files) in zip(lines, every, strict=True):
-        steps = [r.content["checkpoint"].get("steps") or 0 for r in results(files)]
-        line.append(f"{mean(steps):,.0f}" if any(steps) else "")
+        told = [r.content["checkpoint"] for r in results(files)]
+        steps = [str(c["steps"]) for c in told if c["stage"] == "few-shot"]
+        line.append(", ".join(steps))
     told = origin(f"docs/results/heads/{name}_*.json", commits(results(*(files for *_, files in every))))
     return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{told}"
 
@@ -329,7 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
-    "heads-shapes": lambda: heads_on("shapes"), "heads-msrc": lambda: heads_on("msrc"),
+    "heads-shapes": lambda: heads_on("shapes"),
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
