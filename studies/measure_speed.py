@@ -24,10 +24,11 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="a JSON file")
     parser.add_argument("--runs", type=int, default=3, help="of each way, after one to warm up")
     parser.add_argument("--size", type=int, help="of images, pixels (default: as each method is published)")
+    parser.add_argument("--only", help="cases, separated by commas (default: all with one shot)")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(options.size, "resnet50", device, wants_half("auto", device))
-    found = bench(setting, list(DEFAULT), options.runs)
+    found = bench(setting, options.only.split(",") if options.only else list(DEFAULT), options.runs)
     told = {
         "date": date.today().isoformat(), "size": setting.size, "backbone": setting.backbone,
         "half": setting.half, "threads": torch.get_num_threads(), "torch": torch.__version__,

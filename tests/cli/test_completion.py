@@ -40,7 +40,10 @@ def scripts(tmp_path_factory):
         (["train", "--da"], {"--data"}),
         (["train", "--data", ""], set(recipe_names("data"))),
         (["train", "--data", "shapes", "--head", "a"], {"asgnet"}),
-        (["test", "--config", ""], {"cpu", "photos", "repri_base", "shapes_pseudo"}),
+        (
+            ["test", "--config", ""],
+            {"bam_base", "coco_bam_base", "cpu", "photos", "repri_base", "shapes_pseudo"},
+        ),
         (["train", "data.fold=1", "--lay"], {"--layers"}),
         (["bench", "--precision", ""], {"auto", "bf16", "fp32"}),
         (["check-data", "pas"], {"pascal", "pascal_to_coco"}),

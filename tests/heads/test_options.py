@@ -100,8 +100,8 @@ def answers(name, options):
     masks[..., 8:41, 8:41] = 1
     target = (torch.rand(2, SIDE, SIDE, generator=g) > 0.7).long()
     target[..., -7:] = 255
-    own = maps()
-    network = lambda images: {k: own[k][:1] for k in head.levels}  # noqa: E731
+    others = maps()  # of the images that a head asks the network about
+    network = lambda images: {k: others[k][:1] for k in head.levels}  # noqa: E731
     found = []
     for training in (False, True):
         head.train(training)
