@@ -15,6 +15,7 @@ from fss.backbones.frozen import checksum, freeze
 from fss.config import BackboneConfig, Config, NeckConfig
 from fss.episode import IGNORE, Episode
 from fss.heads import Encoded, Features, Head, HeadOutput, Panel, build_head
+from fss.heads.base import of_stage4
 from fss.necks import Neck, make_neck
 from fss.ops import resize, to_rgb
 from fss.randomness import seeded
@@ -66,7 +67,7 @@ class Frozen(nn.Module):
         """
         if masks is not None and cut == "image":
             images = _outside_is_mean(images, masks, self.backbone.mean)
-        again = [x for x in levels if _is_cut(x)] if masks is not None and cut == "stage4" else []
+        again = [x for x in levels if of_stage4(x)] if masks is not None and cut == "stage4" else []
         stages = {level for level in levels if level.startswith("stage")}
         if again:
             stages = (stages - set(again)) | {"stage3"}
@@ -100,11 +101,6 @@ class Frozen(nn.Module):
             decoded = out["neck:sum"].relu() if "neck:sum" in levels else neck.decode(maps).map
             out["base"] = self.classifier(decoded)
         return out
-
-
-def _is_cut(level: str) -> bool:
-    """Whether a level is stage 4 or a block of it."""
-    return level.partition(".")[0] == "stage4"
 
 
 def _outside_is_mean(images: Tensor, masks: Tensor, mean: tuple[float, float, float]) -> Tensor:

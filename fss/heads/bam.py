@@ -13,12 +13,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel
-from fss.heads.cells import as_computed, masked_average, object_shares, reduced, reduction
+from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel, check_cut
+from fss.heads.cells import as_computed, reduced, reduction, support_vectors
 from fss.heads.context import MetaLearner
-from fss.heads.ensemble import Ensemble, ShotWeights, adjustments, base_probability, gram
-from fss.heads.prior import priors
-from fss.ops import resize, segmentation_loss, without_foreground
+from fss.heads.ensemble import Ensemble, ShotWeights, adjustments, base_map, gram
+from fss.heads.prior import support_priors
+from fss.ops import segmentation_loss, without_foreground
 
 
 class BAM(Head):
@@ -57,10 +57,7 @@ class BAM(Head):
         self.styled = ensemble or train_shots > 1  # whether anything depends on it
         asked = (*self.reduced, deep, *([style] if self.styled else []), *(["base"] if ensemble else []))
         self.levels = tuple(dict.fromkeys(asked))
-        if cut == "stage4" and not any(name.partition(".")[0] == "stage4" for name in self.levels):
-            raise ValueError(
-                f"cut={cut} has no part in {', '.join(self.levels)}; allowed there: nothing, image"
-            )
+        check_cut(cut, self.levels)
         super().__init__(channels)
         inputs = sum(channels[name] for name in self.reduced)
         self.down_query, self.down_supp = (reduction(inputs, width, dropout) for _ in range(2))
@@ -82,8 +79,7 @@ class BAM(Head):
         maps = [features[name] for name in self.reduced]
         out = {"reduced": reduced(layers, maps, self.corners), "deep": features[self.deep]}
         if self.styled:
-            with torch.autocast(maps[0].device.type, enabled=False):
-                out["gram"] = gram(features[self.style])
+            out["gram"] = gram(features[self.style])
         return out
 
     def forward(self, episodes: Encoded) -> HeadOutput:
@@ -99,7 +95,7 @@ class BAM(Head):
             meta = self._meta(episodes, weights)
             if self.ensemble is None:
                 return HeadOutput(meta, notes=notes)
-            logits = self.ensemble(meta, (weights * psi).sum(1), self._base(episodes, meta))
+            logits = self.ensemble(meta, (weights * psi).sum(1), base_map(episodes, meta))
         losses = {}
         if target is not None:
             losses["meta"] = segmentation_loss(meta, target, False, episodes.corners)
@@ -122,17 +118,7 @@ class BAM(Head):
 
     def _prior(self, episodes: Encoded, weights: Tensor) -> Tensor:
         """The mean, weighted (B,K), of the supports' priors (B,1,h',w')."""
-        support = episodes.support["deep"]  # (B,K,C',.,.)
-        shares = object_shares(episodes.support_masks, support, episodes.corners)
-        every = priors(episodes.query["deep"], support, shares)  # (B,K,h',w')
-        return (weights[..., None, None] * every).sum(1, keepdim=True)
-
-    def _base(self, episodes: Encoded, meta: Tensor) -> Tensor:
-        """The probability of all base classes on the meta learner's cells (B,1,h,w); in training the
-        episode's own class is none of them."""
-        own = None if episodes.query_mask is None else episodes.base_class
-        size = (meta.shape[-2], meta.shape[-1])
-        return base_probability(resize(episodes.query["base"].float(), size, episodes.corners), own)
+        return (weights[..., None, None] * support_priors(episodes, "deep")).sum(1, keepdim=True)
 
     def explain(self, episodes: Encoded) -> list[Panel]:
         """The prior, the meta learner's probability of foreground; and what the base network sees: which
@@ -153,13 +139,11 @@ class BAM(Head):
         return [
             *panels,
             Panel("base learner", which, "query"),
-            Panel("any base class", self._base(episodes, meta)[:, 0].clamp(0, 1), "query", captions=captions),
+            Panel("any base class", base_map(episodes, meta)[:, 0].clamp(0, 1), "query", captions=captions),
         ]
 
 
 def support_vector(episodes: Encoded, weights: Tensor) -> Tensor:
     """The mean, weighted (B,K), of the supports' masked averages (B,C)."""
-    support = episodes.support["reduced"]  # (B,K,C,h,w)
-    shares = object_shares(episodes.support_masks, support, episodes.corners)
-    each = masked_average(support.flatten(0, 1).float(), shares.flatten(0, 1))  # (BK,C)
-    return (weights[..., None] * each.unflatten(0, shares.shape[:2])).sum(1)
+    each = support_vectors(episodes.support["reduced"], episodes.support_masks, episodes.corners)  # (B,K,C)
+    return (weights[..., None] * each).sum(1)

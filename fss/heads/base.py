@@ -103,6 +103,17 @@ class Encoded:
 Cut = Literal["nothing", "stage4", "image"]
 
 
+def of_stage4(level: str) -> bool:
+    """Whether a level is stage 4 or a block of it."""
+    return level.partition(".")[0] == "stage4"
+
+
+def check_cut(cut: Cut, levels: Sequence[str]) -> None:
+    """`ValueError` where stage 4 is cut and no level is of it."""
+    if cut == "stage4" and not any(map(of_stage4, levels)):
+        raise ValueError(f"cut={cut} has no part in {', '.join(levels)}; allowed there: nothing, image")
+
+
 class Head(nn.Module):
     """Base class of all heads. A head takes plain keyword arguments; `channels` comes from the network, and
     so does `strides` (level -> pixels from cell to cell) where its constructor has an argument of that name.

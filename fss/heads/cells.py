@@ -44,6 +44,12 @@ def masked_average(features: Tensor, masks: Tensor) -> Tensor:
     return total / (masks.sum((1, 2))[:, None] + 0.0005)
 
 
+def support_vectors(maps: Tensor, masks: Tensor, corners: bool) -> Tensor:
+    """Each support's masked average: maps (B,K,C,h,w) and masks (B,K,H,W) -> (B,K,C), float32."""
+    shares = object_shares(masks, maps, corners)
+    return masked_average(maps.flatten(0, 1).float(), shares.flatten(0, 1)).unflatten(0, shares.shape[:2])
+
+
 def conv_of_parts(
     weight: Tensor, parts: Sequence[Tensor], size: tuple[int, int], corners: bool = True
 ) -> Tensor:

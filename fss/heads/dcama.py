@@ -20,10 +20,8 @@ from fss.heads.cells import as_computed, conv_of_resized
 from fss.ops import resize, without_foreground
 
 WIDTHS = (16, 64, 128)  # channels that a stage's guesses grow to
-_SKIP, _SEEDS = (
-    "skip",
-    1000,
-)  # the name of a query's part of the first mixer; seeds of an episode, one a block
+_SKIP = "skip"  # the name of a query's part of the first mixer
+_SEEDS = 1000  # of an episode, one a block
 
 
 class DCAMA(Head):
@@ -196,7 +194,7 @@ def _check(
     dropout: float,
 ) -> None:  # fmt: skip
     kinds = [{(channels[level], strides.get(level, 8)) for level in group} for group in pyramid]
-    if len(pyramid) != 3 or any(len(found) != 1 for found in kinds):
+    if len(pyramid) != 3 or any(len(kind) != 1 for kind in kinds):
         raise ValueError(
             f"levels={list(pyramid)}; allowed: three lists of feature maps, from coarse to fine, each list "
             "of one stride and width"

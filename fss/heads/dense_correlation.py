@@ -153,8 +153,8 @@ def foreground_of(supports: Tensor, masks: Tensor) -> list[Foreground]:
     if exporting():
         every = zip(supports.flatten(1, 3), inside.flatten(1), strict=True)
         return [Foreground(cells, own.to(cells.dtype)) for cells, own in every]
-    found = [cells[own] for cells, own in zip(supports, inside, strict=True)]  # (F,C) each
-    return [Foreground(cells, cells.new_ones(len(cells))) for cells in found]
+    each = [cells[own] for cells, own in zip(supports, inside, strict=True)]  # (F,C)
+    return [Foreground(cells, cells.new_ones(len(cells))) for cells in each]
 
 
 def divergences(correlations: Sequence[Tensor], masks: Tensor) -> Tensor:
@@ -187,8 +187,8 @@ def mask_shares(masks: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     these are all cells. (The published program resizes 1 and -1e9, whose rounding in float32 is far above
     what the softmax tells apart; this is what it does without it.)
     """
-    found = resize((masks == 1).float()[:, None], (size[0], size[1]), corners=False).flatten(1)  # (B,hw)
-    most = (found > found.amax(1, keepdim=True) - _EQUAL).float()
+    shares = resize((masks == 1).float()[:, None], (size[0], size[1]), corners=False).flatten(1)  # (B,hw)
+    most = (shares > shares.amax(1, keepdim=True) - _EQUAL).float()
     return most / most.sum(1, keepdim=True)
 
 

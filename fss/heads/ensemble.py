@@ -9,15 +9,19 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fss.heads.base import Encoded
+from fss.ops import resize
+
 _EPS = 1e-7
 
 
 @torch.no_grad()
 def gram(features: Tensor) -> Tensor:
     """The cosine of every channel with every other: maps (B,C,h,w) -> (B,C,C), float32."""
-    rows = features.flatten(2).float()  # (B,C,hw)
-    length = rows.norm(dim=2)
-    return (rows @ rows.mT) / (length[:, :, None] * length[:, None] + _EPS)
+    with torch.autocast(features.device.type, enabled=False):
+        rows = features.flatten(2).float()  # (B,C,hw)
+        length = rows.norm(dim=2)
+        return (rows @ rows.mT) / (length[:, :, None] * length[:, None] + _EPS)
 
 
 @torch.no_grad()
@@ -44,6 +48,14 @@ def base_probability(logits: Tensor, own: Tensor | None = None) -> Tensor:
         rest = rest.masked_fill(left_out[:, :, None, None], -math.inf)
     every, others = logits.logsumexp(1, keepdim=True), rest.logsumexp(1, keepdim=True)
     return (others - every).exp()
+
+
+def base_map(episodes: Encoded, meta: Tensor) -> Tensor:
+    """The probability of all base classes on the cells of the meta learner's logits (B,2,h,w): (B,1,h,w), of
+    the queries' "base". In training the episode's own class is none of them."""
+    own = None if episodes.query_mask is None else episodes.base_class
+    size = (meta.shape[-2], meta.shape[-1])
+    return base_probability(resize(episodes.query["base"].float(), size, episodes.corners), own)
 
 
 class Ensemble(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel
 from fss.heads.cells import conv_of_parts, masked_average, nearest, reduced, reduction
 from fss.heads.dense_correlation import HierarchicalMatching, divergences
-from fss.heads.ensemble import Ensemble, ShotWeights, adjustments, base_probability, gram
+from fss.heads.ensemble import Ensemble, ShotWeights, adjustments, base_map, gram
 from fss.heads.mix_transformer import HEADS
 from fss.heads.prior import likenesses
 from fss.ops import resize, segmentation_loss, without_foreground
@@ -113,10 +113,7 @@ class HDMNet(Head):
     def _compared(self, features: Features) -> Features:
         """What is of the frozen network alone."""
         deep = {name: features[name] for name in self.deep}
-        if self.ensemble is None:
-            return deep
-        with torch.autocast(features[self.style].device.type, enabled=False):
-            return {**deep, "gram": gram(features[self.style])}
+        return deep if self.ensemble is None else {**deep, "gram": gram(features[self.style])}
 
     def _query_weight(self) -> tuple[Tensor, Tensor]:
         """The query's 1x1 convolution: of its reduced map, and of prototype and similarities."""
@@ -131,30 +128,24 @@ class HDMNet(Head):
             losses = self._losses(episodes, meta, correlations)
             if self.ensemble is None:
                 return HeadOutput(meta, losses, notes)
-            each = self._psi(episodes)  # (B,K)
+            each = adjustments(episodes.query["gram"], episodes.support["gram"])  # (B,K)
             if self.psi == "published":
                 notes["equal_weights"] = self.shots.unlike(each)
             psi = (self.shots(each) * each).sum(1)  # (B,)
-            logits = self.ensemble(meta, psi, self._base(episodes, meta))
+            logits = self.ensemble(meta, psi, base_map(episodes, meta))
         return HeadOutput(logits, losses, notes)
-
-    def _psi(self, episodes: Encoded) -> Tensor:
-        """How differently query and each support look (B,K)."""
-        return adjustments(episodes.query["gram"], episodes.support["gram"])
 
     def _similarity(self, episodes: Encoded) -> Tensor:
         """Of each map of `deep`, every query cell's largest cosine with the supports' foreground, the mean
         over supports: (B,N,h,w) on the cells of the reduced map."""
         size = (episodes.query["merged"].shape[-2], episodes.query["merged"].shape[-1])
-        found = []
+        maps = []
         for name in self.deep:
             support = episodes.support[name]  # (B,K,C,h',w')
             masks = nearest(episodes.support_masks, (support.shape[-2], support.shape[-1])) == 1
-            mean = likenesses(episodes.query[name], support, masks.float()).mean(
-                1, keepdim=True
-            )  # (B,1,h',w')
-            found.append(resize(mean, size, episodes.corners))
-        return torch.cat(found, 1)
+            each = likenesses(episodes.query[name], support, masks.float())  # (B,K,.,.)
+            maps.append(resize(each.mean(1, keepdim=True), size, episodes.corners))
+        return torch.cat(maps, 1)
 
     def _meta(self, episodes: Encoded, similarity: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The meta learner's logits (B,2,h,w), and each level's correlation map, finest first."""
@@ -178,13 +169,6 @@ class HDMNet(Head):
             "meta": segmentation_loss(meta, target, False, episodes.corners), "distillation": distilled,
         }  # fmt: skip
 
-    def _base(self, episodes: Encoded, meta: Tensor) -> Tensor:
-        """The probability of all base classes on the meta learner's cells (B,1,h,w); in training the
-        episode's own class is none of them."""
-        own = None if episodes.query_mask is None else episodes.base_class
-        size = (meta.shape[-2], meta.shape[-1])
-        return base_probability(resize(episodes.query["base"].float(), size, episodes.corners), own)
-
     def explain(self, episodes: Encoded) -> list[Panel]:
         """Similarities, correlations of each level, coarse to fine, from 0 to 1 over the query's cells, and
         what meta and base learner say."""
@@ -201,7 +185,7 @@ class HDMNet(Head):
         panels = [*alike, *dense, Panel("meta learner", meta.softmax(1)[:, 1], "query")]
         if self.ensemble is None:
             return panels
-        return [*panels, Panel("any base class", self._base(episodes, meta)[:, 0].clamp(0, 1), "query")]
+        return [*panels, Panel("any base class", base_map(episodes, meta)[:, 0].clamp(0, 1), "query")]
 
 
 def _stretched(x: Tensor) -> Tensor:

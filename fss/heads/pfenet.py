@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel
-from fss.heads.cells import as_computed, masked_average, object_shares, reduced, reduction
+from fss.heads.base import Cut, Encoded, Features, Head, HeadOutput, Panel, check_cut
+from fss.heads.cells import as_computed, reduced, reduction, support_vectors
 from fss.heads.context import Pyramid, auxiliary_loss
-from fss.heads.prior import priors
+from fss.heads.prior import support_priors
 from fss.ops import without_foreground
 
 
@@ -48,10 +48,7 @@ class PFENet(Head):
         self.reduced = (level,) if isinstance(level, str) else tuple(level)
         self.deep, self.support_cut = deep, cut
         self.levels = tuple(dict.fromkeys((*self.reduced, deep)))
-        if cut == "stage4" and not any(name.partition(".")[0] == "stage4" for name in self.levels):
-            raise ValueError(
-                f"cut={cut} has no part in {', '.join(self.levels)}; allowed there: nothing, image"
-            )
+        check_cut(cut, self.levels)
         super().__init__(channels)
         inputs = sum(channels[name] for name in self.reduced)
         self.down_query, self.down_supp = (reduction(inputs, width, dropout) for _ in range(2))
@@ -74,7 +71,7 @@ class PFENet(Head):
         query, target = episodes.query["reduced"], episodes.query_mask
         with torch.autocast(query.device.type, enabled=False):
             vector = support_vector(episodes)[..., None, None]  # (B,C,1,1)
-            prior = self._priors(episodes).mean(1, keepdim=True)  # (B,1,h',w')
+            prior = support_priors(episodes, "deep").mean(1, keepdim=True)  # (B,1,h',w')
         with as_computed(query):
             parts = query, vector.to(query.dtype), prior.to(query.dtype)
             logits, scales = self.context(*parts, target is not None, {}, episodes.corners)
@@ -83,26 +80,16 @@ class PFENet(Head):
             logits.float(), losses, {"empty_support": without_foreground(episodes.support_masks)}
         )
 
-    def _priors(self, episodes: Encoded) -> Tensor:
-        """Each support's prior (B,K,h',w')."""
-        support = episodes.support["deep"]  # (B,K,C',h',w')
-        return priors(
-            episodes.query["deep"], support, object_shares(episodes.support_masks, support, episodes.corners)
-        )
-
     def explain(self, episodes: Encoded) -> list[Panel]:
         """The prior; of several supports, that of each, too."""
-        every = self._priors(episodes)  # (B,K,h',w')
+        every = support_priors(episodes, "deep")  # (B,K,h',w')
         each = [Panel(f"prior of support {k}", x, "query") for k, x in enumerate(every.unbind(1), 1)]
         return [Panel("prior", every.mean(1), "query"), *(each if len(each) > 1 else [])]
 
 
 def support_vector(episodes: Encoded) -> Tensor:
     """The mean over shots of the supports' masked averages (B,C)."""
-    support = episodes.support["reduced"]  # (B,K,C,h,w)
-    shares = object_shares(episodes.support_masks, support, episodes.corners)
-    each = masked_average(support.flatten(0, 1).float(), shares.flatten(0, 1))  # (BK,C)
-    return each.unflatten(0, shares.shape[:2]).mean(1)
+    return support_vectors(episodes.support["reduced"], episodes.support_masks, episodes.corners).mean(1)
 
 
 def _check(width: int, sizes: tuple[float, ...], dropout: float) -> None:

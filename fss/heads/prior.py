@@ -8,10 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fss.heads.base import Encoded
+from fss.heads.cells import object_shares
 from fss.ops import exporting
 
 _LEAST = 1e-4  # of a cell that a mask covers: less is the rounding of a resize
 _EPS = 1e-7
+
+
+def support_priors(episodes: Encoded, level: str) -> Tensor:
+    """`priors` of encoded maps of that name: (B,K,h,w)."""
+    support = episodes.support[level]  # (B,K,C,.,.)
+    shares = object_shares(episodes.support_masks, support, episodes.corners)
+    return priors(episodes.query[level], support, shares)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import fss
 from fss.cli import main
 from fss.data.classes import fold_classes
 from fss.heads import KIND
+from fss.heads.ensemble import adjustments
 from fss.ops import resize
 from fss.recipes import load_config
 from fss.runs import checkpoint
@@ -58,7 +59,7 @@ def test_a_converted_file_gives_the_published_logits(converted, shots):
 
 
 def parts(head, e, numbers, size):
-    psi, similarity = head._psi(e), head._similarity(e)
+    psi, similarity = adjustments(e.query["gram"], e.support["gram"]), head._similarity(e)
     assert relative_error(head.shots(psi), numbers["shot_weights"]) < 1e-4
     assert relative_error((head.shots(psi) * psi).sum(1), numbers["adjustment"]) < 1e-4
     assert relative_error(similarity, numbers["similarity"]) < 1e-4

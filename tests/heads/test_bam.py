@@ -10,6 +10,7 @@ from torch import nn
 from fss.exchange.convert import _BAM, _as_cwt, _renamed
 from fss.heads import Encoded, build_head
 from fss.heads.bam import BAM, support_vector
+from fss.heads.ensemble import base_map
 from fss.necks.ppm import PyramidPooling
 from fss.ops import resize, segmentation_loss
 from tests.conftest import relative_error
@@ -69,7 +70,7 @@ def test_the_head_gives_the_published_numbers(fixture_numbers, shots):
         (merged[0][:, ::16], "merged_every_16th_channel"),
         (meta, "meta_logits"),
         (e.query["base"], "base_logits"),
-        (head._base(e, meta), "base_probability"),
+        (base_map(e, meta), "base_probability"),
         (out.logits, "final"),
     ):
         wanted = torch.from_numpy(numbers[name])
@@ -83,7 +84,7 @@ def test_losses_and_gradients_are_the_published_ones(fixture_numbers):
     e.query_mask = torch.from_numpy(numbers["query_mask"])
     e.base_class = torch.from_numpy(numbers["class_index"])
     out = head(e)
-    found = head._base(e, out.logits.detach())
+    found = base_map(e, out.logits.detach())
     assert relative_error(found, numbers["base_probability"]) < 1e-4
     final = segmentation_loss(out.logits, e.query_mask, head.balanced_loss)
     assert final.item() == pytest.approx(float(numbers["loss_final"]), rel=1e-4)
@@ -161,12 +162,12 @@ def test_shots_are_weighted_by_psi_where_their_number_is_that_of_training():
 
 @torch.no_grad()
 def test_an_episodes_own_class_is_no_base_class_in_training_alone():
-    head, e = small()
+    e = small()[1]
     meta = torch.zeros(2, 2, 7, 9)
     e.base_class = torch.tensor([1, -1])
-    everyone = head._base(e, meta)
+    everyone = base_map(e, meta)
     e.query_mask = torch.zeros(2, 49, 65, dtype=torch.int64)
-    training = head._base(e, meta)
+    training = base_map(e, meta)
     likely = e.query["base"].softmax(1)
     assert torch.allclose(everyone, 1 - likely[:, :1], atol=1e-6)
     assert torch.allclose(training[0], likely[:1, 1], atol=1e-6) and torch.equal(training[1], everyone[1])
@@ -178,7 +179,7 @@ def test_base_logits_of_another_grid_come_to_the_meta_learners_cells():
     e.query["base"] = torch.rand(2, 3, 13, 17)
     for e.corners in (True, False):
         wanted = 1 - resize(e.query["base"], (7, 9), e.corners).softmax(1)[:, :1]
-        assert torch.allclose(head._base(e, torch.zeros(2, 2, 7, 9)), wanted, atol=1e-6)
+        assert torch.allclose(base_map(e, torch.zeros(2, 2, 7, 9)), wanted, atol=1e-6)
     assert head(e).logits.shape == (2, 2, 7, 9)
 
 

@@ -11,6 +11,7 @@ from fss.exchange.convert import hdmnet_names
 from fss.heads import Encoded
 from fss.heads.cells import nearest
 from fss.heads.dense_correlation import FixedNorm, HierarchicalMatching, Squeezed, divergences, mask_shares
+from fss.heads.ensemble import adjustments, base_map
 from fss.heads.hdmnet import HDMNet
 from fss.heads.mix_transformer import Attention, Foreground, SelfAttention
 from fss.heads.prior import likenesses
@@ -152,8 +153,8 @@ def test_the_head_gives_the_published_numbers(fixture_numbers, shots):
         assert relative_error(x, numbers[f"correlation_{name}"]) < 1e-4
     assert relative_error(meta, numbers["meta_logits"]) < 1e-4
     assert relative_error(e.query["base"], numbers["base_logits"]) < 1e-4
-    assert relative_error(head._base(e, meta), numbers["base_probability"]) < 1e-4
-    psi = head._psi(e)
+    assert relative_error(base_map(e, meta), numbers["base_probability"]) < 1e-4
+    psi = adjustments(e.query["gram"], e.support["gram"])
     assert relative_error(psi, numbers["distance_per_shot"]) < 1e-4
     assert relative_error(head.shots(psi), numbers["shot_weights"]) < 1e-4
     assert relative_error((head.shots(psi) * psi).sum(1), numbers["adjustment"]) < 1e-4
@@ -176,7 +177,7 @@ def test_losses_and_gradients_are_the_published_ones(fixture_numbers):
     target, size = torch.from_numpy(numbers["query_mask"]), (int(numbers["size"]),) * 2
     e.query_mask, e.base_class = target, torch.from_numpy(numbers["class_index"])
     meta, correlations = head._meta(e, head._similarity(e))
-    assert relative_error(head._base(e, meta).detach(), numbers["base_probability"]) < 1e-4
+    assert relative_error(base_map(e, meta).detach(), numbers["base_probability"]) < 1e-4
     each = divergences(correlations, target).detach()
     assert relative_error(each, numbers["distillation_per_level"]) < 1e-4
     out = head(e)
@@ -305,7 +306,7 @@ def test_psi_of_several_supports_is_their_mean_or_weighted_by_what_nothing_train
         head, e = small_episodes(shots, psi=psi, train_shots=2)
         head.ensemble.gram_merge.weight.data[0, 1] = 2.0
         with torch.no_grad():
-            each, out = head._psi(e), head(e)
+            each, out = adjustments(e.query["gram"], e.support["gram"]), head(e)
             weights = head.shots(each)
         alike = torch.full_like(each, 1 / shots)
         assert torch.allclose(weights, alike) == (psi == "mean" or told)
