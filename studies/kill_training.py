@@ -46,13 +46,15 @@ HEADS = {
     "pfenet": ("head.width=8", "head.sizes=[7,4]"),
     "hsnet": ("train.augment=none",),
     "dcama": ("head.heads=4", "train.augment=none"),
+    "bam": ("head.width=8", "data.novel_in_train=background"),
+    "hdmnet": ("head.width=8", "head.embed=8", "data.novel_in_train=background"),
     "repri": ("neck.classifier_bias=true", "pretrain.view=whole", "pretrain.smoothing=others"),
 }
-# What a head's run trains.
+# A head's trainings that are killed. BAM's and HDMNet's base network is CWT's, and killed under it alone.
 STAGES = {
     "cwt": ("base", "cwt"),
     "repri": ("base",),
-    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet", "dcama")},
+    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet", "dcama", "bam", "hdmnet")},
 }
 # Once a training, in its first validation, when no checkpoint is there yet.
 FIRST = ("best.pt half written", "best.pt written, last.pt not yet")
@@ -335,7 +337,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="in each training (default: 20)")
     parser.add_argument("--steps", type=int, default=40, help="of each training (default: 40)")
     parser.add_argument("--backbone", default="resnet18", help="of all networks (default: resnet18)")
-    parser.add_argument("--heads", default=",".join(HEADS), help="cwt and repri train base networks")
+    parser.add_argument("--heads", default=",".join(HEADS), help="(default: all that learn, and repri)")
     parser.add_argument("--processes", default="1,2", help="numbers of them (default: 1,2)")
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp())
