@@ -168,8 +168,9 @@ def check_methods(kind: Kind, name: str, methods: Mapping[str, int]) -> None:
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     """`, did you mean NAME?` for the nearest of `names`, or nothing."""
-    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
+    folded = {str(each).casefold(): each for each in names}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    return f", did you mean {folded[close[0]]}?" if close else ""
 
 
 def import_class(kind: str, path: str) -> tuple[Any, str]:

@@ -113,10 +113,11 @@ def read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = re.split(r"[.\n]", str(error), maxsplit=1)[0] or type(error).__name__
+        reason = re.split(r"[.\n]", str(error), maxsplit=1)[0]
+        reason = type(error).__name__ if not reason or reason.isdigit() else reason
         raise UserError(
             f"{path} is truncated, or no checkpoint that can be read safely ({reason}). "
-            "Put a whole one in its place, or move it away to have it made anew"
+            "Put a whole one in its place; what training here wrote is made anew once it is moved away"
         ) from None
 
 

@@ -72,12 +72,15 @@ def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
     settings, paths = settings_and_paths(options.paths)
     if len(paths) < 2:
         raise UserError("convert needs the authors' file or files, then the checkpoint to write")
-    if options.kind != "backbone" and None in (options.data, options.fold):
-        raise UserError("say what the files were trained on, such as --data pascal --fold 0")
+    from fss.exchange.convert import check_kind, run_convert
+
+    check_kind(options.kind)
+    given = {"--data pascal": options.data, "--fold 0": options.fold}
+    missing = [text for text, value in given.items() if value is None]
+    if options.kind != "backbone" and missing:
+        raise UserError(f"say what the files were trained on, such as {' '.join(missing)}")
     named = {"data.fold": options.fold, "train.shots": options.shots}
     settings += [f"{key}={value}" for key, value in named.items() if value is not None]
-
-    from fss.exchange.convert import run_convert
 
     run_convert(options.kind, paths[:-1], paths[-1], options.data or "pascal", settings, options.config)
 

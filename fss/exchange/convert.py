@@ -18,6 +18,7 @@ from fss.heads.aggregation import positions
 from fss.model import BaseSegmenter, build_model
 from fss.necks import Neck
 from fss.necks.ppm import PyramidPooling
+from fss.parts import nearest
 from fss.randomness import seeded
 from fss.recipes import load_config
 from fss.runs import checkpoint
@@ -276,8 +277,16 @@ _SIGNS = {
 }
 
 
+def check_kind(kind: str) -> None:
+    """`UserError` for a kind that is none."""
+    if kind not in KINDS:
+        raise UserError(f"unknown --kind {kind!r}{nearest(kind, KINDS)}; allowed: {', '.join(KINDS)}")
+
+
 def _refuse_other_kind(state: State, kind: str, source: str) -> None:
     """`UserError` for files of another kind; the message names it."""
+    if any(name.startswith("head.") for name in state):
+        raise UserError(f"{source} is a checkpoint of this project: use it as it is, with --checkpoint")
     for sign, kinds in _SIGNS.items():
         if kind not in kinds and any(name.startswith(sign) for name in state):
             raise UserError(f"{source} holds {sign}*: it is of --kind {' or '.join(kinds)}, not {kind}")
@@ -352,8 +361,7 @@ def run_convert(
     kind: str, inputs: Sequence[Path], out: Path, data: str, settings: Sequence[str], extra: Sequence[str]
 ) -> None:
     """Convert published weights into a checkpoint, and print how to use it."""
-    if kind not in KINDS:
-        raise UserError(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
+    check_kind(kind)
     head = KINDS[kind].head
     own = OWN_BASE.get(head)  # what published networks were trained by
     recipes = [own, *extra] if own else extra

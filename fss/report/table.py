@@ -25,6 +25,12 @@ def console_table(result: dict[str, Any]) -> str:
     ]
     if protocol["published_list"] is False:
         lines.append("note: the list of test images is not the published one")
+    told = result["checkpoint"]
+    if told.get("stage") == "few-shot" and told.get("steps") == 0:
+        lines.append(
+            "note: no step of training did better in validation than the head before it, which is what was "
+            "tested here; train longer (train.seconds, train.epochs)"
+        )
     return "\n".join(lines)
 
 
@@ -41,7 +47,8 @@ def _scores(scores: dict[str, Any], protocol: dict[str, Any]) -> str:
     from tabulate import SEPARATING_LINE, tabulate
 
     interval = "" if scores["interval"] is None else f"+- {scores['interval']:.2f} "
-    about = f"{interval}(95%, {protocol['runs']} runs x {protocol['episodes']} episodes)"
+    runs = f"{protocol['runs']} run{'s' * (protocol['runs'] > 1)} x {protocol['episodes']} episodes"
+    about = f"{interval}(95%, {runs})" if interval else f"({runs})"
     lines: list[Any] = [[plain_line(name), f"{iou:.2f}", ""] for name, iou in scores["per_class"].items()]
     lines += [[plain_line(name), "-", "never seen"] for name in scores["unseen_classes"]]
     lines += [
