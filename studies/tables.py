@@ -201,21 +201,19 @@ METHODS = {
 }  # fmt: skip
 
 
-def heads_on(name: str) -> str:
-    """Every head on every fold of a set, and how many steps its training took (`measure_heads.py`)."""
-    every = [
-        (title, k, f"heads/{name}_fold[0-3]_{h}_{k}shot")
-        for k in (1, 5)
-        for title, h in METHODS.items()
-        if (RESULTS / f"heads/{name}_fold3_{h}_5shot.json").is_file()
-    ]
+def heads_on(name: str, folds: int = 4) -> str:
+    """Every head on the first folds of a set, and how many steps its training took (`measure_heads.py`)."""
+    where, last = f"heads/{name}_fold[0-{folds - 1}]", f"heads/{name}_fold{folds - 1}"
+    measured = {t: h for t, h in METHODS.items() if (RESULTS / f"{last}_{h}_5shot.json").is_file()}
+    every = [(title, k, f"{where}_{h}_{k}shot") for k in (1, 5) for title, h in measured.items()]
     lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
+    lines = [line if folds == 4 else line[: 2 + folds] for line in lines]  # no mean of fewer
     for line, (*_, files) in zip(lines, every, strict=True):
         told = [r.content["checkpoint"] for r in results(files)]
-        steps = [str(c["steps"]) for c in told if c["stage"] == "few-shot"]
-        line.append(", ".join(steps))
-    told = origin(f"docs/results/heads/{name}_*.json", commits(results(*(files for *_, files in every))))
-    return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{told}"
+        line.append(", ".join(str(c["steps"]) for c in told if c.get("stage") == "few-shot"))
+    told = origin(f"docs/results/{where}_*.json", commits(results(*(files for *_, files in every))))
+    heads = ["head", "shots", *FOLDS[:folds], *(["mean"] if folds == 4 else []), "steps"]
+    return table(heads, lines) + f"\n\n{told}"
 
 
 def heads_longer() -> str:
@@ -345,6 +343,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
     "heads-shapes": lambda: heads_on("shapes"), "heads-shapes-longer": heads_longer,
+    "heads-msrc": lambda: heads_on("msrc", folds=1),
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
