@@ -218,6 +218,7 @@ def test_a_backbone_that_does_not_tell_its_levels(file):
 
 def test_nearest():
     assert nearest("stpes", ["steps", "lr"]) == ", did you mean steps?" and nearest("q", ["steps"]) == ""
+    assert nearest("PFENet", ["pfenet"]) == ", did you mean pfenet?"
 
 
 @pytest.mark.parametrize("kind", ["backbone", "neck", "head"])

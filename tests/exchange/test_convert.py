@@ -210,7 +210,9 @@ def test_names_that_do_not_fit_are_listed(change, message, published, tmp_path, 
         (["--kind", "asgnet", "in.pth", "out.pt"], "say what the files were trained on"),
         (["--kind", "asgnet", "in.pth", *PASCAL], "the authors' file or files, then the checkpoint"),
         (["--kind", "asgnet", "in.pth", "out.pt", *PASCAL], "no file in.pth"),
-        (["--kind", "psp", "in.pth", "out.pt", *PASCAL], "--kind 'psp'; allowed: backbone"),
+        (["--kind", "asgnet", "in.pth", "out.pt", "--data", "pascal"], "trained on, such as --fold 0"),
+        (["--kind", "psp", "in.pth", "out.pt", *PASCAL], "unknown --kind 'psp'"),
+        (["--kind", "pfnet", "in.pth", "out.pt"], "unknown --kind 'pfnet', did you mean pfenet?"),
         (["--kind", "asgnet", "in.pth", "there.pt", *PASCAL], "there.pt exists"),
     ],
 )
@@ -220,6 +222,14 @@ def test_mistakes_are_told(arguments, message, tmp_path, capsys, monkeypatch):
     assert main(["convert", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "there.pt").read_text() == "kept"
+
+
+def test_our_own_checkpoints_need_no_conversion(tmp_path, capsys):
+    own, out = tmp_path / "own.pt", tmp_path / "out.pt"
+    torch.save({"head.scale": torch.ones(1)}, own)
+    assert main(["convert", "--kind", "pfenet", str(own), str(out), *PASCAL]) == 2
+    assert "own.pt is a checkpoint of this project: use it as it is" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_base_network_is_no_model(base):

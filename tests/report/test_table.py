@@ -24,6 +24,19 @@ def test_every_class_and_score_has_a_line():
     assert "mIoU 62.13 +- 1.02 (95%, 5 runs x 200 episodes)" in lines
 
 
+@pytest.mark.parametrize(("steps", "noted"), [(0, True), (1, False)])
+def test_an_untrained_head_is_said_to_be_one(steps, noted):
+    checkpoint = {**json.loads(MEASURED.read_text(encoding="utf-8"))["checkpoint"], "steps": steps}
+    assert checkpoint["stage"] == "few-shot"
+    assert any("no step of training did better" in line for line in told(checkpoint=checkpoint)) == noted
+
+
+def test_one_run_has_no_interval():
+    content = json.loads(MEASURED.read_text(encoding="utf-8"))
+    one = {"scores": {**content["scores"], "interval": None}, "protocol": {**content["protocol"], "runs": 1}}
+    assert "mIoU 62.13 (1 run x 200 episodes)" in told(**one)
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "first", "origin"),
     [
