@@ -33,7 +33,7 @@ def test_later_differences_win():
         ("train.momentum=0", "nesterov needs a momentum"),
         ("pretrain.scale=[2,1]", "0 < low <= high"),
         ("train.scale=[0,1]", r"scale \[0.0, 1.0\] must be \[low, high\]"),
-        ("data.resize=stretch", "pad' or 'squash"),
+        ("data.resize=warp", "pad', 'squash' or 'stretch"),
         ("seed=2001-99-99", "seed: wanted a whole number"),
         ("test.episodes", "'test.episodes' is not key=value"),
         ("train.seconds=null", "neither epochs nor seconds"),
@@ -47,7 +47,7 @@ def test_mistakes_name_key_and_allowed_values(override, message):
 def test_unknown_recipes_list_those_that_exist():
     with pytest.raises(UserError, match="unknown data 'pascall', did you mean pascal"):
         load_config("pascall", "cwt")
-    with pytest.raises(UserError, match="there are: asgnet, cwt, "):
+    with pytest.raises(UserError, match="there are: asgnet, bam, cwt, "):
         load_config("shapes", "nothing-like-it")
 
 
