@@ -33,17 +33,19 @@ def fetch(url: str, path: Path, sha256: str = "") -> Path:
     part = path.with_name(f"{path.name}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        told = _receive(url, part)
-        got = _checksum(part)
+        announced = _receive(url, part)
+        digest = _checksum(part)
     except (OSError, HTTPException, ValueError) as error:  # urllib's own are OSErrors
-        kept = f"; {part} holds what came, and the same command goes on from there" if part.is_file() else ""
-        raise UserError(f"{url} could not be fetched ({_reason(error)}){kept}") from None
-    wanted = sha256 or told
-    if not got.startswith(wanted):
+        hint = f"; {part} holds what came, and the same command goes on from there" if part.is_file() else ""
+        raise UserError(f"{url} could not be fetched ({_reason(error)}){hint}") from None
+    expected = sha256 or announced
+    if not digest.startswith(expected):
         part.unlink()
-        raise UserError(f"{url} gave another file than wanted: sha256 {got}, wanted {wanted}; it is deleted")
+        raise UserError(
+            f"{url} gave another file than wanted: sha256 {digest}, wanted {expected}; it is deleted"
+        )
     part.replace(path)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB from {url}, sha256 {got}")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB from {url}, sha256 {digest}")
     return path
 
 
@@ -94,8 +96,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """As of urllib."""
-        told = str(headers.get("X-Linked-Etag", "")).strip('"')
-        self.sha256 = told if re.fullmatch(r"[0-9a-f]{64}", told) else self.sha256
+        etag = str(headers.get("X-Linked-Etag", "")).strip('"')
+        self.sha256 = etag if re.fullmatch(r"[0-9a-f]{64}", etag) else self.sha256
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

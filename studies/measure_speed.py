@@ -28,14 +28,14 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(options.size, "resnet50", device, wants_half("auto", device))
-    found = bench(setting, options.only.split(",") if options.only else list(DEFAULT), options.runs)
+    cases = bench(setting, options.only.split(",") if options.only else list(DEFAULT), options.runs)
     told = {
         "date": date.today().isoformat(), "size": setting.size, "backbone": setting.backbone,
         "half": setting.half, "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "runs": options.runs, "cases": found, "environment": environment(device),
+        "runs": options.runs, "cases": cases, "environment": environment(device),
     }  # fmt: skip
     options.out.write_text(json.dumps(told, indent=1) + "\n")
-    print(table(found, setting, options.runs))
+    print(table(cases, setting, options.runs))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,32 @@ functions name the files. Numbers in running text are phrases (`PHRASES`), which
 word. `tests/test_numbers.py` holds the pages against both, and refuses other numbers with decimals.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any
+
+from measured import (
+    FOLDS,
+    RESULTS,
+    ROOT,
+    by_fold,
+    commits,
+    number,
+    of_study,
+    origin,
+    results,
+    row,
+    study,
+    table,
+)  # fmt: skip
 
 from fss.bench.run import CASES
 from fss.metrics import interval95
-from fss.report.results import Number, Result, Row, make_rows, read_results
+from fss.report.results import Number, Result, read_results
 from fss.report.table import console_table
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS, STUDIES = ROOT / "docs/results", ROOT / "studies/results"
 _BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -32,73 +43,6 @@ def rewritten(text: str) -> str:
     """A page with all its measured tables as their files have them."""
     return _BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n\n{m[3]}", text)
 
-
-# Reading.
-
-
-def results(*names: str) -> list[Result]:
-    """Results of docs/results by name, `*` for every fold; all of a name must be there."""
-    found = [path for name in names for path in sorted(RESULTS.glob(f"{name}.json"))]
-    assert len({p.name.split("_fold")[0] for p in found}) >= 1, names
-    return read_results(found)
-
-
-def row(*names: str) -> Row:
-    """The one row that results make."""
-    (found,) = make_rows(results(*names))
-    return found
-
-
-def study(name: str) -> dict[str, Any]:
-    """The JSON of a study."""
-    return dict(json.loads((STUDIES / f"{name}.json").read_text(encoding="utf-8")))
-
-
-# Writing.
-
-
-def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    every = [f"| {' | '.join(cells)} |" for cells in (heads, *lines)]
-    return "\n".join([every[0], "|---" * len(heads) + "|", *every[1:]])
-
-
-def origin(where: str, commits: Iterable[str | None]) -> str:
-    """The line below a table: its files, and the commits at which they were measured."""
-    known = list(dict.fromkeys(str(c)[:7] for c in commits if c))
-    at = f"commit{'s' if len(known) > 1 else ''} {', '.join(known)}"
-    return f"*From `{where}`; {at}.*"
-
-
-def commits(found: Iterable[Result]) -> list[str | None]:
-    """The commits of results."""
-    return [r.content.get("environment", {}).get("commit") for r in found]
-
-
-def of_study(*names: str) -> str:
-    """`origin` of studies."""
-    told = [study(name)["environment"]["commit"] for name in names]
-    return origin(" and ".join(f"studies/results/{n}.json" for n in names), told)
-
-
-def number(value: Number | None, digits: int = 1) -> str:
-    """A mean with its interval."""
-    if value is None:
-        return ""
-    half = "" if value.interval is None else f" ± {value.interval:.{digits}f}"
-    return f"{value.mean:.{digits}f}{half}"
-
-
-def by_fold(rows: Sequence[tuple[Sequence[str], Row]], with_interval: bool = True) -> list[list[str]]:
-    """Cells of rows with their titles before, four folds and the mean after."""
-    lines = []
-    for titles, one in rows:
-        last = "" if one.miou is None else number(one.miou if with_interval else Number(one.miou.mean, None))
-        lines.append([*titles, *(number(one.folds.get(f)) for f in range(4)), last])
-    return lines
-
-
-FOLDS = [f"fold {f}" for f in range(4)]
 
 # The tables.
 
@@ -209,11 +153,11 @@ def heads_on(name: str, folds: int = 4) -> str:
     lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
     lines = [line if folds == 4 else line[: 2 + folds] for line in lines]  # no mean of fewer
     for line, (*_, files) in zip(lines, every, strict=True):
-        told = [r.content["checkpoint"] for r in results(files)]
-        line.append(", ".join(str(c["steps"]) for c in told if c.get("stage") == "few-shot"))
-    told = origin(f"docs/results/{where}_*.json", commits(results(*(files for *_, files in every))))
+        checkpoints = [r.content["checkpoint"] for r in results(files)]
+        line.append(", ".join(str(c["steps"]) for c in checkpoints if c.get("stage") == "few-shot"))
+    below = origin(f"docs/results/{where}_*.json", commits(results(*(files for *_, files in every))))
     heads = ["head", "shots", *FOLDS[:folds], *(["mean"] if folds == 4 else []), "steps"]
-    return table(heads, lines) + f"\n\n{told}"
+    return table(heads, lines) + f"\n\n{below}"
 
 
 def heads_longer() -> str:
@@ -226,8 +170,8 @@ def heads_longer() -> str:
             scores = [number(Number(mean(r.runs), r.content["scores"]["interval"])) for r in (one, five)]
             steps = str(one.content["checkpoint"]["steps"])
             lines.append([title, str(one.protocol["fold"]), steps, *scores])
-    told = origin("docs/results/heads/shapes_*_5epochs_*.json", commits(every))
-    return table(["head", "fold", "steps", "1 shot", "5 shots"], lines) + f"\n\n{told}"
+    below = origin("docs/results/heads/shapes_*_5epochs_*.json", commits(every))
+    return table(["head", "fold", "steps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
 
 
 def half_precision() -> str:

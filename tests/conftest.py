@@ -1,4 +1,4 @@
-"""Shared by all tests: the fixtures folder, a relative error, a browser."""
+"""Shared by all tests: the fixtures' numbers, a relative error, a browser."""
 
 import shutil
 from pathlib import Path
@@ -10,15 +10,26 @@ import torch
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
+def numbers_of(name: str) -> dict[str, np.ndarray]:
+    """`tests/fixtures/NAME.npz` as a dict of arrays."""
+    with np.load(FIXTURES / f"{name}.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
 @pytest.fixture
 def fixture_numbers():
-    """Load `tests/fixtures/NAME.npz` as a dict of arrays."""
+    """`numbers_of`, for tests that take it as an argument."""
+    return numbers_of
 
-    def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(FIXTURES / f"{name}.npz", allow_pickle=False) as archive:
-            return dict(archive)
 
-    return load
+def images(seed, *shape: int) -> torch.Tensor:
+    """The random images of a fixture, by its seed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)))
+
+
+def bits(packed: np.ndarray, width) -> torch.Tensor:
+    """A fixture's masks, packed along their width, as 0 and 1."""
+    return torch.from_numpy(np.unpackbits(packed, axis=-1)[..., : int(width)]).long()
 
 
 @pytest.fixture(scope="session")

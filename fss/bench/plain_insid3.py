@@ -1,4 +1,4 @@
-"""INSID3 as one would write it down, on a model's parameters: positions found anew for each episode, from all
+"""INSID3 as one would write it down, on a model's parameters: positions computed for each episode, from all
 singular vectors; every query cell compared with every cell of a support."""
 
 import torch
@@ -24,10 +24,8 @@ def insid3(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Ten
     query = maps(e.query_image)  # (1,C,h,w)
     supports = apart(maps(e.support_images[0]))  # (K,C,h,w)
     masks = up((e.support_masks[0] == 1).float()[:, None], (query.shape[-2], query.shape[-1]))[:, 0] > 0.5
-    found = _mask(
-        query[0].flatten(1), apart(query)[0].flatten(1), supports.flatten(2), masks.flatten(1), head
-    )
-    lead = (up(found.view(1, 1, *query.shape[-2:]), size) > 0.5).float() - 0.5
+    mask = _mask(query[0].flatten(1), apart(query)[0].flatten(1), supports.flatten(2), masks.flatten(1), head)
+    lead = (up(mask.view(1, 1, *query.shape[-2:]), size) > 0.5).float() - 0.5
     return torch.cat([torch.zeros_like(lead), lead], 1), []
 
 
@@ -35,8 +33,8 @@ def _mask(query: Tensor, apart: Tensor, supports: Tensor, masks: Tensor, head: I
     """Which query cells are the object's (n,), 1 or 0: features (C,n) as they are and apart from positions,
     supports (K,C,m), masks (K,m)."""
     means = [s[:, mask].mean(1) for s, mask in zip(supports, masks, strict=True)]
-    wanted = F.normalize(torch.stack(means).mean(0), dim=0)  # (C,)
-    cosine = wanted @ apart  # (n,)
+    reference = F.normalize(torch.stack(means).mean(0), dim=0)  # (C,)
+    cosine = reference @ apart  # (n,)
     forward = cosine > 0 if (cosine > 0).any() else cosine > cosine.quantile(0.9)
     votes = [mask[(s.T @ apart).argmax(0)] for s, mask in zip(supports, masks, strict=True)]
     chosen = forward & (torch.stack(votes).sum(0) >= (len(supports) + 1) // 2)
@@ -45,7 +43,7 @@ def _mask(query: Tensor, apart: Tensor, supports: Tensor, masks: Tensor, head: I
     clusters = _clusters(query, 1 - head.tau)
     groups = [clusters == i for i in range(int(clusters.max()) + 1)]
     close = lambda x, g: F.normalize(x[:, g].mean(1), dim=0)  # noqa: E731
-    seed = max((g for g in groups if chosen[g].any()), key=lambda g: float(close(apart, g) @ wanted))
+    seed = max((g for g in groups if chosen[g].any()), key=lambda g: float(close(apart, g) @ reference))
     out = torch.zeros_like(cosine)
     for g in groups:
         share = 1.0 if g is seed else chosen[g].float().mean()

@@ -150,11 +150,11 @@ def _dcama(state: State, config: Config, source: str) -> Converted:
     backbone, state = _with_network(state, "feature_extractor.", source)
     codes = {k: v for k, v in state.items() if k.startswith("model.pe.")}
     for name, code in codes.items():
-        wanted = positions(*code.shape[-2:]) if code.dim() == 3 else torch.full((1,), torch.nan)
-        if not torch.allclose(code.float(), wanted, atol=1e-3):
+        formula = positions(*code.shape[-2:]) if code.dim() == 3 else torch.full((1,), torch.nan)
+        if not torch.allclose(code.float(), formula, atol=1e-3):
             raise UserError(f"{source}: {name} is not the position code that DCAMA is published with")
-    kept = {k: v for k, v in state.items() if k not in codes}
-    return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed(kept, _DCAMA)
+    learned = {k: v for k, v in state.items() if k not in codes}
+    return *_few_shot(_shaped(config, backbone, None), backbone, None), _renamed(learned, _DCAMA)
 
 
 def _with_network(state: State, inside: str, source: str) -> tuple[ResNet, State]:
@@ -196,8 +196,8 @@ def hdmnet_names(state: State) -> dict[str, Tensor]:
     """Parameters under our names; the decoder's norms count no steps, since they never learn statistics."""
     inside = "transformer.mix_transformer."
     counters = {n for n in state if n.startswith(inside) and n.endswith("num_batches_tracked")}
-    kept = {n.replace(inside, "transformer."): x for n, x in state.items() if n not in counters}
-    return _renamed(_as_cwt(kept), _HDMNET)
+    learned = {n.replace(inside, "transformer."): x for n, x in state.items() if n not in counters}
+    return _renamed(_as_cwt(learned), _HDMNET)
 
 
 def _with_ensemble(

@@ -85,7 +85,7 @@ def aggregated(query: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0
 
 
 class _Dropout:
-    """Which weights are kept, a part at a time: the same ones whenever it is made anew.
+    """Masks of the weights, one for each part: the same ones whenever this is constructed again.
 
     A byte of a random number decides for each weight, so that shares are whole numbers of 256ths.
     """
@@ -96,11 +96,11 @@ class _Dropout:
 
     @property
     def factor(self) -> float:
-        """By which kept weights grow."""
+        """The remaining weights grow by it."""
         return _STEPS / (_STEPS - self.dropped)
 
-    def kept(self, like: Tensor) -> Tensor | None:
-        """Booleans of the shape of these weights; None for all of them."""
+    def mask(self, like: Tensor) -> Tensor | None:
+        """False where a weight is dropped, of the shape of these weights; None where none is."""
         if self.generator is None:
             return None
         words = torch.empty(-(-like.numel() // 8), dtype=torch.int64, device=like.device)
@@ -112,12 +112,12 @@ def _gathered(query: Tensor, keys: Tensor, values: Tensor, dropout: float, seed:
     """Each head's weighted mean (J,N)."""
     drop = _Dropout(dropout, seed, query.device)
     values = values * drop.factor
-    found = []
+    means = []
     for heads, cells in _parts(query, keys):
         weights = (query[heads, cells] @ keys[heads].mT).softmax(-1)  # (n,M), or (J,n,M)
-        kept = drop.kept(weights)
-        found.append((weights if kept is None else weights.mul_(kept)) @ values)
-    return torch.cat(found, -1).view(query.shape[:2])
+        mask = drop.mask(weights)
+        means.append((weights if mask is None else weights.mul_(mask)) @ values)
+    return torch.cat(means, -1).view(query.shape[:2])
 
 
 class _Aggregated(torch.autograd.Function):
@@ -139,9 +139,9 @@ class _Aggregated(torch.autograd.Function):
         of_query, of_keys = torch.empty_like(query), torch.zeros_like(keys)
         for heads, cells in _parts(query, keys):
             scores = (query[heads, cells] @ keys[heads].mT).softmax(-1)  # weights, until they are multiplied
-            kept = drop.kept(scores)
-            seen = values if kept is None else kept * values
-            scores.mul_(seen - out[heads, cells, None]).mul_(slope[heads, cells, None])
+            mask = drop.mask(scores)
+            masked = values if mask is None else mask * values
+            scores.mul_(masked - out[heads, cells, None]).mul_(slope[heads, cells, None])
             of_query[heads, cells] = scores @ keys[heads]
             of_keys[heads] += scores.mT @ query[heads, cells]
         return of_query, of_keys, None, None, None

@@ -77,7 +77,7 @@ class DCAMA(Head):
         it takes the largest values."""
         with as_computed(features[self.fine]):
             out = {level: of.keys(features[level]) for of, level in self._projections()}
-        return out | {_kept(level): features[level] for level in (self.middle, self.fine)}
+        return out | {_map_of(level): features[level] for level in (self.middle, self.fine)}
 
     def _projections(self) -> Iterator[tuple[Projections, str]]:
         """The projections of every level, from coarse to fine."""
@@ -142,7 +142,7 @@ class DCAMA(Head):
         The first mixer's convolution is the sum of its inputs' own: a query's was computed with the query.
         """
         size = (episodes.support_masks.shape[-2], episodes.support_masks.shape[-1])
-        middle, fine = (_largest(episodes.support[_kept(level)]) for level in (self.middle, self.fine))
+        middle, fine = (_largest(episodes.support[_map_of(level)]) for level in (self.middle, self.fine))
         of_guesses, _, of_middle, _, of_fine = self._first_mixer()
         beside = torch.cat([x, middle.to(x.dtype)], 1), torch.cat([of_guesses, of_middle], 1)
         skip = episodes.query[_SKIP] + self.mixer1[0].get_parameter("bias")[:, None, None]
@@ -163,8 +163,8 @@ class DCAMA(Head):
         return [Panel(title, x.clamp(0, 1), "query") for title, x in named]
 
 
-def _kept(level: str) -> str:
-    """Under which name a level's own map is kept, beside its keys."""
+def _map_of(level: str) -> str:
+    """The name of a level's own map, beside that of its keys."""
     return f"{level} map"
 
 

@@ -55,8 +55,8 @@ class INSID3(Head):
             raise ValueError(f"components={components}; allowed: 0 to {width - 1}, of {width} channels")
         self.components = round(_SHARE * width) if components is None else components
         self.tau, self.merge = tau, merge
-        self._kept: dict[tuple[int, int], Tensor] = {}  # size of images -> their positions' basis
-        self._kept_of: Any = None  # the network that they are of
+        self._bases: dict[tuple[int, int], Tensor] = {}  # size of images -> their positions' basis
+        self._basis_network: Any = None  # the network that they are of
 
     def encode(self, features: Features) -> Features:
         """The joined map, cells of length 1: {MAP: (B,C,h,w)}, float32."""
@@ -65,8 +65,8 @@ class INSID3(Head):
 
     def forward(self, episodes: Encoded) -> HeadOutput:
         """Masks of the images' size: logits (0, 1/2) on the object, (0, -1/2) elsewhere, (B,2,H,W)."""
-        found = torch.stack([x.foreground.float() for x in self._found(episodes)])  # (B,n)
-        coarse = found.unflatten(1, episodes.query[MAP].shape[-2:])[:, None]  # (B,1,h,w)
+        masks = torch.stack([x.foreground.float() for x in self._segmented(episodes)])  # (B,n)
+        coarse = masks.unflatten(1, episodes.query[MAP].shape[-2:])[:, None]  # (B,1,h,w)
         h, w = episodes.support_masks.shape[-2:]
         # As published, what has another size than the images is a resize of this mask, not of the cells.
         lead = (resize(coarse, (h, w), episodes.corners) > 0.5).float() - 0.5
@@ -75,23 +75,23 @@ class INSID3(Head):
 
     def explain(self, episodes: Encoded) -> list[Panel]:
         """Cosine with the supports' mean; the candidates; the query's clusters; their scores."""
-        found = self._found(episodes)
+        every = self._segmented(episodes)
         size = episodes.query[MAP].shape[-2:]
-        every = lambda name: torch.stack([getattr(x, name) for x in found]).unflatten(1, size)  # noqa: E731
+        maps = lambda name: torch.stack([getattr(x, name) for x in every]).unflatten(1, size)  # noqa: E731
         return [
-            Panel("like the supports", every("cosine").clamp(0, 1), "query"),
-            Panel("candidates", every("candidates").long() - 1, "query"),
-            Panel("clusters", every("clusters"), "query"),
-            Panel("score", every("score").clamp(0, 1), "query"),
+            Panel("like the supports", maps("cosine").clamp(0, 1), "query"),
+            Panel("candidates", maps("candidates").long() - 1, "query"),
+            Panel("clusters", maps("clusters"), "query"),
+            Panel("score", maps("score").clamp(0, 1), "query"),
         ]
 
     @torch.no_grad()
-    def _found(self, episodes: Encoded) -> list["Found"]:
-        """What comes about in each episode; none knows of another."""
+    def _segmented(self, episodes: Encoded) -> list["Segmentation"]:
+        """Each episode on its own."""
         if exporting():
             raise UserError("INSID3 clusters each query outside of PyTorch, which no exported file can hold")
         with torch.autocast(episodes.support_masks.device.type, enabled=False):
-            return [self._looked_at(task) for task in self._tasks(episodes)]
+            return [self._segment(task) for task in self._tasks(episodes)]
 
     def _tasks(self, e: Encoded) -> Iterator["Task"]:
         query, support = e.query[MAP], e.support[MAP]  # (B,C,h,w), (B,K,C,h,w)
@@ -105,8 +105,8 @@ class INSID3(Head):
             yield Task(cells, debiased(cells, basis), debiased(others, basis), masks[shown], on_photo)
 
     def _basis(self, e: Encoded) -> Tensor:
-        """The positions' directions (C,k) at the size of these images: found once, and kept until the network
-        changes.
+        """The positions' directions (C,k) at the size of these images: computed once, and again when the
+        network changes.
 
         Raises:
             UserError: there is no network to ask.
@@ -115,25 +115,25 @@ class INSID3(Head):
             return e.query[MAP].new_zeros(e.query[MAP].shape[1], 0)
         if e.network is None:
             raise UserError("INSID3 asks the network about a black image: give Encoded its `network`")
-        if self._kept_of is None or self._kept_of() is not e.network:
-            self._kept, self._kept_of = {}, weakref.ref(e.network)
+        if self._basis_network is None or self._basis_network() is not e.network:
+            self._bases, self._basis_network = {}, weakref.ref(e.network)
         h, w = e.support_masks.shape[-2:]
-        if (h, w) not in self._kept:
+        if (h, w) not in self._bases:
             black = torch.zeros(1, 3, h, w, device=e.support_masks.device)
-            self._kept[h, w] = positions(self.encode(e.network(black))[MAP][0], self.components)
-        return self._kept[h, w]
+            self._bases[h, w] = positions(self.encode(e.network(black))[MAP][0], self.components)
+        return self._bases[h, w]
 
-    def _looked_at(self, task: "Task") -> "Found":
+    def _segment(self, task: "Task") -> "Segmentation":
         """One episode, step by step."""
-        wanted, on_photo = prototype(task), task.on_photo
-        cosine = task.apart @ wanted  # (n,)
+        reference, on_photo = prototype(task), task.on_photo
+        cosine = task.apart @ reference  # (n,)
         chosen = candidates(task, cosine)
         clusters, score = torch.full_like(chosen, -1, dtype=torch.int64), torch.zeros_like(cosine)
         if chosen.any():
             clusters[on_photo] = clustered(task.cells[on_photo], 1 - self.tau)
-            own = scores(task, clusters, wanted, chosen).product  # (G,)
+            own = scores(task, clusters, reference, chosen).product  # (G,)
             score[on_photo] = own[clusters[on_photo]]
-        return Found(cosine, chosen, clusters, score, score > self.merge)
+        return Segmentation(cosine, chosen, clusters, score, score > self.merge)
 
 
 class Task(NamedTuple):
@@ -154,8 +154,8 @@ class Task(NamedTuple):
     on_photo: Tensor
 
 
-class Found(NamedTuple):
-    """What comes about in an episode, for each of the query's n cells: (n,).
+class Segmentation(NamedTuple):
+    """The answer to an episode and the steps to it, for each of the query's n cells: (n,).
 
     Attributes:
         cosine: with the supports' prototype.
@@ -195,8 +195,8 @@ class Scores(NamedTuple):
 def positions(black: Tensor, components: int) -> Tensor:
     """What the features of a black image vary in, all of which is position: black (C,h,w) -> basis (C,k).
 
-    Left singular vectors of the largest singular values. Directions without length are none, so that k may be
-    below `components`.
+    Left singular vectors of the largest singular values. A direction without length counts as none, so that
+    k may be below `components`.
     """
     cells = black.flatten(1).double()  # (C,n)
     cells = cells - cells.mean(1, keepdim=True)
@@ -217,15 +217,15 @@ def at_cells(masks: Tensor, cells: tuple[int, int], corners: bool) -> Tensor:
     where none takes any, the cell of the foreground's mean.
     """
     inside = masks == 1
-    found = resize(inside.float()[None], cells, corners)[0] > 0.5
-    for k in (inside.flatten(1).any(1) & ~found.flatten(1).any(1)).nonzero()[:, 0].tolist():
-        found[k] = nearest(inside[k], cells)
-        if not found[k].any():
+    own = resize(inside.float()[None], cells, corners)[0] > 0.5
+    for k in (inside.flatten(1).any(1) & ~own.flatten(1).any(1)).nonzero()[:, 0].tolist():
+        own[k] = nearest(inside[k], cells)
+        if not own[k].any():
             places = inside[k].nonzero().double().mean(0).tolist()  # row, column
             sides = zip(places, cells, inside.shape[-2:], strict=True)
             row, column = (int(place / (side / count)) for place, count, side in sides)
-            found[k, row, column] = True
-    return found
+            own[k, row, column] = True
+    return own
 
 
 def prototype(task: Task) -> Tensor:
@@ -246,9 +246,9 @@ def candidates(task: Task, cosine: Tensor) -> Tensor:
         return torch.zeros_like(likely)
     own = task.apart[likely]  # no other cell can be one
     votes = [mask[(own @ other.T).argmax(1)] for other, mask in zip(task.others, task.masks, strict=True)]
-    found = likely.clone()
-    found[likely] = torch.stack(votes).sum(0) >= math.ceil(shots / 2)
-    return found
+    chosen = likely.clone()
+    chosen[likely] = torch.stack(votes).sum(0) >= math.ceil(shots / 2)
+    return chosen
 
 
 def clustered(cells: Tensor, cut: float) -> Tensor:
@@ -265,18 +265,18 @@ def clustered(cells: Tensor, cut: float) -> Tensor:
     return torch.tensor([first.setdefault(label, len(first)) for label in labels.tolist()]).to(cells.device)
 
 
-def scores(task: Task, clusters: Tensor, wanted: Tensor, chosen: Tensor) -> Scores:
+def scores(task: Task, clusters: Tensor, reference: Tensor, chosen: Tensor) -> Scores:
     """The scores of clusters (n,), -1 for none, by the supports' prototype (C,) and the candidates (n,), of
     which there is one at least."""
     numbers = torch.arange(int(clusters.max()) + 1, device=clusters.device)
     member = (clusters == numbers[:, None]).float()  # (G,n)
     count = member.sum(1)
     area = member @ chosen.float() / count
-    close = F.normalize(member @ task.apart, dim=1) @ wanted
+    close = F.normalize(member @ task.apart, dim=1) @ reference
     seed = int(close.masked_fill(area == 0, -math.inf).argmax())
     own = F.normalize(member @ task.cells, dim=1)  # (G,C)
     area[seed] = 1
-    return Scores(member @ (task.apart @ wanted) / count, own @ own[seed], area, seed)
+    return Scores(member @ (task.apart @ reference) / count, own @ own[seed], area, seed)
 
 
 def _list(maps: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
         """Softmax over the source: cells (B,n,C) and (B,m,C) -> (B,n,C)."""
         q, k, v = self._split(self.linear_q(query)), self.linear_k(source), self.linear_v(source)
-        seen = F.scaled_dot_product_attention(q, self._split(k), self._split(v))  # (B,H,n,C/H)
-        return self.linear_o(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, self._split(k), self._split(v))  # (B,H,n,C/H)
+        return self.linear_o(attended.transpose(1, 2).flatten(2))
 
     def match(self, query: Tensor, supports: Sequence[Foreground]) -> tuple[Tensor, Tensor]:
         """Softmax over the query, for each support cell by itself (equations 3 and 4).
@@ -140,9 +140,9 @@ class _Layers(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.ffn = FeedForward(width, dropout)
 
-    def after(self, x: Tensor, seen: Tensor) -> Tensor:
+    def after(self, x: Tensor, attended: Tensor) -> Tensor:
         """All that follows the attention: maps (B,h,w,C) of its input and its output -> the same."""
-        x = x + self.drop(seen)
+        x = x + self.drop(attended)
         return x + self.ffn(self.norm2(x))
 
 

@@ -25,8 +25,8 @@ def console_table(result: dict[str, Any]) -> str:
     ]
     if protocol["published_list"] is False:
         lines.append("note: the list of test images is not the published one")
-    told = result["checkpoint"]
-    if told.get("stage") == "few-shot" and told.get("steps") == 0:
+    checkpoint = result["checkpoint"]
+    if checkpoint.get("stage") == "few-shot" and checkpoint.get("steps") == 0:
         lines.append(
             "note: no step of training did better in validation than the head before it, which is what was "
             "tested here; train longer (train.seconds, train.epochs)"

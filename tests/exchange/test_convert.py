@@ -14,13 +14,8 @@ from fss.heads.seeds import seeds_of
 from fss.ops import resize
 from fss.runs import checkpoint
 from fss.runs.identity import require
-from tests.conftest import FIXTURES, relative_error
+from tests.conftest import images, numbers_of, relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
-
-
-def numbers_of(name):
-    with np.load(FIXTURES / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +31,6 @@ def published(tmp_path_factory):
         return path
 
     return write
-
-
-def images(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)))
 
 
 @pytest.mark.parametrize("name", ["pyramid_1shot", "pyramid_5shot", "aspp_1shot"])

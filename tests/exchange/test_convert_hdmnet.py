@@ -13,8 +13,7 @@ from fss.ops import resize
 from fss.recipes import load_config
 from fss.runs import checkpoint
 from fss.runs.identity import Identity, require
-from tests.conftest import relative_error
-from tests.exchange.test_convert import images, numbers_of
+from tests.conftest import images, numbers_of, relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
 
 SAID = ["--data", "pascal", "--fold", "2"]

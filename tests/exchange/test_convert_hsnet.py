@@ -3,28 +3,14 @@
 import json
 import warnings
 
-import numpy as np
 import pytest
 import torch
 
 import fss
 from fss.cli import main
 from fss.runs import checkpoint
-from tests.conftest import FIXTURES, relative_error
+from tests.conftest import bits, images, numbers_of, relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
-
-
-def numbers_of(name):
-    with np.load(FIXTURES / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def bits(packed, width):
-    return torch.from_numpy(np.unpackbits(packed, axis=-1)[..., : int(width)]).long()
-
-
-def images(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)))
 
 
 def published(numbers, path):

@@ -9,7 +9,7 @@ from fss.episode import Episode
 from fss.heads.pfenet import support_vector
 from fss.ops import resize
 from fss.runs import checkpoint
-from tests.conftest import relative_error
+from tests.conftest import images, relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
 
 PASCAL = ["--data", "pascal", "--fold", "2"]
@@ -18,10 +18,6 @@ PASCAL = ["--data", "pascal", "--fold", "2"]
 def write(numbers, path):
     torch.save(seeded_checkpoint(numbers["state_keys"], int(numbers["state_seed"])), path)
     return str(path)
-
-
-def images(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)))
 
 
 @pytest.mark.parametrize("shots", [1, 5])

@@ -144,7 +144,7 @@ def test_dropped_weights_have_the_gradient_of_what_was_computed(monkeypatch):
     monkeypatch.setattr("fss.heads.aggregation._ON_CPU", 100)  # four cells at a time
     query, keys, values = attended()
     drop = _Dropout(0.5, 4, torch.device("cpu"))
-    kept = torch.stack([torch.cat([drop.kept(torch.empty(n, 23)) for n in (4, 4, 3)]) for _ in range(2)])
+    kept = torch.stack([torch.cat([drop.mask(torch.empty(n, 23)) for n in (4, 4, 3)]) for _ in range(2)])
     plain = (((query @ keys.mT).softmax(2) * kept * 2) @ values).mean(0)
     ours = aggregated(query, keys, values, 0.5, seed=4)
     assert torch.allclose(ours, plain)
@@ -162,7 +162,7 @@ def test_dropped_weights_have_the_gradient_of_what_was_computed(monkeypatch):
 def test_dropout_drops_its_share_and_keeps_the_mean(share, factor):
     drop, weights = _Dropout(share, 1, torch.device("cpu")), torch.ones(3, 50, 1001)
     assert drop.factor == pytest.approx(factor)
-    kept = drop.kept(weights)
+    kept = drop.mask(weights)
     if share == 0:
         assert kept is None
         return

@@ -10,17 +10,8 @@ from fss.heads import Encoded
 from fss.heads.hsnet import HSNet, vote
 from fss.heads.pivot import Blocks, CenterPivot, Pass, Squeeze, correlations
 from fss.ops import segmentation_loss
-from tests.conftest import relative_error
+from tests.conftest import bits, images, relative_error
 from tests.fixtures.seeded_checkpoint import seeded_checkpoint
-
-
-def randn(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)))
-
-
-def bits(packed, width):
-    """Masks packed along their width -> 0 and 1."""
-    return torch.from_numpy(np.unpackbits(packed, axis=-1)[..., : int(width)]).long()
 
 
 def state_of(numbers):
@@ -47,7 +38,7 @@ def test_a_block_gives_the_published_numbers(name, fixture_numbers):
     assert relative_error(channels_first(block[0](cells_first(x))).detach(), wanted["convolved"]) < 1e-5
     out = channels_first(block(cells_first(x)))
     assert relative_error(out.detach(), wanted["output"]) < 1e-5
-    (out * randn(numbers["output_weight_seed"], *out.shape)).sum().backward()
+    (out * images(numbers["output_weight_seed"], *out.shape)).sum().backward()
     conv = block[0]
     found = conv.conv1.weight.grad, conv.conv2.weight.grad, conv.conv1.bias.grad, x.grad
     names = ("conv1_weight", "conv2_weight", "conv1_bias", "input")
@@ -62,7 +53,7 @@ def hpn(numbers):
     head = HSNet(dict.fromkeys(strides, 8), strides, levels)
     head.load_state_dict(state_of(numbers))
     pyramid = [
-        randn(seed, int(numbers["batch"]), int(n), *[int(size)] * 4).clamp(0)
+        images(seed, int(numbers["batch"]), int(n), *[int(size)] * 4).clamp(0)
         for seed, n, size in zip(numbers["input_seeds"], numbers["inputs"], numbers["sizes"], strict=True)
     ]
     return head, [cells_first(x) for x in pyramid]
@@ -108,7 +99,7 @@ def test_correlations_are_the_published_ones(fixture_numbers):
     seeds = numbers["feature_seeds"]
     query, support = (
         head.encode({
-            level: randn(seed + i, *shape) * float(numbers["feature_scale"][i])
+            level: images(seed + i, *shape) * float(numbers["feature_scale"][i])
             for i, (level, shape) in enumerate(shapes.items())
         })
         for seed in seeds
@@ -144,7 +135,7 @@ def test_half_of_the_most_votes_suffices(shots, most, votes, answer):
 
 
 def directions(n, c, h, w, seed=0):
-    return [torch.nn.functional.normalize(randn(seed + i, c, h, w), dim=0) for i in range(n)]
+    return [torch.nn.functional.normalize(images(seed + i, c, h, w), dim=0) for i in range(n)]
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(4, 5), (2, 3)])
@@ -162,7 +153,7 @@ def test_correlations_in_parts_equal_those_held_whole(stride, kernel, place, mon
     mask[top:bottom, left:right] = 0.5
     whole = correlations([q.flatten(1).mT for q in query], [x * mask for x in support])  # (hw,n,u,v)
     whole = whole.permute(0, 2, 3, 1).unflatten(0, (5, 7))[None]  # (1,h,w,u,v,n)
-    weight = randn(3, 5, 7, -(-11 // stride), -(-14 // stride), 16)
+    weight = images(3, 5, 7, -(-11 // stride), -(-14 // stride), 16)
     answers = []
     for out in (conv(whole)[0], conv.of_features(Pass(query, support, [mask[None]] * 3))):
         conv.zero_grad()
@@ -175,7 +166,7 @@ def test_correlations_in_parts_equal_those_held_whole(stride, kernel, place, mon
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 1), (1, 2)])
 def test_tiny_supports_take_one_matrix(size):
     conv = CenterPivot(6, 8, 3, 1)
-    x = randn(0, 2, 3, 4, *size, 6)
+    x = images(0, 2, 3, 4, *size, 6)
     cells = x.flatten(0, 2).permute(0, 3, 1, 2)
     wanted = conv.conv2(cells).permute(0, 2, 3, 1).reshape(2, 3, 4, *size, 8)
     assert torch.allclose(conv._over_support(x), wanted, atol=1e-5)
