@@ -16,6 +16,6 @@ def test_masks_equal_the_plain_ones_from_images_on(setting, shots):
     with torch.no_grad():
         out = model.output(e, [0]).logits
         wanted, sides = METHODS["insid3"].plain(model, e, False)
-        (found,) = model.head._found(model.encoded(e, [0]))
+        (found,) = model.head._segmented(model.encoded(e, [0]))
     assert torch.equal(out, wanted) and not sides
     assert found.foreground.any() and not found.foreground.all() and found.clusters.max() > 0

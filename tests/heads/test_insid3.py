@@ -88,7 +88,7 @@ def test_every_step_gives_the_authors_numbers(published):
 
 def test_the_answer_is_the_authors(published):
     data, head, e = published
-    coarse = head._found(e)[0].foreground
+    coarse = head._segmented(e)[0].foreground
     assert np.array_equal(coarse, data.get("coarse_mask", np.zeros(coarse.shape)).reshape(-1).astype(bool))
     size = tuple(data["size"].tolist())
     logits = head(e).logits
@@ -107,7 +107,7 @@ def random_task(n=40, shots=3, c=8, seed=0):
     return Task(unit(n, c), unit(n, c), unit(shots, n, c), masks, torch.ones(n, dtype=torch.bool))
 
 
-def test_where_nothing_is_alike_the_tenth_that_is_most_alike_is_looked_at():
+def test_without_a_positive_cosine_the_uppermost_tenth_takes_part():
     task = random_task(38)
     task = task._replace(masks=torch.ones_like(task.masks))  # every cell is the object's: none is voted out
     cosine = -torch.rand(38, generator=torch.Generator().manual_seed(1)) - 0.1
