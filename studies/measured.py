@@ -55,7 +55,7 @@ def commits(found: Iterable[Result]) -> list[str | None]:
 def of_study(*names: str) -> str:
     """`origin` of studies."""
     told = [study(name)["environment"]["commit"] for name in names]
-    return origin(" and ".join(f"studies/results/{n}.json" for n in names), told)
+    return origin("` and `".join(f"studies/results/{n}.json" for n in names), told)
 
 
 def number(value: Number | None, digits: int = 1) -> str:

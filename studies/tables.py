@@ -141,7 +141,7 @@ def other_sets() -> str:
 METHODS = {
     "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
     "HSNet": "hsnet", "RePRI": "repri", "BAM": "bam", "BAM's meta learner alone": "bam_meta",
-    "HDMNet": "hdmnet", "DCAMA": "dcama",
+    "HDMNet": "hdmnet", "DCAMA": "dcama", "INSID3": "insid3",
 }  # fmt: skip
 
 
@@ -224,14 +224,14 @@ def photos() -> str:
 
 
 def speed() -> str:
-    cases = study("speed")["cases"]
+    cases = {**study("speed")["cases"], **study("speed_later")["cases"]}
     lines = [[CASES[name].title, *_both(case), _gib(case, "plain"), _gib(case, "ours")]
              for name, case in cases.items()]  # fmt: skip
     fold = {way: sum(n * cases[c][way] for n, c in _FOLD[way]) for way in ("plain", "ours")}
     title = "CWT, published test of a fold (5 x 1,000 episodes, 350 images; a sum)"
     lines.append([title, *_both(fold), "", ""])
     heads = ["", "published", "fss", "ratio", "memory, published", "fss"]
-    return table(heads, lines) + f"\n\n{of_study('speed')}"
+    return table(heads, lines) + f"\n\n{of_study('speed', 'speed_later')}"
 
 
 def _both(case: dict[str, float]) -> list[str]:
@@ -287,7 +287,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
     "heads-shapes": lambda: heads_on("shapes"), "heads-shapes-longer": heads_longer,
-    "heads-msrc": lambda: heads_on("msrc", folds=1),
+    "heads-msrc": lambda: heads_on("msrc"),
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip

@@ -40,11 +40,14 @@ def bam(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, list[T
 @torch.no_grad()
 def distance(query: Tensor, support: Tensor) -> Tensor:
     """Psi (B,) of maps (B,C,h,w)."""
-    matrices = []
-    for x in (query.flatten(2), support.flatten(2)):
-        length = x.norm(dim=2)
-        matrices.append(x @ x.mT / (length[:, :, None] * length[:, None] + 1e-7))
-    return (matrices[0] - matrices[1]).flatten(1).norm(dim=1) / query.shape[1]
+    return (cosines(query) - cosines(support)).norm(dim=(1, 2)) / query.shape[1]
+
+
+def cosines(x: Tensor) -> Tensor:
+    """(B,C,h,w) -> (B,C,C) of its channels."""
+    channels = x.flatten(2)
+    length = channels.norm(dim=2)
+    return channels @ channels.mT / (length[:, :, None] * length[:, None] + 1e-7)
 
 
 def meta_learner(net: Any, x: Tensor, vector: Tensor, likeness: Tensor) -> Tensor:

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.bench.plain import up
+from fss.bench.plain import blocks, up
 from fss.episode import Episode
 from fss.heads.aggregation import Projections, positions
 from fss.heads.dcama import DCAMA
 from fss.model import FewShotModel
-from fss.ops import normalise
 
 
 def dcama(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, list[Tensor]]:
@@ -41,20 +40,6 @@ def dcama(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, list
     h, w = e.query_image.shape[-2:]
     x = head.mixer2(up(x, ((h + 1) // 2, (w + 1) // 2)))
     return head.mixer3(up(x, (h, w))), []
-
-
-@torch.no_grad()
-def blocks(model: FewShotModel, images: Tensor) -> dict[int, list[Tensor]]:
-    """Stage -> each of its blocks' sum of branch and shortcut, (B,C,h,w)."""
-    net: Any = model.backbone
-    out: dict[int, list[Tensor]] = {}
-    x = net.layer0(normalise(images).contiguous())
-    for stage in (1, 2, 3, 4):
-        out[stage] = []
-        for block in getattr(net, f"layer{stage}"):
-            out[stage].append(block.sum(x))
-            x = out[stage][-1].relu()
-    return out
 
 
 def guess(of: Projections, query: Tensor, supports: list[Tensor], masks: Tensor, training: bool) -> Tensor:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.bench.plain import up
+from fss.bench.plain_bam import distance
+from fss.bench.plain_pfenet import largest
 from fss.episode import Episode
 from fss.heads.dense_correlation import FixedNorm, Merge
 from fss.heads.hdmnet import HDMNet
@@ -42,13 +44,13 @@ def hdmnet(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, lis
         small = F.interpolate(inside, cells)
         alike.append(torch.stack([largest(query[k], support[k] * small) for k in ("sum", "stage4")], 1))
         vectors.append(vector)
-        differ.append((cosines(query["stage2"]) - cosines(support["stage2"])).norm(dim=(1, 2)))
+        differ.append(distance(query["stage2"], support["stage2"]))
     similarity = torch.stack(alike).mean(0)  # (B,2,h,w)
     vector = torch.stack(vectors).mean(0).expand_as(x)
     q = encoded(head, head.query_merge(torch.cat([x, vector, 10 * similarity], 1)))
     supports = [torch.stack(each, 1) for each in zip(*levels, strict=True)]
     meta = matched(head, q, supports, e.support_masks, similarity)
-    psi = torch.stack(differ).mean(0)[:, None, None, None] / query["stage2"].shape[1]
+    psi = torch.stack(differ).mean(0)[:, None, None, None]
     base = 1 - query["base"].softmax(1)[:, :1]
     g, c = head.ensemble.gram_merge.weight.flatten(), head.ensemble.cls_merge.weight.flatten()
     background, foreground = (g[0] * meta.softmax(1) + g[1] * psi).chunk(2, 1)
@@ -68,22 +70,6 @@ def frozen(model: FewShotModel, x: Tensor) -> Maps:
     pools = [up(pool(x), (x.shape[-2], x.shape[-1])) for pool in neck.features]
     out["sum"] = neck.bottleneck[:2](torch.cat([x, *pools], 1))
     return {**out, "base": model.classifier(out["sum"].relu())}
-
-
-@torch.no_grad()
-def largest(query: Tensor, support: Tensor) -> Tensor:
-    """Each query cell's largest cosine with any support cell: (B,C,h,w), (B,C,h,w) -> (B,h,w)."""
-    q, s = query.flatten(2), support.flatten(2)
-    lengths = s.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None]  # (B,hw,hw)
-    return (s.mT @ q / (lengths + 1e-7)).amax(1).view(len(q), *query.shape[2:])
-
-
-@torch.no_grad()
-def cosines(stage2: Tensor) -> Tensor:
-    """(B,C,h,w) -> (B,C,C) of its channels."""
-    rows = stage2.flatten(2)
-    length = rows.norm(dim=2)
-    return rows @ rows.mT / (length[:, :, None] * length[:, None] + 1e-7)
 
 
 def encoded(head: HDMNet, x: Tensor) -> list[Tensor]:

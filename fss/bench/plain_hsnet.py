@@ -4,18 +4,17 @@
 encoded anew for each of its supports.
 """
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.bench.plain import up
+from fss.bench.plain import blocks, up
 from fss.episode import Episode
 from fss.heads.hsnet import HSNet
 from fss.heads.pivot import CenterPivot
 from fss.model import FewShotModel
-from fss.ops import normalise
 
 
 def hsnet(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Tensor, list[Tensor]]:
@@ -38,20 +37,6 @@ def hsnet(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Tens
     votes = torch.stack([x.argmax(1) for x in passes]).sum(0)  # (B,H,W)
     share = votes / votes.amax((1, 2), keepdim=True).clamp(min=1)
     return F.one_hot((share >= 0.5).long(), 2).permute(0, 3, 1, 2).float(), []
-
-
-@torch.no_grad()
-def blocks(model: FewShotModel, images: Tensor) -> dict[int, list[Tensor]]:
-    """Stage -> each of its blocks' sum of branch and shortcut, (B,C,h,w)."""
-    net: Any = model.backbone
-    out: dict[int, list[Tensor]] = {}
-    x = net.layer1(net.layer0(normalise(images).contiguous()))
-    for stage in (2, 3, 4):
-        out[stage] = []
-        for block in getattr(net, f"layer{stage}"):
-            out[stage].append(block.sum(x))
-            x = out[stage][-1].relu()
-    return out
 
 
 @torch.no_grad()

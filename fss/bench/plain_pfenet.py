@@ -34,8 +34,13 @@ def pfenet(model: FewShotModel, e: Episode, training: bool) -> tuple[Tensor, lis
 @torch.no_grad()
 def prior(net: Any, query: Tensor, stage3: Tensor, inside: Tensor) -> Tensor:
     """(B,1,h,w) of one support, from the query's stage 4 and the support's stage 3."""
-    q, s = query.flatten(2), (net.layer4(stage3 * inside) * inside).flatten(2)  # (B,C',hw)
+    best = largest(query, net.layer4(stage3 * inside) * inside)[:, None]  # (B,1,h,w)
+    least, most = best.amin((2, 3), keepdim=True), best.amax((2, 3), keepdim=True)
+    return (best - least) / (most - least + 1e-7)
+
+
+def largest(query: Tensor, support: Tensor) -> Tensor:
+    """Each query cell's largest cosine with any support cell: (B,C,h,w), (B,C,h,w) -> (B,h,w)."""
+    q, s = query.flatten(2), support.flatten(2)
     lengths = s.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None]  # (B,hw,hw)
-    best = (s.mT @ q / (lengths + 1e-7)).amax(1)  # (B,hw)
-    least, most = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
-    return ((best - least) / (most - least + 1e-7)).view(len(q), 1, *query.shape[2:])
+    return (s.mT @ q / (lengths + 1e-7)).amax(1).view(len(q), *query.shape[2:])

@@ -52,6 +52,9 @@ class _Counts(_Part):
 class _Scores(_Part):
     miou: Percent | None = None
     fb_iou: Percent
+    boundary_miou: Percent | None = None
+    small_miou: Percent | None = None
+    large_miou: Percent | None = None
     interval: Annotated[float, Field(ge=0)] | None = None
     runs: list[_Run] = Field(min_length=1)
     per_class: dict[str, Percent] = Field(min_length=1)

@@ -14,9 +14,10 @@ from fss.data.canvas import Canvas
 from fss.data.episodes import PictureSet
 from fss.data.plan import Draw
 from fss.data.source import Source
+from fss.episode import IGNORE
 from fss.errors import UserError
 from fss.heads import Panel
-from fss.metrics import EpisodeScore, counts
+from fss.metrics import EpisodeScore, boundary_band, counts
 from fss.model import FewShotModel
 from fss.ops import foreground
 from fss.runs import distributed
@@ -50,13 +51,41 @@ class Counted(NamedTuple):
     union: int
 
 
+SMALL = 0.1  # of a query's labelled pixels; an object below that is small
+
+
 @dataclass
 class Evaluation:
-    """Counts of each run and of each episode, in order, and how many episodes the head made a note of."""
+    """Counts of each run and of each episode, in order, and how many episodes the head made a note of.
+
+    Attributes:
+        parts: counts of all runs near the boundaries of the true masks ("boundary", `boundary_band`), and of
+            episodes whose query shows a "small" object and a "large" one (`SMALL`).
+    """
 
     runs: list[EpisodeScore] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     episodes: list[Counted] = field(default_factory=list)
+    parts: dict[str, EpisodeScore] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, num_classes: int) -> "Evaluation":
+        """Nothing counted yet."""
+        return cls(parts={name: EpisodeScore(num_classes) for name in ("boundary", "small", "large")})
+
+    def add(self, class_id: Tensor, prediction: Tensor, mask: Tensor) -> tuple[int, int]:
+        """Count an episode of class (1,) in the last run: prediction and mask (H,W).
+
+        Returns:
+            intersection and union of the foreground, pixels.
+        """
+        inter, union = counts(prediction[None], mask[None])
+        self.runs[-1].update(class_id, inter, union)
+        known, there = int((mask != IGNORE).sum()), int((mask == 1).sum())
+        self.parts["small" if there < SMALL * known else "large"].update(class_id, inter, union)
+        near = torch.where(boundary_band(mask[None]), mask[None], IGNORE)
+        self.parts["boundary"].update(class_id, *counts(prediction[None], near))
+        return int(inter[0, 1]), int(union[0, 1])
 
 
 def feature_store(
@@ -114,13 +143,13 @@ def add_up(
     Raises:
         UserError: an image or mask cannot be read, or logits are not finite.
     """
-    out = Evaluation()
+    out = Evaluation.of(num_classes)
     total = sum(len(plan) for plan in plans)
     bar = Bar(total=total, desc=title, unit="episode", disable=not distributed.is_main(), leave=False)
     canvas = store.pictures.canvas
     size = (canvas.size, canvas.size)
     for run, plan in enumerate(plans):
-        score = EpisodeScore(num_classes)
+        out.runs.append(EpisodeScore(num_classes))
         shares = [(i, plan[i : i + batch]) for i in range(0, len(plan), batch)]
         mine = shares[distributed.rank() :: distributed.world()]
         for (first, _), ready in zip(mine, store.episodes(draws for _, draws in mine), strict=True):
@@ -130,9 +159,7 @@ def add_up(
                 raise UserError(f"logits are not finite in an episode of {', '.join(sorted(names))}")
             out.notes.update({k: int(v.sum()) for k, v in notes.items()})
             for i, (prediction, mask) in enumerate(_predictions(logits, ready, label_size, canvas)):
-                inter, union = counts(prediction[None], mask[None])
-                score.update(ready.class_id[i : i + 1], inter, union)
-                counted = Counted(run, first + i, int(inter[0, 1]), int(union[0, 1]))
+                counted = Counted(run, first + i, *out.add(ready.class_id[i : i + 1], prediction, mask))
                 out.episodes.append(counted)
                 if on_episode:
                     iou = 100 * counted.intersection / max(1, counted.union)
@@ -141,9 +168,9 @@ def add_up(
                         drawn = foreground(logits[i : i + 1], size, ready.encoded.corners)[0]
                     on_episode(run, first + i, ready.draws[i], drawn, iou, [p.of(i) for p in panels])
             bar.update(len(ready.draws) * distributed.world())
-        score.all_reduce(store.device)
-        out.runs.append(score)
     bar.close()
+    for score in (*out.runs, *out.parts.values()):
+        score.all_reduce(store.device)
     out.episodes, out.notes = _over_processes(out)
     return out
 

@@ -180,6 +180,7 @@ def scores(out: Evaluation, source: Source) -> dict[str, Any]:
         "miou": round(mean(mious), 4),
         "fb_iou": round(mean(r.fb_iou for r in runs), 4),
         "interval": _rounded(interval95(mious)),
+        **{f"{part}_miou": _share(score) for part, score in out.parts.items()},
         "runs": [{"miou": round(r.miou, 4), "fb_iou": round(r.fb_iou, 4)} for r in runs],
         "per_class": {name(c): round(iou, 4) for c, iou in totals.items()},
         "unseen_classes": [name(c) for c in source.novel if c not in totals],
@@ -202,6 +203,12 @@ def scored(out: Evaluation, plans: list[list[Draw]], source: Source) -> list[Sco
             Scored(run, number, source.classes[draw.class_id - 1], names[draw.query], supports, inter, union)
         )
     return every
+
+
+def _share(score: EpisodeScore) -> float | None:
+    """The mIoU of a part of what was counted; None where it is empty."""
+    found = score.compute()
+    return round(found.miou, 4) if found.per_class else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -69,6 +69,39 @@ def test_original_labels_are_scored_on_the_square_canvas_that_the_network_saw(so
     assert 45 > int((lead[:, -1] > 0).sum()) > 25
 
 
+def test_parts_are_counted_near_boundaries_and_by_the_size_of_objects(source, monkeypatch):
+    pictures = PictureSet(source, Canvas(SIZE))
+    masks = [
+        torch.where(x == 255, x, (x == d.class_id).long())
+        for d in DRAWS
+        for x in [pictures.load(d.query).labels]
+    ]
+    shares = [float((m == 1).sum() / (m != 255).sum()) for m in masks]
+    bound = sum(sorted(shares)[1:3]) / 2
+    monkeypatch.setattr("fss.testing.evaluate.SMALL", bound)
+    out = count(source, upper_left(), "network", plans=(DRAWS, DRAWS))
+    sums = {name: score.totals.sum(0)[:, 1].tolist() for name, score in out.parts.items()}
+    for name, picked in (
+        ("small", lambda s: s < bound),
+        ("large", lambda s: s >= bound),
+    ):
+        own = [c for c, s in zip(out.episodes, shares * 2, strict=True) if picked(s)]
+        assert sums[name] == [sum(c.intersection for c in own), sum(c.union for c in own)] != [0, 0]
+    lead = torch.nn.functional.interpolate(
+        upper_left()[:, 1:], size=(SIZE, SIZE), mode="bilinear", align_corners=True
+    )
+    found, inter, union = lead[0, 0] > 0, 0, 0
+    for mask in masks:
+        rows, columns = ((mask != 255).any(axis).nonzero()[:, 0] for axis in (1, 0))
+        mask, there = (x[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] for x in (mask, found))
+        for y, x in (mask != 255).nonzero().tolist():
+            around = mask[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4]
+            if (around != mask[y, x]).any():
+                inter += int(mask[y, x] == 1 and bool(there[y, x]))
+                union += int(mask[y, x] == 1 or bool(there[y, x]))
+    assert sums["boundary"] == [2 * inter, 2 * union] and 0 < inter < union
+
+
 @pytest.mark.parametrize("label_size", ["network", "original"])
 def test_runs_numbers_and_classes_are_kept_apart_in_any_batch(source, label_size):
     plans = [DRAWS, DRAWS[:3]]
