@@ -1,18 +1,20 @@
 """Heads against each other: `python studies/measure_heads.py SET [--heads A,B] [--folds 0,1] [key=value]`
 
-SET is `shapes` or `msrc` (its photos in data/msrc). Every head that learns is trained on one-shot episodes
-for the same seconds, and every head is tested with one shot and with five, on the same episodes. On `shapes`
-all heads stand on one base network a fold, from scratch; on `msrc` on EfficientNet-Lite0 as its weights come,
-but for those that need a neck or base classes' logits (CWT, BAM, HDMNet): they stand on what base training
-makes of those weights. The last checkpoint
-counts, so that nothing is chosen on test classes. Each result goes to
-docs/results/heads/SET_foldF_HEAD_Kshot.json; what is there is skipped: a run that was stopped goes on.
+SET is `shapes`, or `msrc` or `camvid`, whose photos lie in data/msrc and data/camvid-mini. Every head that
+learns is trained on one-shot episodes for the same seconds, once for each of `--trainings`, and every head is
+tested with one shot and with five, on the same episodes. On `shapes` all heads stand on one base network a
+fold, from scratch; on photos on EfficientNet-Lite0 as its weights come, but for those that need a neck or
+base classes' logits (CWT, BAM, HDMNet): they stand on what base training makes of those weights. The last
+checkpoint counts, so that nothing is chosen on test classes. Each result goes to
+docs/results/heads/SET_foldF_HEAD_Kshot.json, of training T > 0 to SET_foldF_HEAD_trainingT_Kshot.json; what
+is there is skipped: a run that was stopped goes on.
 """
 
 import argparse
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ import torch
 
 from fss.config import Config
 from fss.recipes import load_config
+from fss.runs.folders import base_folder
+from fss.runs.models import learns
 from fss.runs.precision import wants_half
 from fss.testing.test import test
 from fss.training.base import pretrain
@@ -46,6 +50,10 @@ class Set(NamedTuple):
     of_head: dict[str, Sequence[str]]
 
 
+_ON_PHOTOS = {
+    **{head: ("network=base",) for head in ("cwt", "bam", "bam_meta", "hdmnet")},
+    "repri": ("head.level=[stage3,stage4]",),
+}
 SETS = {
     "shapes": Set(
         "shapes", 90, (), ("backbone.type=resnet18", "pretrain.epochs=5"), {},
@@ -53,8 +61,12 @@ SETS = {
     "msrc": Set(
         "folder", 180, ("photos",),
         ("data.root=data/msrc", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
-        {**{head: ("network=base",) for head in ("cwt", "bam", "bam_meta", "hdmnet")},
-         "repri": ("head.level=[stage3,stage4]",)},
+        _ON_PHOTOS,
+    ),
+    "camvid": Set(
+        "folder", 180, ("photos",),
+        ("data.root=data/camvid-mini", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
+        _ON_PHOTOS,
     ),
 }  # fmt: skip
 
@@ -70,14 +82,16 @@ def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -
     return load_config(chosen.data, part, every, chosen.extra)
 
 
-def measure(name: str, head: str, fold: int, own: Sequence[str], end: str = "") -> None:
+def measure(name: str, head: str, fold: int, training: int, own: Sequence[str], end: str = "") -> None:
     """Train one head on one fold, and test it with every number of shots.
 
     Args:
+        training: 0, or the number of another training on the same network.
         own: further settings.
         end: of the head's name in the results' files.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    end += f"_training{training}" if training else ""
     for shots in SHOTS:
         out = OUT / f"{name}_fold{fold}_{head}{end}_{shots}shot.json"
         if out.exists():
@@ -86,26 +100,39 @@ def measure(name: str, head: str, fold: int, own: Sequence[str], end: str = "") 
         half = wants_half(config.precision, device)
         if config.network == "base":
             pretrain(config, device, half)
+        if training:
+            if not learns(config):
+                return
+            network = base_folder(config) / "best.pt" if config.network == "base" else config.network
+            another = (f"seed={config.seed + training}", f"tag=training{training}", f"network={network}")
+            config = config_of(name, head, fold, shots, [*own, *another])
         folder = train(config, device, half)
         where, result = test(config, device, half, folder / "last.pt" if folder else None)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(where / "result.json", out)
-        cell = {"set": name, "fold": fold, "head": head, "shots": shots, "miou": result["scores"]["miou"]}
+        cell = {
+            "set": name,
+            "fold": fold,
+            "head": head + end,
+            "shots": shots,
+            "miou": result["scores"]["miou"],
+        }
         print(json.dumps(cell), flush=True)
 
 
 def main() -> None:
-    """Every head on every fold, fold by fold."""
+    """Every head on every fold, training by training, fold by fold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("set", choices=tuple(SETS))
     parser.add_argument("--heads", default=",".join(HEADS), help="by name, separated by commas")
     parser.add_argument("--folds", default="0,1,2,3")
+    parser.add_argument("--trainings", default="0", help="by number, separated by commas")
     parser.add_argument("--end", default="", help="of the heads' names in files, where settings are given")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings, of every head")
     options = parser.parse_args()
-    for fold in map(int, options.folds.split(",")):
-        for head in options.heads.split(","):
-            measure(options.set, head, fold, options.settings, options.end)
+    folds, trainings = (map(int, x.split(",")) for x in (options.folds, options.trainings))
+    for training, fold, head in product(trainings, folds, options.heads.split(",")):
+        measure(options.set, head, fold, training, options.settings, options.end)
 
 
 if __name__ == "__main__":

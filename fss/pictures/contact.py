@@ -21,7 +21,7 @@ _PANELS = (  # in the order of `episode_row`
 
 
 def contact_page(paths: Sequence[Path], marked: bool = False) -> np.ndarray:
-    """The dozen best, median and worst of some pictures, (H,W,3) RGB uint8.
+    """The dozen best, median and worst of some pictures, or all where they are no more, (H,W,3) RGB uint8.
 
     Args:
         paths: pictures of `episode_row`, named as `EpisodePictures` does, the worst first.
@@ -29,6 +29,8 @@ def contact_page(paths: Sequence[Path], marked: bool = False) -> np.ndarray:
     """
     middle = max(0, len(paths) // 2 - _MOST // 2)
     blocks = [("best", paths[::-1][:_MOST]), ("median", paths[middle:][:_MOST]), ("worst", paths[:_MOST])]
+    if len(paths) <= 3 * _MOST:
+        blocks = [("all, the best first", paths[::-1])]
     parts = [_legend(marked)]
     for title, some in blocks:
         parts += [_titled(title), *(_line(some[i : i + _COLUMNS]) for i in range(0, len(some), _COLUMNS))]

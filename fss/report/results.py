@@ -15,7 +15,7 @@ from fss.errors import UserError, rule
 from fss.metrics import interval95
 from fss.reading import read_json
 from fss.report.content import Content
-from fss.report.protocol import FREE
+from fss.report.protocol import FREE, protocol_id
 from fss.report.recipe import labels, recipe_of
 from fss.report.versions import one_spelling
 
@@ -150,8 +150,19 @@ def check_comparable(results: Sequence[Result]) -> None:
     if found:
         raise UserError(
             "these results stand on different protocols and must not share a table; name those that belong "
-            "together:\n" + "\n".join(found)
+            "together:\n" + "\n".join([*found, _alike(results)])
         )
+
+
+def _alike(results: Sequence[Result]) -> str:
+    """A command for all that stand on the first one's protocol; folds that lie side by side are one word."""
+    plans: dict[tuple[int, int], str] = {}
+    names: dict[str, None] = {}
+    for r in (r for r in results if protocol_id(r.protocol) == protocol_id(results[0].protocol)):
+        p = r.protocol
+        if plans.setdefault((p["fold"], p["shots"]), p["plan_sha256"]) == p["plan_sha256"]:
+            names[re.sub(r"\bfold\d+\b", "fold*", str(r.path))] = None
+    return f"Such as: fss report {' '.join(names)}"
 
 
 def _difference(key: str, results: Sequence[Result], where: str = "") -> str:

@@ -22,7 +22,7 @@ def some_pictures(folder, count=3, size=(60, 200)):
     """Grey pictures of episodes, the worst first: 0, 40, 80, ..."""
     paths = [folder / f"run0_{n:05d}_big_star_iou{10 * n:05.1f}.jpg" for n in range(count)]
     for n, path in enumerate(paths):
-        write_jpeg(path, np.full((*size, 3), 40 * n, np.uint8))
+        write_jpeg(path, np.full((*size, 3), 40 * n % 256, np.uint8))
     return paths
 
 
@@ -32,7 +32,7 @@ def test_contact_sheet_of_few_pictures(tmp_path):
     some_pictures(pictures.folder)
     sheet = read_image(pictures.contact_sheet())
     line = round(60 * 592 / 200) + 28  # a picture fills its place, and has a line of text below
-    assert sheet.shape == (44 + 3 * (30 + line), 1800, 3)
+    assert sheet.shape == (44 + 30 + line, 1800, 3)  # each of them once
     assert [sheet[84, 600 * n + 50, 0] for n in range(3)] == [80, 40, 0]  # the best comes first
     pictures.clear()
     assert list(pictures.folder.iterdir()) == []
@@ -54,7 +54,13 @@ def test_contact_sheet_tells_its_columns_and_colours(tmp_path):
 
 def test_a_row_of_the_contact_sheet_is_as_high_as_its_pictures(tmp_path):
     low, high = contact_page(some_pictures(tmp_path, size=(40, 400))), contact_page(some_pictures(tmp_path))
-    assert low.shape[0] < high.shape[0] - 3 * 60
+    assert low.shape[0] < high.shape[0] - 60
+
+
+def test_of_many_pictures_the_sheet_shows_the_best_the_median_and_the_worst(tmp_path):
+    line = round(60 * 592 / 200) + 28
+    assert contact_page(some_pictures(tmp_path, 36)).shape[0] == 44 + 30 + 12 * line
+    assert contact_page(some_pictures(tmp_path, 37)).shape[0] == 44 + 3 * (30 + 4 * line)
 
 
 def test_class_sheets_and_photos_are_drawn_alike(tmp_path):

@@ -88,6 +88,22 @@ def test_protocols_that_differ_are_refused_by_name(changes, message):
         make_rows([load("fold0_cwt_1shot"), load("fold0_asgnet_1shot", **changes)])
 
 
+def test_of_mixed_results_a_command_names_those_of_one_protocol(tmp_path, capsys):
+    for fold in range(4):
+        one, other = load(f"fold{fold}_cwt_1shot"), load(f"fold{fold}_cwt_1shot", protocol__min_pixels=7)
+        for name, result in (("one", one), ("two", other)):
+            path = tmp_path / f"fold{fold}" / name / "result.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(result.content))
+    assert main(["report", str(tmp_path)]) == 2
+    command = capsys.readouterr().err.strip().splitlines()[-1].partition("Such as: fss ")[2]
+    assert command == f"report {tmp_path}/fold*/one/result.json"
+    found = sorted(
+        str(p) for p in tmp_path.glob(command.split("/", 1)[1].removeprefix(str(tmp_path)[1:] + "/"))
+    )
+    assert len(found) == 4 and main(["report", *found]) == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
