@@ -98,9 +98,7 @@ def test_of_mixed_results_a_command_names_those_of_one_protocol(tmp_path, capsys
     assert main(["report", str(tmp_path)]) == 2
     command = capsys.readouterr().err.strip().splitlines()[-1].partition("Such as: fss ")[2]
     assert command == f"report {tmp_path}/fold*/one/result.json"
-    found = sorted(
-        str(p) for p in tmp_path.glob(command.split("/", 1)[1].removeprefix(str(tmp_path)[1:] + "/"))
-    )
+    found = [str(path) for path in tmp_path.glob("fold*/one/result.json")]
     assert len(found) == 4 and main(["report", *found]) == 0
 
 
