@@ -33,14 +33,17 @@ def row(panels: list[np.ndarray]) -> np.ndarray:
 
 def rows(panels: list[np.ndarray], most: int = 6) -> np.ndarray:
     """Panels in rows of `most`, white where the last one has fewer."""
-    made = [row(panels[i : i + most]) for i in range(0, len(panels), most)]
-    width = max(r.shape[1] for r in made)
-    return np.concatenate(
-        [
-            cv2.copyMakeBorder(r, 0, 4, 0, width - r.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3)
-            for r in made
-        ]
-    )[:-4]
+    return stacked([row(panels[i : i + most]) for i in range(0, len(panels), most)])
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (H,W,3) below each other, white where one is narrower, a white line between."""
+    width = max(p.shape[1] for p in pictures)
+    wide = [
+        cv2.copyMakeBorder(p, 0, 4, 0, width - p.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3)
+        for p in pictures
+    ]
+    return np.concatenate(wide)[:-4]
 
 
 def episode_row(
@@ -107,7 +110,8 @@ def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int 
 class EpisodePictures:
     """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
 
-    What explains an episode goes into a picture beside it, `explain_` before its name.
+    What explains an episode goes into a picture beside it, below the episode itself, `explain_` before its
+    name.
 
     Args:
         folder: exists; pictures of an earlier test are removed with `clear` so that two never mix.
@@ -129,13 +133,14 @@ class EpisodePictures:
         """Draw one episode; `prediction` (S,S) is 0 or 1 at network size, `panels` explain it."""
         name = file_name(self.source.classes[draw.class_id - 1])
         path = self.folder / f"run{run}_{number:05d}_{name}_iou{iou:05.1f}.jpg"
-        write_jpeg(path, episode_row(self.source, self.canvas, draw, prediction, self.made))
+        episode = episode_row(self.source, self.canvas, draw, prediction, self.made)
+        write_jpeg(path, episode)
         if panels:
             images = [_prepared(self.source, self.canvas, i, draw.class_id)[0] for i in draw.images]
             drawn = [
                 p for panel in panels for p in draw_panel(panel, images[0], images[1:], self.canvas.size)
             ]
-            write_jpeg(path.with_name(f"explain_{path.name}"), rows(drawn))
+            write_jpeg(path.with_name(f"explain_{path.name}"), stacked([episode, rows(drawn)]))
 
     def contact_sheet(self) -> Path:
         """The dozen best, median and worst episodes on one page; returns its path."""
