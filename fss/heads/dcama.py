@@ -9,6 +9,7 @@ published weights.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,8 @@ class DCAMA(Head):
         fine: the finer map that joins the decoder after it; None for the last block of stage 1.
         heads: of attention; they divide the widths of all `levels`.
         dropout: share of the coded cells' values, and of the attention's weights, dropped in training.
+        shots: what joins the decoder of several supports' maps: their "largest" values, as published, or
+            their "mean", which looks more like the one map that a training with one support has shown.
     """
 
     levels: tuple[str, ...] = ("stage4", "stage3", "stage2", "stage1")
@@ -45,6 +48,7 @@ class DCAMA(Head):
     def __init__(
         self, channels: Mapping[str, int], strides: Mapping[str, int] | None = None,
         levels: list[list[str]] | None = None, fine: str | None = None, heads: int = 8, dropout: float = 0.5,
+        shots: Literal["largest", "mean"] = "largest",
     ) -> None:  # fmt: skip
         stages = [blocks_of(stage, channels) for stage in DCAMA.levels]
         self.pyramid = stages[:3] if levels is None else levels
@@ -52,7 +56,7 @@ class DCAMA(Head):
         self.levels = tuple(dict.fromkeys([*(x for group in self.pyramid for x in group), self.fine]))
         super().__init__(channels)
         _check(self.pyramid, channels, strides or {}, heads, dropout)
-        self.middle, self.share = self.pyramid[-1][-1], dropout
+        self.middle, self.share, self.shots = self.pyramid[-1][-1], dropout, shots
         widths = [channels[group[0]] for group in reversed(self.pyramid)]  # from fine to coarse, as published
         self.DCAMA_blocks = nn.ModuleList(Projections(width, heads, dropout) for width in widths)
         four, three, two = map(len, self.pyramid)
@@ -73,8 +77,7 @@ class DCAMA(Head):
             return out | {_SKIP: self._skipped(features[self.middle], middle, features[self.fine], fine)}
 
     def encode_support(self, features: Features) -> Features:
-        """Keys {level: (B,J,h,w,d)}, and both maps that join the decoder, as they are: of several supports
-        it takes the largest values."""
+        """Keys {level: (B,J,h,w,d)}, and both maps that join the decoder, as they are."""
         with as_computed(features[self.fine]):
             out = {level: of.keys(features[level]) for of, level in self._projections()}
         return out | {_map_of(level): features[level] for level in (self.middle, self.fine)}
@@ -142,13 +145,19 @@ class DCAMA(Head):
         The first mixer's convolution is the sum of its inputs' own: a query's was computed with the query.
         """
         size = (episodes.support_masks.shape[-2], episodes.support_masks.shape[-1])
-        middle, fine = (_largest(episodes.support[_map_of(level)]) for level in (self.middle, self.fine))
+        middle, fine = (self._joined(episodes.support[_map_of(level)]) for level in (self.middle, self.fine))
         of_guesses, _, of_middle, _, of_fine = self._first_mixer()
         beside = torch.cat([x, middle.to(x.dtype)], 1), torch.cat([of_guesses, of_middle], 1)
         skip = episodes.query[_SKIP] + self.mixer1[0].get_parameter("bias")[:, None, None]
         x = self.mixer1[1:](skip + self._skipped(*beside, fine, of_fine))
         x = self.mixer2(resize(x, (-(-size[0] // 2), -(-size[1] // 2)), self.corners))
         return self.mixer3(resize(x, size, self.corners))
+
+    def _joined(self, maps: Tensor) -> Tensor:
+        """One map for all shots: (B,K,C,h,w) -> (B,C,h,w)."""
+        if maps.shape[1] == 1:
+            return maps[:, 0]
+        return maps.amax(1) if self.shots == "largest" else maps.mean(1)
 
     def explain(self, episodes: Encoded) -> list[Panel]:
         """The mean guess of each stage, and of them all."""
@@ -166,11 +175,6 @@ class DCAMA(Head):
 def _map_of(level: str) -> str:
     """The name of a level's own map, beside that of its keys."""
     return f"{level} map"
-
-
-def _largest(maps: Tensor) -> Tensor:
-    """The largest values over shots: (B,K,C,h,w) -> (B,C,h,w)."""
-    return maps[:, 0] if maps.shape[1] == 1 else maps.amax(1)
 
 
 def _convs(inputs: int, kernels: Sequence[int], widths: Sequence[int]) -> nn.Sequential:

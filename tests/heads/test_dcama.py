@@ -216,6 +216,22 @@ def test_supports_are_more_keys_in_any_order():
 
 
 @torch.no_grad()
+def test_of_several_supports_maps_the_largest_values_or_the_mean_join_the_decoder():
+    largest, mean = head_of().eval(), head_of(shots="mean").eval()
+    e = episode(largest, shots=3)
+    maps = {k: x for k, x in e.support.items() if k.endswith(" map")}
+    assert len(maps) == 2
+    for head, over in (
+        (largest, lambda x: x.amax(1, keepdim=True)),
+        (mean, lambda x: x.mean(1, keepdim=True)),
+    ):
+        same = {k: over(x).expand_as(x) if k in maps else x for k, x in e.support.items()}
+        replaced = Encoded(e.query, same, e.support_masks, [0])
+        assert torch.allclose(head(replaced).logits, head(e).logits, atol=1e-5)
+    assert not torch.allclose(mean(e).logits, largest(e).logits, atol=1e-3)
+
+
+@torch.no_grad()
 def test_a_mask_of_one_value_is_guessed_as_that():
     head = head_of().eval()
     for value in (0, 1):

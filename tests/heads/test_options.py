@@ -47,7 +47,7 @@ CHANGES = {
     },
     "dcama": {
         "levels": ([["stage4"], ["stage3"], ["neck"]], {}), "fine": ("stage2", {}), "heads": (2, {}),
-        "dropout": (0.1, {}),
+        "dropout": (0.1, {}), "shots": ("mean", {}),
     },
     "insid3": {
         "level": ("stage3", {"tau": 0.9}), "components": (0, {"tau": 0.9}), "tau": (0.9, {}),
@@ -199,7 +199,13 @@ def test_defaults_are_the_published_numbers():
     assert KIND.options("insid3", {}) == {
         "level": "stage4", "components": None, "tau": 0.6, "merge": 0.2,
     }  # fmt: skip
-    assert KIND.options("dcama", {}) == {"levels": None, "fine": None, "heads": 8, "dropout": 0.5}
+    assert KIND.options("dcama", {}) == {
+        "levels": None,
+        "fine": None,
+        "heads": 8,
+        "dropout": 0.5,
+        "shots": "largest",
+    }
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
     assert KIND.options("repri", {}) == {
         "level": "neck", "steps": None, "lr": 0.025, "scale": 20.0, "renew": 9, "weights": None,
