@@ -35,7 +35,10 @@ HEADS = (
     "insid3",
 )  # fmt: skip
 # What is no head by itself: a head, and the settings that make the difference.
-VARIANTS = {"bam_meta": ("bam", ("head.ensemble=false",))}
+VARIANTS = {
+    "bam_meta": ("bam", ("head.ensemble=false",)),
+    "dcama_mean": ("dcama", ("head.shots=mean",)),
+}
 SHOTS = (1, 5)
 
 

@@ -7,13 +7,14 @@ word. `tests/test_numbers.py` holds the pages against both, and refuses other nu
 
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
 
+import heads_tables
 from measured import (
     FOLDS,
-    RESULTS,
     ROOT,
     by_fold,
     commits,
@@ -28,7 +29,7 @@ from measured import (
 
 from fss.bench.run import CASES
 from fss.metrics import interval95
-from fss.report.results import Number, Result, read_results
+from fss.report.results import Number, Result
 from fss.report.table import console_table
 
 _BLOCK = re.compile(r"(<!-- measured: (\S+) -->\n).*?(<!-- end -->)", re.S)
@@ -136,42 +137,6 @@ def other_sets() -> str:
     found = results(*(name for *_, name in every))
     told = origin("docs/results/{camvid_*,shapes_*_lite0*}.json", commits(found))
     return table(["set", "head", *FOLDS, "mean"], lines) + f"\n\n{told}"
-
-
-METHODS = {
-    "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
-    "HSNet": "hsnet", "RePRI": "repri", "BAM": "bam", "BAM's meta learner alone": "bam_meta",
-    "HDMNet": "hdmnet", "DCAMA": "dcama", "INSID3": "insid3",
-}  # fmt: skip
-
-
-def heads_on(name: str, folds: int = 4) -> str:
-    """Every head on the first folds of a set, and how many steps its training took (`measure_heads.py`)."""
-    where, last = f"heads/{name}_fold[0-{folds - 1}]", f"heads/{name}_fold{folds - 1}"
-    measured = {t: h for t, h in METHODS.items() if (RESULTS / f"{last}_{h}_5shot.json").is_file()}
-    every = [(title, k, f"{where}_{h}_{k}shot") for k in (1, 5) for title, h in measured.items()]
-    lines = by_fold([([title, str(k)], row(files)) for title, k, files in every])
-    lines = [line if folds == 4 else line[: 2 + folds] for line in lines]  # no mean of fewer
-    for line, (*_, files) in zip(lines, every, strict=True):
-        checkpoints = [r.content["checkpoint"] for r in results(files)]
-        line.append(", ".join(str(c["steps"]) for c in checkpoints if c.get("stage") == "few-shot"))
-    below = origin(f"docs/results/{where}_*.json", commits(results(*(files for *_, files in every))))
-    heads = ["head", "shots", *FOLDS[:folds], *(["mean"] if folds == 4 else []), "steps"]
-    return table(heads, lines) + f"\n\n{below}"
-
-
-def heads_longer() -> str:
-    """Heads that did not learn in the seconds of `heads_on`, after 5 epochs."""
-    lines, every = [], []
-    for title, head in METHODS.items():
-        for path in sorted(RESULTS.glob(f"heads/shapes_fold*_{head}_5epochs_1shot.json")):
-            one, five = read_results([path, Path(str(path).replace("_1shot", "_5shot"))])
-            every += [one, five]
-            scores = [number(Number(mean(r.runs), r.content["scores"]["interval"])) for r in (one, five)]
-            steps = str(one.content["checkpoint"]["steps"])
-            lines.append([title, str(one.protocol["fold"]), steps, *scores])
-    below = origin("docs/results/heads/shapes_*_5epochs_*.json", commits(every))
-    return table(["head", "fold", "steps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
 
 
 def half_precision() -> str:
@@ -286,8 +251,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
-    "heads-shapes": lambda: heads_on("shapes"), "heads-shapes-longer": heads_longer,
-    "heads-msrc": lambda: heads_on("msrc"),
+    "heads-shapes-longer": heads_tables.longer, "dcama-shots": heads_tables.dcama_shots,
+    **{f"heads-{name}": partial(heads_tables.heads_on, name) for name in ("shapes", "msrc")},
+    **{f"pairs-{name}": partial(heads_tables.pairs_on, name) for name in ("shapes", "msrc")},
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip

@@ -1,0 +1,141 @@
+"""Tables of heads against each other, from what `measure_heads.py` left in docs/results/heads."""
+
+from functools import cache
+from itertools import count
+from pathlib import Path
+from statistics import mean
+
+from measured import FOLDS, RESULTS, commits, number, origin, table
+
+from fss.metrics import interval95
+from fss.report.results import Number, Result, read_results
+
+METHODS = {
+    "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
+    "HSNet": "hsnet", "RePRI": "repri", "BAM": "bam", "BAM's meta learner alone": "bam_meta",
+    "HDMNet": "hdmnet", "DCAMA": "dcama", "INSID3": "insid3",
+}  # fmt: skip
+SHOTS = (1, 5)
+
+
+@cache
+def trainings(name: str, head: str, shots: int) -> list[list[Result]]:
+    """A head's results on a set: of each training those of all folds; trainings without all of them are left
+    out, and so are all that come after."""
+    found = []
+    for i in count():
+        end = f"_training{i}" if i else ""
+        paths = [RESULTS / f"heads/{name}_fold{f}_{head}{end}_{shots}shot.json" for f in range(4)]
+        if not all(path.is_file() for path in paths):
+            return found
+        found.append(read_results(paths))
+    return found
+
+
+def score(every: list[list[Result]]) -> Number:
+    """Mean over folds, with the interval over trainings, or over the runs of a single one."""
+    if len(every) > 1:
+        means = [mean(_runs(folds)) for folds in every]
+        return Number(mean(means), interval95(means))
+    runs = _runs(every[0])
+    return Number(mean(runs), interval95(runs))
+
+
+def _runs(folds: list[Result]) -> list[float]:
+    """Mean over folds, run by run."""
+    return [mean(runs) for runs in zip(*(r.runs for r in folds), strict=True)]
+
+
+def heads_on(name: str) -> str:
+    """Every head, fold by fold, and how many steps its trainings took."""
+    lines, every = [], []
+    for shots in SHOTS:
+        for title, head in METHODS.items():
+            if not (own := trainings(name, head, shots)):
+                continue
+            every += [r for folds in own for r in folds]
+            _check_alike(every, name)
+            told = [r.content["checkpoint"] for r in own[0]]
+            steps = ", ".join(str(c["steps"]) for c in told if c.get("stage") == "few-shot")
+            each = [number(Number(mean(mean(r.runs) for r in of), None)) for of in zip(*own, strict=True)]
+            lines.append([title, str(shots), *each, number(score(own)), steps])
+    below = origin(f"docs/results/heads/{name}_fold[0-3]_*.json", commits(every))
+    return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{below}"
+
+
+def _check_alike(every: list[Result], name: str) -> None:
+    """Heads of a table meet the same episodes; on `shapes`, on one network a fold."""
+    for result in every:
+        key = result.protocol["fold"], result.protocol["shots"]
+        first = next(r for r in every if (r.protocol["fold"], r.protocol["shots"]) == key)
+        assert result.protocol["plan_sha256"] == first.protocol["plan_sha256"], result.path
+        if name == "shapes":
+            assert result.content["frozen_sha256"] == first.content["frozen_sha256"], result.path
+
+
+def pairs_on(name: str) -> str:
+    """How far every head is below the best one, on the same episodes."""
+    lines = []
+    for title, head in METHODS.items():
+        cells = [_less(name, head, shots) for shots in SHOTS]
+        if all(cells):
+            lines.append([title, *cells])
+    return table(["less than the best head", *(f"{k} shot{'s' * (k > 1)}" for k in SHOTS)], lines)
+
+
+def _less(name: str, head: str, shots: int) -> str:
+    every = {h: own for h in METHODS.values() if (own := trainings(name, h, shots))}
+    if head not in every:
+        return ""
+    best = max(every, key=lambda h: score(every[h]).mean)
+    if head == best:
+        return "the best"
+    number_of = max(len(every[best]), len(every[head]))
+    at = lambda h, i: _runs(every[h][min(i, len(every[h]) - 1)])  # noqa: E731  # what learns nothing has one
+    gains = [[a - b for a, b in zip(at(head, i), at(best, i), strict=True)] for i in range(number_of)]
+    each = gains[0] if number_of == 1 else [mean(of) for of in gains]
+    return number(Number(mean(each), interval95(each))).replace("-", "−")
+
+
+_PARTS = {"FB-IoU": "fb_iou", "near edges": "boundary_miou", "small": "small_miou", "large": "large_miou"}
+
+
+def parts_on(name: str) -> str:
+    """FB-IoU, and mIoU near the objects' edges, of small objects and of large ones."""
+    lines = []
+    for shots in SHOTS:
+        for title, head in METHODS.items():
+            scores = [r.content["scores"] for folds in trainings(name, head, shots) for r in folds]
+            cells = [[s.get(key) for s in scores] for key in _PARTS.values()]
+            if scores and None not in [value for of in cells for value in of]:
+                lines.append([title, str(shots), *(f"{mean(of):.1f}" for of in cells)])
+    return table(["head", "shots", *_PARTS], lines)
+
+
+def longer() -> str:
+    """Heads that did not learn in the seconds of `heads_on`, after 5 epochs."""
+    lines, every = [], []
+    for title, head in METHODS.items():
+        for path in sorted(RESULTS.glob(f"heads/shapes_fold*_{head}_5epochs_1shot.json")):
+            one, five = read_results([path, Path(str(path).replace("_1shot", "_5shot"))])
+            every += [one, five]
+            scores = [number(Number(mean(r.runs), r.content["scores"]["interval"])) for r in (one, five)]
+            steps = str(one.content["checkpoint"]["steps"])
+            lines.append([title, str(one.protocol["fold"]), steps, *scores])
+    below = origin("docs/results/heads/shapes_*_5epochs_*.json", commits(every))
+    return table(["head", "fold", "steps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
+
+
+def dcama_shots() -> str:
+    """DCAMA with what joins its decoder of several supports' maps."""
+    titles = {"largest values": "dcama", "mean": "dcama_mean"}
+    every = [
+        read_results([RESULTS / f"heads/shapes_fold1_{head}_{k}shot.json" for k in SHOTS])
+        for head in titles.values()
+    ]
+    lines = [
+        [title, *(number(Number(mean(r.runs), r.content["scores"]["interval"])) for r in pair)]
+        for title, pair in zip(titles, every, strict=True)
+    ]
+    below = origin("docs/results/heads/shapes_fold1_dcama*.json", commits(r for pair in every for r in pair))
+    return table(["of several supports' maps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
