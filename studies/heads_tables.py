@@ -90,26 +90,14 @@ def _less(name: str, head: str, shots: int) -> str:
     best = max(every, key=lambda h: score(every[h]).mean)
     if head == best:
         return "the best"
-    number_of = max(len(every[best]), len(every[head]))
-    at = lambda h, i: _runs(every[h][min(i, len(every[h]) - 1)])  # noqa: E731  # what learns nothing has one
-    gains = [[a - b for a, b in zip(at(head, i), at(best, i), strict=True)] for i in range(number_of)]
-    each = gains[0] if number_of == 1 else [mean(of) for of in gains]
+    # What learns nothing was tested once, and stands beside every training of the other.
+    at = lambda h, i: _runs(every[h][min(i, len(every[h]) - 1)])  # noqa: E731
+    gains = [
+        [a - b for a, b in zip(at(head, i), at(best, i), strict=True)]
+        for i in range(max(len(every[best]), len(every[head])))
+    ]
+    each = gains[0] if len(gains) == 1 else [mean(runs) for runs in gains]
     return number(Number(mean(each), interval95(each))).replace("-", "−")
-
-
-_PARTS = {"FB-IoU": "fb_iou", "near edges": "boundary_miou", "small": "small_miou", "large": "large_miou"}
-
-
-def parts_on(name: str) -> str:
-    """FB-IoU, and mIoU near the objects' edges, of small objects and of large ones."""
-    lines = []
-    for shots in SHOTS:
-        for title, head in METHODS.items():
-            scores = [r.content["scores"] for folds in trainings(name, head, shots) for r in folds]
-            cells = [[s.get(key) for s in scores] for key in _PARTS.values()]
-            if scores and None not in [value for of in cells for value in of]:
-                lines.append([title, str(shots), *(f"{mean(of):.1f}" for of in cells)])
-    return table(["head", "shots", *_PARTS], lines)
 
 
 def longer() -> str:
