@@ -20,16 +20,15 @@ SHOTS = (1, 5)
 
 @cache
 def trainings(name: str, head: str, shots: int) -> list[list[Result]]:
-    """A head's results on a set: of each training those of all folds; trainings without all of them are left
-    out, and so are all that come after."""
-    found = []
+    """A head's results on a set: a list of four folds a training, up to the first that lacks a fold."""
+    complete = []
     for i in count():
         end = f"_training{i}" if i else ""
         paths = [RESULTS / f"heads/{name}_fold{f}_{head}{end}_{shots}shot.json" for f in range(4)]
         if not all(path.is_file() for path in paths):
-            return found
-        found.append(read_results(paths))
-    return found
+            return complete
+        complete.append(read_results(paths))
+    return complete
 
 
 def score(every: list[list[Result]]) -> Number:
@@ -54,20 +53,20 @@ def heads_on(name: str) -> str:
             if not (own := trainings(name, head, shots)):
                 continue
             every += [r for folds in own for r in folds]
-            _check_alike(every, name)
-            told = [r.content["checkpoint"] for r in own[0]]
-            steps = ", ".join(str(c["steps"]) for c in told if c.get("stage") == "few-shot")
-            each = [number(Number(mean(mean(r.runs) for r in of), None)) for of in zip(*own, strict=True)]
-            lines.append([title, str(shots), *each, number(score(own)), steps])
+            checkpoints = [r.content["checkpoint"] for r in own[0]]
+            steps = ", ".join(str(c["steps"]) for c in checkpoints if c.get("stage") == "few-shot")
+            by_fold = [f"{mean(mean(r.runs) for r in fold):.1f}" for fold in zip(*own, strict=True)]
+            lines.append([title, str(shots), *by_fold, number(score(own)), steps])
+    _check_alike(every, name)
     below = origin(f"docs/results/heads/{name}_fold[0-3]_*.json", commits(every))
     return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{below}"
 
 
 def _check_alike(every: list[Result], name: str) -> None:
     """Heads of a table meet the same episodes; on `shapes`, on one network a fold."""
+    firsts: dict[tuple[int, int], Result] = {}
     for result in every:
-        key = result.protocol["fold"], result.protocol["shots"]
-        first = next(r for r in every if (r.protocol["fold"], r.protocol["shots"]) == key)
+        first = firsts.setdefault((result.protocol["fold"], result.protocol["shots"]), result)
         assert result.protocol["plan_sha256"] == first.protocol["plan_sha256"], result.path
         if name == "shapes":
             assert result.content["frozen_sha256"] == first.content["frozen_sha256"], result.path
@@ -84,13 +83,14 @@ def pairs_on(name: str) -> str:
 
 
 def _less(name: str, head: str, shots: int) -> str:
+    """The head's mean less that of the best one, with the interval of the paired differences."""
     every = {h: own for h in METHODS.values() if (own := trainings(name, h, shots))}
     if head not in every:
         return ""
     best = max(every, key=lambda h: score(every[h]).mean)
     if head == best:
         return "the best"
-    # What learns nothing was tested once, and stands beside every training of the other.
+    # A head that learns nothing is tested once; its one result pairs with every training of the other.
     at = lambda h, i: _runs(every[h][min(i, len(every[h]) - 1)])  # noqa: E731
     gains = [
         [a - b for a, b in zip(at(head, i), at(best, i), strict=True)]
@@ -100,6 +100,11 @@ def _less(name: str, head: str, shots: int) -> str:
     return number(Number(mean(each), interval95(each))).replace("-", "−")
 
 
+def _with_runs(result: Result) -> str:
+    """A result's mean over runs, with its interval."""
+    return number(Number(mean(result.runs), result.content["scores"]["interval"]))
+
+
 def longer() -> str:
     """Heads that did not learn in the seconds of `heads_on`, after 5 epochs."""
     lines, every = [], []
@@ -107,23 +112,20 @@ def longer() -> str:
         for path in sorted(RESULTS.glob(f"heads/shapes_fold*_{head}_5epochs_1shot.json")):
             one, five = read_results([path, Path(str(path).replace("_1shot", "_5shot"))])
             every += [one, five]
-            scores = [number(Number(mean(r.runs), r.content["scores"]["interval"])) for r in (one, five)]
             steps = str(one.content["checkpoint"]["steps"])
-            lines.append([title, str(one.protocol["fold"]), steps, *scores])
+            lines.append([title, str(one.protocol["fold"]), steps, _with_runs(one), _with_runs(five)])
     below = origin("docs/results/heads/shapes_*_5epochs_*.json", commits(every))
     return table(["head", "fold", "steps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
 
 
 def dcama_shots() -> str:
-    """DCAMA with what joins its decoder of several supports' maps."""
-    titles = {"largest values": "dcama", "mean": "dcama_mean"}
+    """DCAMA with both values of `head.shots`, after the same training."""
+    titles = {"`largest`": "dcama_2epochs", "`mean`": "dcama_mean"}
     every = [
         read_results([RESULTS / f"heads/shapes_fold1_{head}_{k}shot.json" for k in SHOTS])
         for head in titles.values()
     ]
-    lines = [
-        [title, *(number(Number(mean(r.runs), r.content["scores"]["interval"])) for r in pair)]
-        for title, pair in zip(titles, every, strict=True)
-    ]
-    below = origin("docs/results/heads/shapes_fold1_dcama*.json", commits(r for pair in every for r in pair))
-    return table(["of several supports' maps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
+    lines = [[title, *map(_with_runs, pair)] for title, pair in zip(titles, every, strict=True)]
+    names = "docs/results/heads/shapes_fold1_dcama_{2epochs,mean}_*.json"
+    below = origin(names, commits(r for pair in every for r in pair))
+    return table(["`head.shots`", "1 shot", "5 shots"], lines) + f"\n\n{below}"

@@ -68,7 +68,9 @@ SETS = {
     ),
     "camvid": Set(
         "folder", 180, ("photos",),
-        ("data.root=data/camvid-mini", "backbone.type=efficientnet_lite0", "pretrain.epochs=4"),
+        # Runs of both sets of photos would stand in folders of the same names.
+        ("data.root=data/camvid-mini", "output=results/camvid", "backbone.type=efficientnet_lite0",
+         "pretrain.epochs=4"),
         _ON_PHOTOS,
     ),
 }  # fmt: skip
@@ -132,7 +134,7 @@ def main() -> None:
     parser.add_argument("--trainings", default="0", help="by number, separated by commas")
     parser.add_argument("--end", default="", help="of the heads' names in files, where settings are given")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings, of every head")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     folds, trainings = (map(int, x.split(",")) for x in (options.folds, options.trainings))
     for training, fold, head in product(trainings, folds, options.heads.split(",")):
         measure(options.set, head, fold, training, options.settings, options.end)

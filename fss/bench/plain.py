@@ -44,6 +44,20 @@ def features(model: FewShotModel, images: Tensor, last: int = 4) -> dict[str, Te
     return out
 
 
+@torch.no_grad()
+def blocks(model: FewShotModel, images: Tensor) -> dict[int, list[Tensor]]:
+    """Stage -> each of its blocks' sum of branch and shortcut, (B,C,h,w)."""
+    net: Any = model.backbone
+    out: dict[int, list[Tensor]] = {}
+    x = net.layer0(normalise(images).contiguous())
+    for stage in (1, 2, 3, 4):
+        out[stage] = []
+        for block in getattr(net, f"layer{stage}"):
+            out[stage].append(block.sum(x))
+            x = out[stage][-1].relu()
+    return out
+
+
 def cwt(model: FewShotModel, e: Episode, training: bool = False) -> tuple[Tensor, list[Tensor]]:
     """CWT's logits at image size for one episode; it has no auxiliary ones."""
     head, size = model.head, (e.query_image.shape[-2], e.query_image.shape[-1])
@@ -169,17 +183,3 @@ def load(
         images.append(torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1))))
         masks.append(torch.from_numpy(labels))
     return torch.stack(images), torch.stack(masks)
-
-
-@torch.no_grad()
-def blocks(model: FewShotModel, images: Tensor) -> dict[int, list[Tensor]]:
-    """Stage -> each of its blocks' sum of branch and shortcut, (B,C,h,w)."""
-    net: Any = model.backbone
-    out: dict[int, list[Tensor]] = {}
-    x = net.layer0(normalise(images).contiguous())
-    for stage in (1, 2, 3, 4):
-        out[stage] = []
-        for block in getattr(net, f"layer{stage}"):
-            out[stage].append(block.sum(x))
-            x = out[stage][-1].relu()
-    return out

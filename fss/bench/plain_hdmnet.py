@@ -107,13 +107,13 @@ def attended(block: Block, x: Tensor) -> Tensor:
     layer = own.attn
     q = split(layer, layer.linear_q(rows(normed)))
     k, v = (split(layer, make(rows(source))) for make in (layer.linear_k, layer.linear_v))
-    attended = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3) @ v
-    return added(block, x, layer.linear_o(attended.transpose(1, 2).flatten(2)))
+    mixed = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3) @ v
+    return added(block, x, layer.linear_o(mixed.transpose(1, 2).flatten(2)))
 
 
-def added(block: Block | Matching, x: Tensor, attended: Tensor) -> Tensor:
+def added(block: Block | Matching, x: Tensor, mixed: Tensor) -> Tensor:
     """All that follows a block's attention, whose output is (B,hw,C)."""
-    x = x + block.drop(attended).transpose(1, 2).reshape(x.shape)
+    x = x + block.drop(mixed).transpose(1, 2).reshape(x.shape)
     return x + block.ffn.layers(last(block.norm2, x))
 
 
@@ -129,8 +129,8 @@ def matched(
         source = block.norm1(theirs.permute(0, 1, 3, 4, 2).flatten(1, 3))  # (B,Khw,C)
         q = F.normalize(split(layer, layer.linear_q(rows(last(block.norm1, x)))), dim=3)
         k, v = F.normalize(split(layer, layer.linear_k(source)), dim=3), split(layer, layer.linear_v(source))
-        attended = ((q @ k.transpose(2, 3) / 0.1).softmax(2) * inside) @ v  # of (B,H,hw,Khw)
-        x = added(block, x, layer.linear_o(attended.transpose(1, 2).flatten(2)))
+        mixed = ((q @ k.transpose(2, 3) / 0.1).softmax(2) * inside) @ v  # of (B,H,hw,Khw)
+        x = added(block, x, layer.linear_o(mixed.transpose(1, 2).flatten(2)))
         joined = merge.conv(torch.cat([x, up(similarity, size)], 1))
         maps.append(norm(merge.bn, joined).relu())
     return decoded(head, maps)

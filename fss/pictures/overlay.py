@@ -110,8 +110,7 @@ def class_sheet(path: Path, samples: Sequence[Sample], class_id: int, most: int 
 class EpisodePictures:
     """Writes one picture per episode into `folder`, and a contact sheet of best, median and worst.
 
-    What explains an episode goes into a picture beside it, below the episode itself, `explain_` before its
-    name.
+    The picture `explain_NAME` beside an episode's own shows it with the head's panels below.
 
     Args:
         folder: exists; pictures of an earlier test are removed with `clear` so that two never mix.

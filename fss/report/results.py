@@ -155,7 +155,7 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 
 def _alike(results: Sequence[Result]) -> str:
-    """A command for all that stand on the first one's protocol; folds that lie side by side are one word."""
+    """The command that reports all results of the first one's protocol; `fold*` stands for its folds."""
     plans: dict[tuple[int, int], str] = {}
     names: dict[str, None] = {}
     for r in (r for r in results if protocol_id(r.protocol) == protocol_id(results[0].protocol)):

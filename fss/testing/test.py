@@ -207,8 +207,8 @@ def scored(out: Evaluation, plans: list[list[Draw]], source: Source) -> list[Sco
 
 def _share(score: EpisodeScore) -> float | None:
     """The mIoU of a part of what was counted; None where it is empty."""
-    found = score.compute()
-    return round(found.miou, 4) if found.per_class else None
+    computed = score.compute()
+    return round(computed.miou, 4) if computed.per_class else None
 
 
 def _rounded(value: float | None) -> float | None:

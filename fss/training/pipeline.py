@@ -104,7 +104,7 @@ def _test_one(
     else:
         _say(f"\n{console_table(result)}\n\nresult:   {folder / 'result.json'}")
     if pictures.visualize or pictures.explain:
-        _say(f"pictures: {folder / 'visualize'}, the best, median and worst in contact_sheet.jpg")
+        _say(f"pictures: {folder / 'visualize'}, an overview in contact_sheet.jpg")
 
 
 def run_folds(configs: Sequence[Config], device: torch.device, pictures: Pictures) -> None:
