@@ -213,6 +213,15 @@ class TrainConfig(ScheduleConfig):
     nesterov: bool = True
     validations: int = Field(20, ge=1)
     validation_episodes: int = Field(1000, ge=1)
+    # base classes, at random, that training leaves out, and on whose training images it validates; 0: it
+    # validates on novel classes of the test images (published)
+    validation_classes: int = Field(0, ge=0)
+    # list: query images in turn, a class at random among theirs (published); class: a class at random, then
+    # one of its images
+    sampling: Literal["list", "class"] = "list"
+    # every epoch has the same episodes, in an order of its own; what a head prepares of one is kept; needs
+    # cache=true
+    same_episodes: bool = False
     # flips: CWT's; views: ASGNet's scales, rotations, crops, blur, left-right flips; whole_views: the same of
     # the whole image, which then comes to S x S as data.resize has it (HDMNet)
     augment: Literal["flips", "views", "whole_views", "none"] = "flips"
@@ -229,6 +238,10 @@ class TrainConfig(ScheduleConfig):
         if self.cache and self.augment != "none":
             raise ValueError(
                 "cache=true keeps features of un-augmented images; set train.augment=none with it"
+            )
+        if self.same_episodes and not self.cache:
+            raise ValueError(
+                "same_episodes=true has un-augmented images; set train.cache=true train.augment=none with it"
             )
         return self
 

@@ -14,6 +14,7 @@ METHODS = {
     "prototype": "prototype", "votes": "votes", "CWT": "cwt", "ASGNet": "asgnet", "PFENet": "pfenet",
     "HSNet": "hsnet", "RePRI": "repri", "BAM": "bam", "BAM's meta learner alone": "bam_meta",
     "HDMNet": "hdmnet", "DCAMA": "dcama", "INSID3": "insid3",
+    "votes with a decoder": "votes_decoder",
 }  # fmt: skip
 SHOTS = (1, 5)
 

@@ -32,7 +32,7 @@ from fss.training.heads import train
 OUT = Path("docs/results/heads")
 HEADS = (
     "cwt", "asgnet", "pfenet", "hsnet", "repri", "bam", "bam_meta", "hdmnet", "dcama", "prototype", "votes",
-    "insid3",
+    "insid3", "votes_decoder",
 )  # fmt: skip
 # What is no head by itself: a head, and the settings that make the difference.
 VARIANTS = {

@@ -60,6 +60,7 @@ VARIANTS = [
     ("repri", {"level": ["stage3", "stage4"], "weights": [1, 0.5, 0.5]}),
     ("repri", {"oracle": True, "valid": "label", "steps": 20}),
     ("votes", {"level": {"stage2": 0.7, "stage4": 1}}),
+    ("votes_decoder", {"level": {"stage2": 0.7, "stage4": 1}, "width": 8}),
     ("examples.my_head.my_head:MyHead", {}),
 ]
 

@@ -22,6 +22,7 @@ HEADS = {
     "prototype": "fss.heads.prototype:Prototype",
     "repri": "fss.heads.repri:RePRI",
     "votes": "fss.heads.votes:Votes",
+    "votes_decoder": "fss.heads.votes_decoder:VotesDecoder",
 }
 KIND = Kind("head", HEADS, Head, given=("channels",), offered=("strides", "train_shots"))
 

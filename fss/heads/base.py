@@ -69,6 +69,7 @@ class Encoded:
         base_class: (B,) which base class it is, from 0; -1 for a novel one. None where nobody knows.
         network: images (B,3,H,W) -> the frozen maps at the head's levels, for a head that asks the network
             about an image of its own. It is one object for as long as the network stays as it is.
+        prepared: whether `query` holds what `Head.prepare` made of all this.
     """
 
     query: Features
@@ -80,6 +81,7 @@ class Encoded:
     photo: Tensor | None = None
     base_class: Tensor | None = None
     network: Callable[[Tensor], Features] | None = None
+    prepared: bool = False
 
     def __len__(self) -> int:
         """B."""
@@ -172,6 +174,15 @@ class Head(nn.Module):
         """`encode` for supports, where they are encoded otherwise than queries."""
         return self.encode(features)
 
+    def prepare(self, episodes: Encoded) -> Encoded:
+        """The part of `forward` that no parameter has part in, for heads that begin with one.
+
+        Training on the same episodes again (`train.same_episodes`) computes it once an episode. It returns
+        the episodes with `prepared` set and all that `forward` still needs in `query`, {name: (B,...)};
+        `support` can be empty, and masks as small as they serve. `forward` takes either kind.
+        """
+        return episodes
+
     def forward(self, episodes: Encoded) -> HeadOutput:
         """Segment the queries."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
@@ -189,6 +200,11 @@ class Head(nn.Module):
     def learns(self) -> bool:
         """Whether there is anything to learn from episodes."""
         return any(p.requires_grad for p in self.parameters())
+
+    @property
+    def prepares(self) -> bool:
+        """Whether it has a `prepare` of its own."""
+        return type(self).prepare is not Head.prepare
 
     @property
     def encodes_alike(self) -> bool:

@@ -71,12 +71,7 @@ class Votes(Head):
 
     def _vote(self, cells: "Cells", shots: int) -> Tensor:
         """Log-odds (B,n) of the foreground in each query cell."""
-        # Softmax's divisor is the same for both classes, and falls out of their ratio.
-        share = attention(cells.query, cells.support, cells.area, self.tau)  # (B,n,2)
-        least = _LEAST * cells.area.amax((1, 2), keepdim=True).clamp(min=1)
-        balance = self.trust / (self.trust + shots)
-        votes = (share + least).log() - balance * (cells.area.sum(1, keepdim=True) + least).log()
-        return votes[..., 1] - votes[..., 0]
+        return vote(cells, shots, self.tau, self.trust)
 
     def _walk(self, cells: "Cells", odds: Tensor) -> Tensor:
         """(1 - a) (I - a S)^-1 odds by its series: S is how query cells resemble each other, a = `walk`."""
@@ -121,9 +116,9 @@ class Cells(NamedTuple):
     on_photo: Tensor
 
     @classmethod
-    def of(cls, e: Encoded) -> "Cells":
-        """The cells of encoded episodes."""
-        query, support = e.query[MAP], e.support[MAP]  # (B,C,h,w), (B,K,C,h,w)
+    def of(cls, e: Encoded, name: str = MAP) -> "Cells":
+        """The cells of encoded episodes, on the map of a name."""
+        query, support = e.query[name], e.support[name]  # (B,C,h,w), (B,K,C,h,w)
         size = (query.shape[-2], query.shape[-1])
         area = mask_areas(e.support_masks, size, e.corners)  # (B,K,2,h,w)
         on_photo = torch.ones_like(query[:, 0], dtype=torch.bool)  # (B,h,w)
@@ -131,6 +126,17 @@ class Cells(NamedTuple):
             off, on = mask_areas(e.photo[:, None].long(), size, e.corners)[:, 0].unbind(1)
             on_photo = on > off
         return cls(_list(query), _list(support).flatten(1, 2), _list(area).flatten(1, 2), on_photo.flatten(1))
+
+
+def vote(cells: Cells, shots: int, tau: float, trust: float) -> Tensor:
+    """Log-odds (B,n) of the foreground in each query cell, by the votes of all support cells; `tau` and
+    `trust` as of `Votes`."""
+    # Softmax's divisor is the same for both classes, and falls out of their ratio.
+    share = attention(cells.query, cells.support, cells.area, tau)  # (B,n,2)
+    least = _LEAST * cells.area.amax((1, 2), keepdim=True).clamp(min=1)
+    balance = trust / (trust + shots)
+    votes = (share + least).log() - balance * (cells.area.sum(1, keepdim=True) + least).log()
+    return votes[..., 1] - votes[..., 0]
 
 
 def _list(maps: Tensor) -> Tensor:

@@ -75,7 +75,9 @@ class FrozenEncoding(WholeEncoding):
 
 
 def encode_now(head: Head, episodes: Encoded) -> Encoded:
-    """Episodes of `FrozenEncoding` after the head's own encoding."""
+    """Episodes of `FrozenEncoding` after the head's own encoding; what is prepared is beyond it."""
+    if episodes.prepared:
+        return episodes
     shape, frozen = episodes.support_masks.shape[:2], episodes.support
     with head.support_gradients():
         theirs = head.encode_support({k: x.flatten(0, 1) for k, x in frozen.items()})

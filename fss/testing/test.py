@@ -52,6 +52,8 @@ def test(
     model = trained.model.to(device).to(memory_format=torch.channels_last)
     plans = make_plans(config, source)
     said = protocol(config, source, plans, trained.kind, model.head.sees_query_mask)
+    if trained.kind == "best" and "validation_classes" in trained.told:
+        said["selection"] = "best checkpoint by base classes that training left out"
     folder = _folder_for(said, test_folder(config, trained.home, trained.kind))
     drawn = visualize or explain
     made = make_supports(config, source, plans, device, half)

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -12,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fss.config import Config
 from fss.data.canvas import Canvas
 from fss.data.episodes import EpisodeSet
+from fss.data.folds import split_base
 from fss.data.loading import load_batches
 from fss.data.plan import Draw, Planner
 from fss.data.source import Source, open_source
@@ -27,10 +30,11 @@ from fss.runs.folders import open_folder, train_folder
 from fss.runs.identity import Identity
 from fss.runs.models import load_network
 from fss.testing.evaluate import evaluate, feature_store
-from fss.testing.features import Ready, encode_now
+from fss.testing.features import FeatureStore, Ready, encode_now
 from fss.testing.plans import planner_for
 from fss.training.base import about_masks, refuse_other_domain
 from fss.training.fit import Fit, Losses, Validate
+from fss.training.prepared import PreparedStore
 
 # The validation plan takes this seed's place, so that it shares no episode stream with the reported one.
 VALIDATION_SEED = 1_000_003
@@ -46,6 +50,7 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     refuse_other_domain(config)
     cache = config.output / "cache"
     base_side, val = (open_source(config.data, split, cache) for split in ("train", "select"))
+    learnt, held_out = _classes(config, base_side)
     net = load_network(config, base_side)
     with seeded(config.seed + 1):
         model = net.model(config.head, half, config.train.shots)
@@ -66,12 +71,16 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
         "base": net.told,
         "batch": distributed.global_batch(config.train.batch, config.train.accumulate),
         "processes": distributed.world(),
+        **({"validation_classes": [base_side.classes[c - 1] for c in held_out]} if held_out else {}),
     }
-    planner = planner_for(config, base_side, base_side.base, config.train.shots, config.seed, shuffle=True)
+    planner = planner_for(
+        config, base_side, learnt, config.train.shots, config.seed, True, config.train.sampling
+    )
     per_epoch = _steps_per_epoch(config, planner)
     fit = Fit(
-        model, config.train, per_epoch, folder, about, facts, _validator(config, model, val, device),
-        device, config.seed, _groups(model.head),
+        model, config.train, per_epoch, folder, about, facts,
+        _validator_on_base(config, model, base_side, held_out, device) if held_out
+        else _validator(config, model, val, device), device, config.seed, _groups(model.head),
     )  # fmt: skip
     if fit.done:
         return folder
@@ -109,13 +118,17 @@ def _steps_per_epoch(config: Config, planner: Planner) -> int:
 
 
 def _chunks(planner: Planner, config: Config, per_epoch: int, step: int) -> Iterator[list[Draw]]:
-    """Endless shares of batches for this process; run e is epoch e. The first is of batch number `step`."""
+    """Endless shares of batches for this process, from batch number `step` on; run e is epoch e, but the
+    first one again where episodes stay the same."""
     batch = distributed.global_batch(config.train.batch, config.train.accumulate)
+    again = config.train.same_episodes
     while True:
         epoch, place = divmod(step, per_epoch)
-        numbers = range(place * batch, (place + 1) * batch)
+        # A third number salts the seed, so that the order shares no stream with the planner's.
+        order = np.random.default_rng([config.seed, epoch, 2]).permutation(per_epoch * batch)
+        numbers = [int(order[i]) if again else i for i in range(place * batch, (place + 1) * batch)]
         for share in distributed.my_shares(numbers, config.train.accumulate):
-            yield [planner.draw(epoch, i) for i in share]
+            yield [planner.draw(0 if again else epoch, i) for i in share]
         step += 1
 
 
@@ -139,13 +152,21 @@ def _cached(
     config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
 ) -> tuple[Iterator[Ready], Any]:
     """Episodes of un-augmented images, whose frozen features are kept."""
-    store = feature_store(model, source, config, device, frozen_only=True)
+    store = _store(config, model, source, device)
     network = distributed.parallel(_FromFeatures(model), device)
 
     def step(ready: Ready) -> Losses:
         return _losses(model, network(ready), ready.query_mask, lambda: _names(source, ready.draws))
 
     return store.episodes(chunks), step
+
+
+def _store(config: Config, model: FewShotModel, source: Source, device: torch.device) -> FeatureStore:
+    """Frozen features of a source's images; its episodes as the head prepares them, where these come
+    again."""
+    store = feature_store(model, source, config, device, frozen_only=True)
+    again = config.train.same_episodes and model.head.prepares
+    return PreparedStore.of(store, model.head) if again else store
 
 
 class _FromImages(nn.Module):
@@ -183,20 +204,50 @@ def _names(source: Source, draws: Sequence[Draw]) -> list[str]:
     return [source.samples[i].name for d in draws for i in d.images]
 
 
+def _classes(config: Config, source: Source) -> tuple[list[int], list[int]]:
+    """Base classes to learn from, and those to validate on; none where that is done on novel ones."""
+    try:
+        return split_base(source.base, config.train.validation_classes, config.seed)
+    except ValueError as error:
+        raise UserError(f"train.{error}") from None
+
+
 def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Validate:
     """mIoU on novel classes of the test images, as published, over a plan of its own."""
-    shots, batch, t = config.train.shots, config.test.batch, config.test
-    planner = planner_for(config, val, val.novel, shots, VALIDATION_SEED + t.seed, sampling=t.sampling)
-    plan = planner.run(0, config.train.validation_episodes)
+    t, seed = config.test, VALIDATION_SEED + config.test.seed
+    planner = planner_for(config, val, val.novel, config.train.shots, seed, sampling=t.sampling)
     store = feature_store(model, val, config, device, frozen_only=True)
+    return _scorer(config, model, store, [planner])
+
+
+def _validator_on_base(
+    config: Config, model: FewShotModel, source: Source, classes: list[int], device: torch.device
+) -> Validate:
+    """mIoU on base classes that training leaves out, on training images, with one shot and training's."""
+    seed = VALIDATION_SEED + config.seed
+    planners = [
+        planner_for(config, source, classes, shots, seed, sampling="class")
+        for shots in sorted({1, config.train.shots})
+    ]
+    return _scorer(config, model, _store(config, model, source, device), planners)
+
+
+def _scorer(
+    config: Config, model: FewShotModel, store: FeatureStore, planners: Sequence[Planner]
+) -> Validate:
+    """mIoU over a plan of each planner, their mean."""
+    plans = [planner.run(0, config.train.validation_episodes) for planner in planners]
+    source, canvas = store.pictures.source, store.pictures.canvas
 
     def validate(writer: SummaryWriter | None, step: int) -> float:
         def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, *_: Any) -> None:
-            if writer and number < _SHOWN:
-                picture = episode_row(val, Canvas.of(config.data), draw, prediction)
+            if writer and run == 0 and number < _SHOWN:
+                picture = episode_row(source, canvas, draw, prediction)
                 writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
 
-        out = evaluate(model, store, [plan], len(val.classes), batch, on_episode=show, title="validating")
-        return out.runs[0].compute().miou
+        out = evaluate(
+            model, store, plans, len(source.classes), config.test.batch, on_episode=show, title="validating"
+        )
+        return mean(run.compute().miou for run in out.runs)
 
     return validate

@@ -13,6 +13,7 @@ from torch import nn
 from fss.errors import UserError
 from fss.heads import HEADS, KIND, Encoded, build_head, find_head
 from fss.heads.cwt import CWT
+from fss.heads.votes_decoder import Decoder
 from fss.ops import segmentation_loss
 from fss.training.heads import _losses
 
@@ -64,6 +65,10 @@ CHANGES = {
         "level": ("stage3", {}), "tau": (0.5, {}), "trust": (1, {}), "walk": (0.3, {}), "walk_tau": (0.5, {}),
         "steps": (2, {}),
     },
+    "votes_decoder": {
+        "level": ("stage3", {}), "tau": (0.5, {}), "trust": (1, {}), "walk": (0.3, {}), "walk_tau": (0.5, {}),
+        "steps": (2, {}), "width": (8, {}), "caution": (9, {}),
+    },
 }  # fmt: skip
 USUAL = {  # small, so that a test takes no seconds
     "asgnet": {"width": 16, "sizes": [7, 4], "cells": 4},
@@ -88,6 +93,8 @@ def head_of(name, options):
     if isinstance(ensemble := getattr(head, "ensemble", None), nn.Module):
         for parameter in ensemble.parameters():  # at its start it hears nothing of its images' difference
             nn.init.uniform_(parameter, 0.2, 0.9)
+    if isinstance(decoder := getattr(head, "decoder", None), Decoder):
+        nn.init.uniform_(decoder.last.weight, -0.5, 0.5)  # at its start it adds nothing
     return head
 
 
@@ -200,12 +207,8 @@ def test_defaults_are_the_published_numbers():
         "level": "stage4", "components": None, "tau": 0.6, "merge": 0.2,
     }  # fmt: skip
     assert KIND.options("dcama", {}) == {
-        "levels": None,
-        "fine": None,
-        "heads": 8,
-        "dropout": 0.5,
-        "shots": "largest",
-    }
+        "levels": None, "fine": None, "heads": 8, "dropout": 0.5, "shots": "largest",
+    }  # fmt: skip
     assert KIND.options("prototype", {}) == {"level": "neck", "scale": 20.0, "embed": 0, "align": False}
     assert KIND.options("repri", {}) == {
         "level": "neck", "steps": None, "lr": 0.025, "scale": 20.0, "renew": 9, "weights": None,
@@ -214,6 +217,7 @@ def test_defaults_are_the_published_numbers():
     assert KIND.options("votes", {}) == {
         "level": "stage4", "tau": 0.035, "trust": 9, "walk": 0.7, "walk_tau": 0.08, "steps": 20,
     }  # fmt: skip
+    assert KIND.options("votes_decoder", {}) == KIND.options("votes", {}) | {"width": 48, "caution": 2}
 
 
 @pytest.mark.parametrize(("name", "least", "below"), [
@@ -242,6 +246,7 @@ def test_defaults_are_the_published_numbers():
     ("votes", {"tau": 1e-9, "walk_tau": 1e-9, "trust": 0, "walk": 0, "steps": 0, "level": {"stage4": 1e-9}},
      {"tau": 0, "walk_tau": 0, "trust": -0.1, "walk": -0.1, "steps": -1, "level": {"stage4": 0}}),
     ("votes", {"walk": 0.99}, {"walk": 1}),
+    ("votes_decoder", {"width": 1, "caution": 0}, {"width": 0, "caution": -0.1}),
 ])  # fmt: skip
 def test_ranges_end_where_the_messages_say(name, least, below):
     assert build_head(name, least, CHANNELS)

@@ -1,0 +1,183 @@
+"""Votes, and a small decoder that learns from base classes what to make of them.
+
+A head of this project's own. It begins exactly as `votes`, and learns an addition to its answer from maps
+that know no class: votes on several levels, before and after the walk, and each cell's nearest neighbours
+among the supports' cells. No feature reaches the decoder, as in Min et al., "Hypercorrelation Squeeze for
+Few-Shot Segmentation", ICCV 2021, so that there is little of the base classes to learn by heart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.episode import IGNORE
+from fss.heads.base import Encoded, Features, HeadOutput, Panel
+from fss.heads.votes import MAP, Cells, Votes, vote
+from fss.ops import resize, without_foreground
+
+INPUTS = "inputs"  # what the decoder sees
+_LEVEL_TAU = 0.05  # temperature of the votes on single levels, whose likenesses differ more
+_LOG_ODDS = 0.25  # log-odds of a few units and cosines of a few tenths come to the same size
+_COSINES = 4.0
+_MIDDLE = 0.6  # a usual cosine of nearest neighbours
+_ADDED = 4.0  # what a unit of the decoder's output adds to the log-odds
+
+
+class VotesDecoder(Votes):
+    """Votes (`fss.heads.votes.Votes`), and what a decoder of three 3x3 convolutions adds to their log-odds.
+
+    Args:
+        width: channels of the decoder.
+        caution: weight of what an episode's losses exceed those of the votes alone by. What the decoder
+            learns then helps most classes less and harms few.
+        All others as of `Votes`.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, int], level: str | list[str] | dict[str, float] = "stage4",
+        tau: float = 0.035, trust: float = 9, walk: float = 0.7, walk_tau: float = 0.08, steps: int = 20,
+        width: int = 48, caution: float = 2,
+    ) -> None:  # fmt: skip
+        super().__init__(channels, level, tau, trust, walk, walk_tau, steps)
+        if width < 1 or caution < 0:
+            raise ValueError(
+                f"width={width}, caution={caution}; allowed: a width from 1 on, caution from 0 on"
+            )
+        self.caution = caution
+        self.decoder = Decoder(8 + len(self.levels), width)
+
+    def encode(self, features: Features) -> Features:
+        """The joined map, and each level's own, all with cells of length 1."""
+        with torch.autocast(features[self.levels[0]].device.type, enabled=False):
+            own = {level: F.normalize(features[level].float(), dim=1) for level in self.levels}
+        return super().encode(features) | own
+
+    @torch.no_grad()
+    def prepare(self, episodes: Encoded) -> Encoded:
+        """All that the decoder sees: {INPUTS: (B,V,8+L,h,w)}, by all supports, and in training by the first
+        one alone before that."""
+        shots = episodes.support_masks.shape[1]
+        several = (1, shots) if self.training and shots > 1 else (shots,)
+        with torch.autocast(episodes.support_masks.device.type, enabled=False):
+            inputs = torch.stack([self._inputs(first_supports(episodes, k)) for k in several], 1)
+        shown = (episodes.support_masks == 1).amax((2, 3), keepdim=True).long()  # (B,K,1,1)
+        return replace(
+            episodes, query={INPUTS: inputs}, support={}, support_masks=shown, photo=None, prepared=True
+        )
+
+    def forward(self, episodes: Encoded) -> HeadOutput:
+        """The votes' log-odds and the decoder's addition; in training, each number of supports is taught."""
+        ready = episodes if episodes.prepared else self.prepare(episodes)
+        with torch.autocast(ready.support_masks.device.type, enabled=False):
+            logits = self._logits(ready.query[INPUTS])  # (B,V,2,h,w)
+        learns = episodes.query_mask is not None and self.training
+        losses = self._losses(logits, ready.query[INPUTS], episodes) if learns else {}
+        return HeadOutput(logits[:, -1], losses, {"empty_support": without_foreground(ready.support_masks)})
+
+    def _losses(self, logits: Tensor, inputs: Tensor, episodes: Encoded) -> dict[str, Tensor]:
+        """Beside the trainer's cross-entropy of the last answer: that of the others, the soft IoU of all, and
+        what either exceeds that of the votes by."""
+        assert episodes.query_mask is not None
+        votes = inputs[:, :, 1:2] / _LOG_ODDS
+        before, after = (
+            torch.stack([episode_losses(x, episodes.query_mask, episodes.corners) for x in each.unbind(1)])
+            for each in (torch.cat([torch.zeros_like(votes), votes], 2), logits)
+        )  # (V,2,B)
+        return {
+            "soft_iou": after[:, 1].mean(),
+            "fewer_shots": after[:-1, 0].mean(1).sum(),
+            "harm": self.caution * (after - before).clamp(min=0).sum(1).mean(),
+        }
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """(B,V,I,h,w) -> (B,V,2,h,w), 0 and the foreground's log-odds."""
+        added = self.decoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+        odds = inputs[:, :, 1:2] / _LOG_ODDS + _ADDED * added
+        return torch.cat([torch.zeros_like(odds), odds], 2)
+
+    def _inputs(self, episodes: Encoded) -> Tensor:
+        """The maps that the decoder sees, (B,8+L,h,w); the second is the votes' answer."""
+        cells, shots = Cells.of(episodes), episodes.support_masks.shape[1]
+        size = (episodes.query[MAP].shape[-2], episodes.query[MAP].shape[-1])
+        votes = self._vote(cells, shots)
+        odds = self._walk(cells, votes)
+        levels = []
+        for level in self.levels:
+            own = Cells.of(episodes, level)
+            grid = episodes.query[level].shape[-2:]
+            lead = vote(own, shots, _LEVEL_TAU, self.trust).unflatten(1, grid)[:, None]  # (B,1,.,.)
+            levels.append(resize(lead, size, episodes.corners).flatten(1))
+        background, foreground = nearest(cells)  # (B,n) each
+        area = cells.area.sum(1)  # (B,2)
+        share = (area + 1).log().diff(dim=1).expand_as(odds)  # log-odds of the object's area in the supports
+        maps = [
+            *(_LOG_ODDS * x for x in (votes, odds, *levels, odds.mean(1, keepdim=True).expand_as(odds))),
+            _COSINES * (foreground - _MIDDLE), _COSINES * (background - _MIDDLE),
+            _COSINES * (foreground - background), cells.on_photo.float(), share / 2,
+        ]  # fmt: skip
+        return torch.stack(maps, 1).unflatten(2, size)
+
+    def explain(self, episodes: Encoded) -> list[Panel]:
+        """The panels of the votes, and the probability with what the decoder adds."""
+        final = self._logits(self.prepare(episodes).query[INPUTS])[:, -1].softmax(1)[:, 1]
+        return [*super().explain(episodes), Panel("after the decoder", final, "query")]
+
+
+def first_supports(episodes: Encoded, count: int) -> Encoded:
+    """The same episodes with their first supports alone."""
+    support = {k: x[:, :count] for k, x in episodes.support.items()}
+    return replace(episodes, support=support, support_masks=episodes.support_masks[:, :count])
+
+
+def episode_losses(logits: Tensor, masks: Tensor, corners: bool) -> Tensor:
+    """Cross-entropy, and one less the soft IoU of the foreground: logits (B,2,h,w), masks (B,H,W) -> (2,B).
+
+    Logits are resized to the masks, and pixels of 255 left out.
+    """
+    lead = resize(logits[:, 1:] - logits[:, :1], (masks.shape[-2], masks.shape[-1]), corners)[:, 0]
+    known, there = (masks != IGNORE).float(), (masks == 1).float()
+    each = F.binary_cross_entropy_with_logits(lead, there, reduction="none") * known
+    entropy = each.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+    likely = lead.sigmoid() * known
+    both = (likely * there).sum((1, 2))
+    either = (likely + there).sum((1, 2)) - both
+    return torch.stack([entropy, 1 - both / either.clamp(min=1)])
+
+
+class Decoder(nn.Module):
+    """Three 3x3 convolutions, two of them residual, and a last one that is zero at the start."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.third = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.last = nn.Conv2d(width, 1, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.get_parameter("bias"))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B,I,h,w) -> (B,1,h,w)."""
+        x = self.first(maps).relu()
+        x = x + self.second(x).relu()
+        x = x + self.third(x).relu()
+        return self.last(x)
+
+
+def nearest(cells: Cells) -> tuple[Tensor, Tensor]:
+    """Each query cell's largest cosine with cells of the supports that are mostly background, and mostly
+    foreground: (B,n) each, -1 where there are none."""
+    inside = cells.area[..., 1] > cells.area[..., 0]  # (B,m)
+    outside = cells.area[..., 0] > cells.area[..., 1]
+    count = cells.query.shape[1]
+    found = []
+    for which in (outside, inside):
+        best = cells.query.new_full(cells.query.shape[:2], -1.0)
+        for keys, there in zip(cells.support.split(count, 1), which.split(count, 1), strict=True):
+            cosines = (cells.query @ keys.mT).masked_fill(~there[:, None], -1.0)  # (B,n,n), a support's
+            best = torch.maximum(best, cosines.amax(2))
+        found.append(best)
+    return found[0], found[1]
