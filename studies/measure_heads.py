@@ -5,7 +5,8 @@ learns is trained on one-shot episodes for the same seconds, once for each of `-
 tested with one shot and with five, on the same episodes. On `shapes` all heads stand on one base network a
 fold, from scratch; on photos on EfficientNet-Lite0 as its weights come, but for those that need a neck or
 base classes' logits (CWT, BAM, HDMNet): they stand on what base training makes of those weights. The last
-checkpoint counts, so that nothing is chosen on test classes. Each result goes to
+checkpoint counts, so that nothing is chosen on test classes; of votes_decoder the best on base classes that
+its training left out. Each result goes to
 docs/results/heads/SET_foldF_HEAD_Kshot.json, of training T > 0 to SET_foldF_HEAD_trainingT_Kshot.json; what
 is there is skipped: a run that was stopped goes on.
 """
@@ -53,13 +54,16 @@ class Set(NamedTuple):
     of_head: dict[str, Sequence[str]]
 
 
+# Its schedule counts epochs, which end within the same seconds, and base classes say which checkpoint is best.
+_DECODER = {"votes_decoder": ("train.seconds=null", "test.checkpoint=best")}
 _ON_PHOTOS = {
+    **_DECODER,
     **{head: ("network=base",) for head in ("cwt", "bam", "bam_meta", "hdmnet")},
     "repri": ("head.level=[stage3,stage4]",),
 }
 SETS = {
     "shapes": Set(
-        "shapes", 90, (), ("backbone.type=resnet18", "pretrain.epochs=5"), {},
+        "shapes", 90, (), ("backbone.type=resnet18", "pretrain.epochs=5"), _DECODER,
     ),
     "msrc": Set(
         "folder", 180, ("photos",),
@@ -112,7 +116,8 @@ def measure(name: str, head: str, fold: int, training: int, own: Sequence[str], 
             another = (f"seed={config.seed + training}", f"tag=training{training}", f"network={network}")
             config = config_of(name, head, fold, shots, [*own, *another])
         folder = train(config, device, half)
-        where, result = test(config, device, half, folder / "last.pt" if folder else None)
+        path = folder / f"{config.test.checkpoint}.pt" if folder else None
+        where, result = test(config, device, half, path)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(where / "result.json", out)
         cell = {

@@ -77,9 +77,7 @@ class Votes(Head):
         """(1 - a) (I - a S)^-1 odds by its series: S is how query cells resemble each other, a = `walk`."""
         if self.walk == 0:
             return odds
-        weight = cells.area.sum(2)  # (B,m)
-        mean = torch.einsum("bmc,bm->bc", cells.support, weight) / weight.sum(1).clamp(min=1)[:, None]
-        query = F.normalize(cells.query - mean[:, None], dim=2)
+        query = F.normalize(cells.query - support_mean(cells), dim=2)
         alike = query @ query.transpose(1, 2) / self.walk_tau  # (B,n,n)
         hidden = torch.eye(alike.shape[1], dtype=torch.bool, device=alike.device) | ~cells.on_photo[:, None]
         alike = alike.masked_fill(hidden, -1e4).softmax(2)
@@ -126,6 +124,12 @@ class Cells(NamedTuple):
             off, on = mask_areas(e.photo[:, None].long(), size, e.corners)[:, 0].unbind(1)
             on_photo = on > off
         return cls(_list(query), _list(support).flatten(1, 2), _list(area).flatten(1, 2), on_photo.flatten(1))
+
+
+def support_mean(cells: Cells) -> Tensor:
+    """The mean of all supports' cells, (B,1,C)."""
+    weight = cells.area.sum(2)  # (B,m)
+    return (torch.einsum("bmc,bm->bc", cells.support, weight) / weight.sum(1).clamp(min=1)[:, None])[:, None]
 
 
 def vote(cells: Cells, shots: int, tau: float, trust: float) -> Tensor:

@@ -8,6 +8,7 @@ Few-Shot Segmentation", ICCV 2021, so that there is little of the base classes t
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from fss.episode import IGNORE
 from fss.heads.base import Encoded, Features, HeadOutput, Panel
-from fss.heads.votes import MAP, Cells, Votes, vote
+from fss.heads.votes import MAP, Cells, Votes, support_mean, vote
 from fss.ops import resize, without_foreground
 
 INPUTS = "inputs"  # what the decoder sees
@@ -47,7 +48,7 @@ class VotesDecoder(Votes):
                 f"width={width}, caution={caution}; allowed: a width from 1 on, caution from 0 on"
             )
         self.caution = caution
-        self.decoder = Decoder(8 + len(self.levels), width)
+        self.decoder = Decoder(15 + len(self.levels), width)
 
     def encode(self, features: Features) -> Features:
         """The joined map, and each level's own, all with cells of length 1."""
@@ -57,7 +58,7 @@ class VotesDecoder(Votes):
 
     @torch.no_grad()
     def prepare(self, episodes: Encoded) -> Encoded:
-        """All that the decoder sees: {INPUTS: (B,V,8+L,h,w)}, by all supports, and in training by the first
+        """All that the decoder sees: {INPUTS: (B,V,15+L,h,w)}, by all supports, and in training by the first
         one alone before that."""
         shots = episodes.support_masks.shape[1]
         several = (1, shots) if self.training and shots > 1 else (shots,)
@@ -99,7 +100,7 @@ class VotesDecoder(Votes):
         return torch.cat([torch.zeros_like(odds), odds], 2)
 
     def _inputs(self, episodes: Encoded) -> Tensor:
-        """The maps that the decoder sees, (B,8+L,h,w); the second is the votes' answer."""
+        """The maps that the decoder sees, (B,15+L,h,w); the second is the votes' answer."""
         cells, shots = Cells.of(episodes), episodes.support_masks.shape[1]
         size = (episodes.query[MAP].shape[-2], episodes.query[MAP].shape[-1])
         votes = self._vote(cells, shots)
@@ -117,6 +118,7 @@ class VotesDecoder(Votes):
             *(_LOG_ODDS * x for x in (votes, odds, *levels, odds.mean(1, keepdim=True).expand_as(odds))),
             _COSINES * (foreground - _MIDDLE), _COSINES * (background - _MIDDLE),
             _COSINES * (foreground - background), cells.on_photo.float(), share / 2,
+            *Prototypes.of(cells, odds).cosines(),
         ]  # fmt: skip
         return torch.stack(maps, 1).unflatten(2, size)
 
@@ -170,14 +172,50 @@ class Decoder(nn.Module):
 def nearest(cells: Cells) -> tuple[Tensor, Tensor]:
     """Each query cell's largest cosine with cells of the supports that are mostly background, and mostly
     foreground: (B,n) each, -1 where there are none."""
-    inside = cells.area[..., 1] > cells.area[..., 0]  # (B,m)
-    outside = cells.area[..., 0] > cells.area[..., 1]
+    background, foreground = cells.area.unbind(2)  # (B,m) each
+    sides = torch.stack([background > foreground, foreground > background])  # (2,B,m)
+    best = cells.query.new_full((2, *cells.query.shape[:2]), -1.0)
     count = cells.query.shape[1]
-    found = []
-    for which in (outside, inside):
-        best = cells.query.new_full(cells.query.shape[:2], -1.0)
-        for keys, there in zip(cells.support.split(count, 1), which.split(count, 1), strict=True):
-            cosines = (cells.query @ keys.mT).masked_fill(~there[:, None], -1.0)  # (B,n,n), a support's
-            best = torch.maximum(best, cosines.amax(2))
-        found.append(best)
-    return found[0], found[1]
+    for keys, there in zip(cells.support.split(count, 1), sides.split(count, 2), strict=True):
+        cosines = cells.query @ keys.mT  # (B,n,n), a support's
+        largest = torch.stack([cosines.masked_fill(~side[:, None], -1.0).amax(2) for side in there])
+        best = torch.maximum(best, largest)
+    return best[0], best[1]
+
+
+class Prototypes(NamedTuple):
+    """Means of cells of length 1, less the supports' mean: of the supports' background and foreground, and of
+    the query's own, as an answer has them; all at length 1.
+
+    A query that supports itself is of Fan et al., "Self-Support Few-Shot Semantic Segmentation", ECCV 2022.
+
+    Attributes:
+        query: the query's cells, (B,n,C).
+        support, own: (B,2,C), background first.
+    """
+
+    query: Tensor
+    support: Tensor
+    own: Tensor
+
+    @classmethod
+    def of(cls, cells: Cells, odds: Tensor) -> "Prototypes":
+        """Of an answer's log-odds (B,n). The surest cells alone are the query's own foreground: those of half
+        the largest probability or more."""
+        mean = support_mean(cells)
+        query, support = F.normalize(cells.query - mean, dim=2), F.normalize(cells.support - mean, dim=2)
+        likely = odds.sigmoid() * cells.on_photo
+        sure = likely * (likely >= 0.5 * likely.amax(1, keepdim=True))
+        weights = torch.stack([(1 - likely) * cells.on_photo, sure], 1)  # (B,2,n)
+        theirs, own = cells.area.mT @ support, weights @ query  # (B,2,C) each
+        return cls(query, F.normalize(theirs, dim=2), F.normalize(own, dim=2))
+
+    def cosines(self) -> list[Tensor]:
+        """Of each query cell, to the supports' foreground and background and their difference, to the query's
+        own likewise, and of both foregrounds to each other: (B,n) each."""
+        found = []
+        for prototypes in (self.support, self.own):
+            background, foreground = (prototypes @ self.query.mT).unbind(1)
+            found += [2 * foreground, 2 * background, foreground - background]
+        agree = (self.support[:, 1] * self.own[:, 1]).sum(1, keepdim=True)  # (B,1)
+        return [*found, agree.expand_as(found[0])]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fss.errors import UserError
 from fss.heads import Encoded, build_head
 from fss.heads.votes import MAP, Cells, Votes, vote
-from fss.heads.votes_decoder import INPUTS, episode_losses, first_supports, nearest
+from fss.heads.votes_decoder import INPUTS, Prototypes, episode_losses, first_supports, nearest
 from fss.ops import resize, segmentation_loss
 
 CHANNELS = {"stage2": 6, "stage3": 8}
@@ -55,7 +55,7 @@ def test_the_decoder_sees_votes_levels_and_nearest_neighbours():
     e.photo = torch.zeros(2, 33, 33, dtype=torch.bool)
     e.photo[:, :, :20] = True
     maps = head.prepare(e).query[INPUTS][:, 0]
-    assert maps.shape == (2, 10, 9, 9)
+    assert maps.shape == (2, 17, 9, 9)
     cells = Cells.of(e)
     votes = Votes(CHANNELS, LEVELS)
     assert torch.allclose(maps[:, 0].flatten(1), votes._vote(cells, 2) / 4)
@@ -70,6 +70,10 @@ def test_the_decoder_sees_votes_levels_and_nearest_neighbours():
     area = [(e.support_masks == value).flatten(1).sum(1) for value in (0, 1)]
     share = torch.log((area[1] + 1) / (area[0] + 1)) / 2
     assert torch.allclose(maps[:, 9], share[:, None, None].expand(2, 9, 9), atol=1e-3)
+    cosines = Prototypes.of(cells, odds.flatten(1)).cosines()
+    assert len(cosines) == 7
+    for i, wanted in enumerate(cosines, 10):
+        assert torch.allclose(maps[:, i].flatten(1), wanted, atol=1e-6)
 
 
 @torch.no_grad()
@@ -91,7 +95,7 @@ def test_training_with_several_supports_teaches_one_too():
     e = episodes(head, shots=3)
     e.query_mask = torch.tensor([1, 0])[:, None, None].expand(2, 33, 33)
     ready = head.prepare(e)
-    assert ready.prepared and ready.query[INPUTS].shape == (2, 2, 10, 9, 9) and not ready.support
+    assert ready.prepared and ready.query[INPUTS].shape == (2, 2, 17, 9, 9) and not ready.support
     alone = first_supports(e, 1)
     assert torch.equal(ready.query[INPUTS][:, :1], head.prepare(alone).query[INPUTS])
     out, of_one, of_all = head(ready), head(alone), head.eval()(e)
@@ -106,6 +110,34 @@ def test_training_with_several_supports_teaches_one_too():
     harm = 2 * (each - before).clamp(min=0).sum(1).mean()
     assert torch.allclose(out.losses["harm"], harm, atol=1e-5)
     assert torch.equal(out.notes["empty_support"], of_all.notes["empty_support"])
+
+
+@torch.no_grad()
+def test_prototypes_are_means_of_the_cells_that_are_likely_either():
+    head = made()
+    cells = Cells.of(episodes(head, shots=2))
+    on_photo = cells.on_photo.clone()
+    on_photo[:, 40:] = False
+    cells = cells._replace(on_photo=on_photo)
+    odds = torch.linspace(-3, 3, 81).expand(2, 81)
+    found = Prototypes.of(cells, odds)
+    cosines = found.cosines()
+    for b in range(2):
+        weight = cells.area[b].sum(1, keepdim=True)
+        mean = (cells.support[b] * weight).sum(0) / weight.sum()
+        query, support = (F.normalize(x - mean, dim=1) for x in (cells.query[b], cells.support[b]))
+        p = odds[b].sigmoid() * on_photo[b]
+        own = [(1 - p) * on_photo[b], p * (p >= p.max() / 2)]
+        each = [
+            [F.cosine_similarity(query, (x * w[:, None]).sum(0)[None]) for w in weights]
+            for x, weights in ((support, cells.area[b].unbind(1)), (query, own))
+        ]
+        for i, (background, foreground) in enumerate(each):
+            assert torch.allclose(cosines[3 * i][b], 2 * foreground, atol=1e-5)
+            assert torch.allclose(cosines[3 * i + 1][b], 2 * background, atol=1e-5)
+            assert torch.allclose(cosines[3 * i + 2][b], foreground - background, atol=1e-5)
+        agree = F.cosine_similarity(found.support[b, 1], found.own[b, 1], dim=0)
+        assert torch.allclose(cosines[6][b], agree, atol=1e-5)
 
 
 @torch.no_grad()
@@ -155,7 +187,7 @@ def test_of_one_level_and_of_no_width():
     e = Encoded(head.encode(maps), support, torch.ones(2, 1, 33, 33, dtype=torch.int64), [0, 0])
     assert head(e).logits.shape == (2, 2, 5, 5)
     assert [p.title for p in head.explain(e)][-1] == "after the decoder"
-    with pytest.raises(UserError, match=r"width=0, caution=2; allowed: width from 1 on"):
+    with pytest.raises(UserError, match=r"width=0, caution=2; allowed: a width from 1 on"):
         build_head("votes_decoder", {"width": 0}, CHANNELS | {"stage4": 4})
     assert torch.equal(F.normalize(maps["stage3"], dim=1), head.encode(maps)["stage3"])
     assert torch.equal(head.encode(maps)[MAP], F.normalize(maps["stage3"], dim=1))
