@@ -106,16 +106,17 @@ def _with_runs(result: Result) -> str:
     return number(Number(mean(result.runs), result.content["scores"]["interval"]))
 
 
-def longer() -> str:
-    """Heads that did not learn in the seconds of `heads_on`, after 5 epochs."""
+def longer(name: str, end: str) -> str:
+    """Heads that did not learn in the seconds of `heads_on`, and what they come to with more."""
     lines, every = [], []
     for title, head in METHODS.items():
-        for path in sorted(RESULTS.glob(f"heads/shapes_fold*_{head}_5epochs_1shot.json")):
+        for path in sorted(RESULTS.glob(f"heads/{name}_fold*_{head}_{end}_1shot.json")):
             one, five = read_results([path, Path(str(path).replace("_1shot", "_5shot"))])
             every += [one, five]
-            steps = str(one.content["checkpoint"]["steps"])
+            told = one.content["checkpoint"]
+            steps = str(told["steps"]) + (f" in {told['seconds']:.0f} s" if end == "longer" else "")
             lines.append([title, str(one.protocol["fold"]), steps, _with_runs(one), _with_runs(five)])
-    below = origin("docs/results/heads/shapes_*_5epochs_*.json", commits(every))
+    below = origin(f"docs/results/heads/{name}_*_{end}_*.json", commits(every))
     return table(["head", "fold", "steps", "1 shot", "5 shots"], lines) + f"\n\n{below}"
 
 

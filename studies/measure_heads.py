@@ -54,7 +54,7 @@ class Set(NamedTuple):
     of_head: dict[str, Sequence[str]]
 
 
-# Its schedule counts epochs, which end within the same seconds, and base classes say which checkpoint is best.
+# Its schedule counts epochs, which end within these seconds, and base classes say which checkpoint is best.
 _DECODER = {"votes_decoder": ("train.seconds=null", "test.checkpoint=best")}
 _ON_PHOTOS = {
     **_DECODER,
