@@ -1,9 +1,12 @@
 """Tables of heads against each other, from what `measure_heads.py` left in docs/results/heads."""
 
+import json
+from collections.abc import Callable
 from functools import cache
 from itertools import count
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from measured import FOLDS, RESULTS, commits, number, origin, table
 
@@ -73,6 +76,74 @@ def _check_alike(every: list[Result], name: str) -> None:
             assert result.content["frozen_sha256"] == first.content["frozen_sha256"], result.path
 
 
+def row_of(name: str, head: str) -> str:
+    """A head's row on a set, and its difference to every other one on the same episodes."""
+    lines = []
+    for shots in SHOTS:
+        if not (own := trainings(name, head, shots)):
+            return f"{head}: not yet on all four folds of {name}"
+        _check_alike([r for folds in own for r in folds], name)
+        by_fold = [f"{mean(mean(r.runs) for r in fold):.1f}" for fold in zip(*own, strict=True)]
+        lines.append([head, str(shots), *by_fold, number(score(own))])
+    others = [
+        [title, *(_signed(_difference(name, head, other, shots)) for shots in SHOTS)]
+        for title, other in METHODS.items()
+        if other != head and all(trainings(name, other, shots) for shots in SHOTS)
+    ]
+    return "\n\n".join([
+        table(["head", "shots", *FOLDS, "mean"], lines),
+        table([f"{head} less", *(f"{k} shot{'s' * (k > 1)}" for k in SHOTS)], others),
+    ])  # fmt: skip
+
+
+def parts_on(name: str) -> str:
+    """Other sides of the same results, means of folds: FB-IoU, near boundaries, small and large objects."""
+    lines = []
+    for shots in SHOTS:
+        for title, head in METHODS.items():
+            if own := trainings(name, head, shots):
+                every = [[r.content["scores"] for r in folds] for folds in own]
+                cells = [
+                    _part(every, lambda s, key=key: s.get(key))  # type: ignore[misc]
+                    for key in ("fb_iou", "boundary_miou", "small_miou", "large_miou")
+                ]
+                lines.append([title, str(shots), *cells])
+    return table(["head", "shots", "FB-IoU", "boundary", "small", "large"], lines)
+
+
+def _part(every: list[list[dict[str, Any]]], of: Callable[[dict[str, Any]], float | None]) -> str:
+    """Mean over trainings and folds of a score, where all results have it."""
+    found = [of(scores) for folds in every for scores in folds]
+    return "" if any(x is None for x in found) else f"{mean(x for x in found if x is not None):.1f}"
+
+
+def costs_on(name: str) -> str:
+    """What a head costs: parameters that learn, its training, a test episode, memory."""
+    told = json.loads((RESULTS / f"heads/costs_{name}.json").read_text(encoding="utf-8"))
+    lines = []
+    for title, head in METHODS.items():
+        if not (costs := told["heads"].get(head)):
+            continue
+        spent = [
+            r.content["checkpoint"].get("seconds", 0) / 60
+            for folds in trainings(name, head, 1)
+            for r in folds
+            if r.content["checkpoint"].get("stage") == "few-shot"
+        ]
+        one, five = costs["1"], costs["5"]
+        lines.append([
+            title, f"{one['parameters']:,.0f}", f"{mean(spent):.1f}" if spent else "",
+            *(f"{1000 * c[key]:.0f}" for c in (one, five) for key in ("fresh_seconds", "kept_seconds")),
+            *(f"{c[key]:.1f}" if key in c else "" for c, key in ((one, "test_gib"), (one, "train_gib"))),
+        ])  # fmt: skip
+    heads = [
+        "head", "learns", "minutes", "1 shot, ms", "photos kept", "5 shots, ms", "photos kept", "test, GiB",
+        "training, GiB",
+    ]  # fmt: skip
+    below = origin(f"docs/results/heads/costs_{name}.json", [told["environment"]["commit"]])
+    return table(heads, lines) + f"\n\n{below}"
+
+
 def pairs_on(name: str) -> str:
     """How far every head is below the best one, on the same episodes."""
     lines = []
@@ -91,14 +162,26 @@ def _less(name: str, head: str, shots: int) -> str:
     best = max(every, key=lambda h: score(every[h]).mean)
     if head == best:
         return "the best"
+    return _signed(_difference(name, head, best, shots))
+
+
+def _difference(name: str, head: str, other: str, shots: int) -> Number:
+    """Mean of a head less that of another, with the interval of the paired differences: over trainings, or
+    over the runs of a single one."""
+    mine, theirs = trainings(name, head, shots), trainings(name, other, shots)
     # A head that learns nothing is tested once; its one result pairs with every training of the other.
-    at = lambda h, i: _runs(every[h][min(i, len(every[h]) - 1)])  # noqa: E731
+    at = lambda own, i: _runs(own[min(i, len(own) - 1)])  # noqa: E731
     gains = [
-        [a - b for a, b in zip(at(head, i), at(best, i), strict=True)]
-        for i in range(max(len(every[best]), len(every[head])))
+        [a - b for a, b in zip(at(mine, i), at(theirs, i), strict=True)]
+        for i in range(max(len(mine), len(theirs)))
     ]
     each = gains[0] if len(gains) == 1 else [mean(runs) for runs in gains]
-    return number(Number(mean(each), interval95(each))).replace("-", "−")
+    return Number(mean(each), interval95(each))
+
+
+def _signed(value: Number) -> str:
+    """With its sign."""
+    return ("+" if value.mean > 0 else "") + number(value).replace("-", "−")
 
 
 def _with_runs(result: Result) -> str:

@@ -8,7 +8,8 @@ base classes' logits (CWT, BAM, HDMNet): they stand on what base training makes 
 checkpoint counts, so that nothing is chosen on test classes; of votes_decoder the best on base classes that
 its training left out. Each result goes to
 docs/results/heads/SET_foldF_HEAD_Kshot.json, of training T > 0 to SET_foldF_HEAD_trainingT_Kshot.json; what
-is there is skipped: a run that was stopped goes on.
+is there is skipped: a run that was stopped goes on. A head of one's own is named by its recipe's file; in the
+end the rows of all that were named are shown, with their differences to every other head (docs/beat-it.md).
 """
 
 import argparse
@@ -19,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import heads_tables
 import torch
 
 from fss.config import Config
@@ -81,7 +83,7 @@ SETS = {
 
 
 def config_of(name: str, head: str, fold: int, shots: int, own: Sequence[str]) -> Config:
-    """The settings of one cell of the table."""
+    """The settings of one cell of the table; the head by name, or its recipe's file."""
     chosen, (part, variant) = SETS[name], VARIANTS.get(head, (head, ()))
     every = [
         f"data.fold={fold}", f"train.seconds={chosen.seconds}", f"test.shots={shots}", "test.checkpoint=last",
@@ -102,7 +104,7 @@ def measure(name: str, head: str, fold: int, training: int, own: Sequence[str], 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     end += f"_training{training}" if training else ""
     for shots in SHOTS:
-        out = OUT / f"{name}_fold{fold}_{head}{end}_{shots}shot.json"
+        out = OUT / f"{name}_fold{fold}_{Path(head).stem}{end}_{shots}shot.json"
         if out.exists():
             continue
         config = config_of(name, head, fold, shots, own)
@@ -123,7 +125,7 @@ def measure(name: str, head: str, fold: int, training: int, own: Sequence[str], 
         cell = {
             "set": name,
             "fold": fold,
-            "head": head + end,
+            "head": Path(head).stem + end,
             "shots": shots,
             "miou": result["scores"]["miou"],
         }
@@ -134,7 +136,7 @@ def main() -> None:
     """Every head on every fold, training by training, fold by fold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("set", choices=tuple(SETS))
-    parser.add_argument("--heads", default=",".join(HEADS), help="by name, separated by commas")
+    parser.add_argument("--heads", default=",".join(HEADS), help="by name or file, separated by commas")
     parser.add_argument("--folds", default="0,1,2,3")
     parser.add_argument("--trainings", default="0", help="by number, separated by commas")
     parser.add_argument("--end", default="", help="of the heads' names in files, where settings are given")
@@ -143,6 +145,8 @@ def main() -> None:
     folds, trainings = (map(int, x.split(",")) for x in (options.folds, options.trainings))
     for training, fold, head in product(trainings, folds, options.heads.split(",")):
         measure(options.set, head, fold, training, options.settings, options.end)
+    for head in options.heads.split(","):
+        print(heads_tables.row_of(options.set, Path(head).stem + options.end))
 
 
 if __name__ == "__main__":

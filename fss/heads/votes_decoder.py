@@ -6,6 +6,7 @@ among the supports' cells. No feature reaches the decoder, as in Min et al., "Hy
 Few-Shot Segmentation", ICCV 2021, so that there is little of the base classes to learn by heart.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -48,7 +49,7 @@ class VotesDecoder(Votes):
                 f"width={width}, caution={caution}; allowed: a width from 1 on, caution from 0 on"
             )
         self.caution = caution
-        self.decoder = Decoder(15 + len(self.levels), width)
+        self.decoder = Decoder(16 + len(self.levels), width)
 
     def encode(self, features: Features) -> Features:
         """The joined map, and each level's own, all with cells of length 1."""
@@ -58,49 +59,47 @@ class VotesDecoder(Votes):
 
     @torch.no_grad()
     def prepare(self, episodes: Encoded) -> Encoded:
-        """All that the decoder sees: {INPUTS: (B,V,15+L,h,w)}, by all supports, and in training by the first
-        one alone before that."""
+        """All that the decoder sees, {INPUTS: (B,I,h,w)}.
+
+        In training with several supports, two episodes of three show it their first support alone, as their
+        seeds have it: so it learns to answer with one and with several.
+        """
         shots = episodes.support_masks.shape[1]
-        several = (1, shots) if self.training and shots > 1 else (shots,)
+        counts = [1 if self.training and seed % 3 else shots for seed in episodes.seeds]
+        each = [first_supports(episodes.part(i, i + 1), k) for i, k in enumerate(counts)]
         with torch.autocast(episodes.support_masks.device.type, enabled=False):
-            inputs = torch.stack([self._inputs(first_supports(episodes, k)) for k in several], 1)
+            inputs = torch.cat([self._inputs(e) for e in ([episodes] if min(counts) == shots else each)])
         shown = (episodes.support_masks == 1).amax((2, 3), keepdim=True).long()  # (B,K,1,1)
         return replace(
             episodes, query={INPUTS: inputs}, support={}, support_masks=shown, photo=None, prepared=True
         )
 
     def forward(self, episodes: Encoded) -> HeadOutput:
-        """The votes' log-odds and the decoder's addition; in training, each number of supports is taught."""
+        """The votes' log-odds, and what the decoder adds to them."""
         ready = episodes if episodes.prepared else self.prepare(episodes)
-        with torch.autocast(ready.support_masks.device.type, enabled=False):
-            logits = self._logits(ready.query[INPUTS])  # (B,V,2,h,w)
+        inputs = ready.query[INPUTS]
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits = self.answer(inputs)
         learns = episodes.query_mask is not None and self.training
-        losses = self._losses(logits, ready.query[INPUTS], episodes) if learns else {}
-        return HeadOutput(logits[:, -1], losses, {"empty_support": without_foreground(ready.support_masks)})
+        losses = self._losses(logits, inputs, episodes) if learns else {}
+        return HeadOutput(logits, losses, {"empty_support": without_foreground(ready.support_masks)})
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """(B,I,h,w) -> logits (B,2,h,w): 0, and the foreground's log-odds."""
+        odds = votes_in(inputs) + _ADDED * self.decoder(inputs)
+        return torch.cat([torch.zeros_like(odds), odds], 1)
 
     def _losses(self, logits: Tensor, inputs: Tensor, episodes: Encoded) -> dict[str, Tensor]:
-        """Beside the trainer's cross-entropy of the last answer: that of the others, the soft IoU of all, and
-        what either exceeds that of the votes by."""
-        assert episodes.query_mask is not None
-        votes = inputs[:, :, 1:2] / _LOG_ODDS
-        before, after = (
-            torch.stack([episode_losses(x, episodes.query_mask, episodes.corners) for x in each.unbind(1)])
-            for each in (torch.cat([torch.zeros_like(votes), votes], 2), logits)
-        )  # (V,2,B)
-        return {
-            "soft_iou": after[:, 1].mean(),
-            "fewer_shots": after[:-1, 0].mean(1).sum(),
-            "harm": self.caution * (after - before).clamp(min=0).sum(1).mean(),
-        }
-
-    def _logits(self, inputs: Tensor) -> Tensor:
-        """(B,V,I,h,w) -> (B,V,2,h,w), 0 and the foreground's log-odds."""
-        added = self.decoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
-        odds = inputs[:, :, 1:2] / _LOG_ODDS + _ADDED * added
-        return torch.cat([torch.zeros_like(odds), odds], 2)
+        """Beside the trainer's cross-entropy the soft IoU, and what either exceeds that of the votes by."""
+        mask, votes = episodes.query_mask, votes_in(inputs)
+        assert mask is not None
+        before = episode_losses(torch.cat([torch.zeros_like(votes), votes], 1), mask, episodes.corners)
+        after = episode_losses(logits, mask, episodes.corners)  # (2,B)
+        harm = (after - before).clamp(min=0).sum(0).mean()
+        return {"soft_iou": after[1].mean(), "harm": self.caution * harm}
 
     def _inputs(self, episodes: Encoded) -> Tensor:
-        """The maps that the decoder sees, (B,15+L,h,w); the second is the votes' answer."""
+        """The maps that the decoder sees, (B,16+L,h,w); the second is the votes' answer."""
         cells, shots = Cells.of(episodes), episodes.support_masks.shape[1]
         size = (episodes.query[MAP].shape[-2], episodes.query[MAP].shape[-1])
         votes = self._vote(cells, shots)
@@ -118,14 +117,19 @@ class VotesDecoder(Votes):
             *(_LOG_ODDS * x for x in (votes, odds, *levels, odds.mean(1, keepdim=True).expand_as(odds))),
             _COSINES * (foreground - _MIDDLE), _COSINES * (background - _MIDDLE),
             _COSINES * (foreground - background), cells.on_photo.float(), share / 2,
-            *Prototypes.of(cells, odds).cosines(),
+            *Prototypes.of(cells, odds).cosines(), torch.full_like(odds, math.log(shots)),
         ]  # fmt: skip
         return torch.stack(maps, 1).unflatten(2, size)
 
     def explain(self, episodes: Encoded) -> list[Panel]:
         """The panels of the votes, and the probability with what the decoder adds."""
-        final = self._logits(self.prepare(episodes).query[INPUTS])[:, -1].softmax(1)[:, 1]
+        final = self.answer(self.prepare(episodes).query[INPUTS]).softmax(1)[:, 1]
         return [*super().explain(episodes), Panel("after the decoder", final, "query")]
+
+
+def votes_in(inputs: Tensor) -> Tensor:
+    """The votes' log-odds after the walk, (B,1,h,w), to the bit as they went into the inputs."""
+    return inputs[:, 1:2] / _LOG_ODDS
 
 
 def first_supports(episodes: Encoded, count: int) -> Encoded:
