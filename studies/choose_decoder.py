@@ -20,20 +20,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from choose_votes import Photos, episodes
-from torch import Tensor
+from torch import Tensor, nn
 
 from fss.bars import Bar
 from fss.data.folds import base_classes
 from fss.heads import Encoded, build_head
-from fss.heads.votes_decoder import INPUTS, VotesDecoder, votes_in
+from fss.heads.votes_decoder import INPUTS, VotesDecoder, first_supports, votes_in
 from fss.metrics import counts
 from fss.ops import binary_mask, resize, segmentation_loss
 from fss.recipes import load_config
 from fss.runs.folders import environment
 from fss.writing import write_text
 
-STEPS, BATCH, RATE = 400, 16, 2e-3
+STEPS, BATCH, RATE = 300, 12, 2e-3
 SHOTS = (1, 5)
 # Inputs where the votes have three levels: cosines with the supports' prototypes, with the query's own, and
 # of both with each other.
@@ -50,9 +51,10 @@ class Way(NamedTuple):
         share: of the episodes of each class.
         alike: whether classes come equally often, rather than as photos show them.
         classes: share of the classes that a step draws from.
-        flip: whether half of the batches are mirrored.
+        linear: whether the decoder is a single weight of each input, cell by cell.
         noise: deviation of a shift of each input, its own in each episode.
         mix: whether each episode is mixed with another one, inputs and answers.
+        distil: weight of a loss that draws the answer by the first of five supports to that by all.
     """
 
     options: Mapping[str, Any] = MappingProxyType({})
@@ -61,35 +63,37 @@ class Way(NamedTuple):
     share: float = 1
     alike: bool = True
     classes: float = 1
-    flip: bool = False
+    linear: bool = False
     noise: float = 0
     mix: bool = False
+    distil: float = 0
     steps: int = STEPS
 
 
 WAYS = {
     "as chosen": Way(),
     "without caution": Way({"caution": 0}),
-    "caution of 6": Way({"caution": 6}),
     "24 channels": Way({"width": 24}),
     "without the query's own prototypes": Way(without=(OWN, BOTH)),
     "without any prototype": Way(without=(SUPPORTS, OWN, BOTH)),
-    "one support alone": Way(shots=(1,)),
+    "temperature and balance alone": Way(linear=True),
+    "episodes of one support alone": Way(shots=(1,)),
     "a third of the episodes": Way(share=1 / 3),
-    "classes as photos show them": Way(alike=False),
+    "classes as often as photos show them": Way(alike=False),
     "half of the classes in a step": Way(classes=0.5),
-    "mirrored": Way(flip=True),
     "inputs shifted": Way(noise=0.2),
     "episodes mixed": Way(mix=True),
+    "five supports teach one": Way(distil=1),
     "three times the steps": Way(steps=3 * STEPS),
-}  # fmt: skip
+}
 
 
 class Pool(NamedTuple):
-    """Episodes as the head prepares them: inputs (N,I,h,w), the queries' masks (N,S,S), and of each its class
-    and how many supports it has, (N,)."""
+    """Episodes as the head prepares them: inputs (N,I,h,w), by the first support alone too, the queries'
+    masks (N,S,S), and of each its class and how many supports it has, (N,)."""
 
     inputs: Tensor
+    by_first: Tensor
     masks: Tensor
     classes: Tensor
     shots: Tensor
@@ -107,7 +111,7 @@ def prepared(photos: Photos, options: dict[str, Any], count: int, pixels: int, s
     head.corners = photos.model.corners
     maps = [head.encode({k: f[k] for k in head.levels}) for f in photos.features]
     drawn = [e for k in SHOTS for e in episodes(photos, k, count if k > 1 else 2 * count, pixels, seed)]
-    inputs, masks = [], []
+    inputs, by_first, masks = [], [], []
     for label, chosen in Bar(drawn, "episodes", leave=False):
         which = torch.tensor(chosen)
         seen = binary_mask(photos.labels[which], torch.full((len(which),), label))  # (1+K,S,S)
@@ -116,9 +120,11 @@ def prepared(photos: Photos, options: dict[str, Any], count: int, pixels: int, s
             seen[None, 1:], [0], photos.model.corners, photo=photos.inside[which[:1]],
         )  # fmt: skip
         inputs.append(head.prepare(e).query[INPUTS])
+        several = len(chosen) > 2
+        by_first.append(head.prepare(first_supports(e, 1)).query[INPUTS] if several else inputs[-1])
         masks.append(seen[0].to(torch.uint8))
     labels, shots = (torch.tensor(x) for x in zip(*((c, len(w) - 1) for c, w in drawn), strict=True))
-    return Pool(torch.cat(inputs), torch.stack(masks), labels, shots)
+    return Pool(torch.cat(inputs), torch.cat(by_first), torch.stack(masks), labels, shots)
 
 
 def learn(
@@ -130,6 +136,9 @@ def learn(
     head = build_head("votes_decoder", {**options, **way.options}, photos.model.backbone.channels).train()
     assert isinstance(head, VotesDecoder)
     head.corners = photos.model.corners
+    if way.linear:
+        head.decoder = nn.Conv2d(pool.inputs.shape[1], 1, 1)
+        nn.init.zeros_(head.decoder.weight)
     optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=0.01)
     every = {c: random.permutation(pool.numbers(c, way.shots)) for c in classes}
     of_class = {c: x[: max(1, round(way.share * len(x)))] for c, x in every.items() if len(x)}
@@ -141,8 +150,6 @@ def learn(
         share = None if way.alike else shown / shown.sum()
         which = [random.choice(of_class[c]) for c in random.choice(some, BATCH, p=share)]
         inputs, masks = hidden(way, pool.inputs[which]), pool.masks[which, ::2, ::2].long()
-        if way.flip and random.random() < 0.5:
-            inputs, masks = inputs.flip(-1), masks.flip(-1)
         if way.noise:
             inputs[:, 2:] += way.noise * torch.randn(*inputs[:, 2:].shape[:2], 1, 1)
         loss = loss_of(head, inputs, masks)
@@ -151,6 +158,11 @@ def learn(
             other = torch.tensor(random.permutation(len(which)))
             both = a * inputs + (1 - a) * inputs[other]
             loss = a * loss_of(head, both, masks) + (1 - a) * loss_of(head, both, masks[other])
+        if way.distil:
+            taught = [random.choice(pool.numbers(c, [5])) for c in random.choice(some, BATCH)]
+            by_all, by_one = (head.answer(x[taught])[:, 1] for x in (pool.inputs, pool.by_first))
+            alike = F.binary_cross_entropy_with_logits(by_one, by_all.detach().sigmoid())
+            loss = loss + way.distil * alike
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+import heads_plot
 import heads_tables
 from measured import (
     FOLDS,
@@ -247,6 +248,24 @@ def mutants() -> str:
     return table(["module", "possible faults", "made", "killed", "survivors"], lines) + f"\n\n{where}"
 
 
+def decoder_choice() -> str:
+    """What each way to learn gains on held-out base classes, fold by fold, over groups."""
+    told = study("decoder_choice")
+    ways: dict[str, dict[int, list[list[float]]]] = {}
+    for key, gains in told["gains"].items():
+        way, fold, _ = key.rsplit(", ", 2)
+        ways.setdefault(way, {}).setdefault(int(fold.removeprefix("fold ")), []).append(gains)
+    lines = []
+    for way, folds in ways.items():
+        means = [[mean(g[k] for g in folds[f]) for k in (0, 1)] for f in sorted(folds)]
+        worst = [min(g[k] for groups in folds.values() for g in groups) for k in (0, 1)]
+        every = [mean(m[k] for m in means) for k in (0, 1)]
+        lines.append([way, *(" / ".join(f"{x:+.1f}" for x in pair) for pair in (*means, every, worst))])
+    heads = ["gain over votes, 1 / 5 shots", *FOLDS, "mean", "worst group"]
+    signed = [[line[0], *(cell.replace("-", "−") for cell in line[1:])] for line in lines]
+    return table(heads, signed) + f"\n\n{of_study('decoder_choice')}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
     "shapes-built": shapes_built, "shapes-rates": shapes_rates,
@@ -257,8 +276,13 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"heads-{name}": partial(heads_tables.heads_on, name) for name in ("shapes", "msrc")},
     **{f"pairs-{name}": partial(heads_tables.pairs_on, name) for name in ("shapes", "msrc")},
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
+    **{f"parts-{name}": partial(heads_tables.parts_on, name) for name in ("shapes", "msrc")},
+    **{f"costs-{name}": partial(heads_tables.costs_on, name) for name in ("msrc",)},
+    "decoder-choice": decoder_choice,
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
+
+PLOTS = {"docs/zoo_msrc.svg": partial(heads_plot.svg, "msrc")}
 
 
 # Numbers in running text.
@@ -354,7 +378,9 @@ PHRASES: dict[str, Callable[[], list[str]]] = {
 
 
 def main() -> None:
-    """Write all tables anew, and name the phrases that a page lacks."""
+    """Write all tables and plots anew, and name the phrases that a page lacks."""
+    for name, plot in PLOTS.items():
+        (ROOT / name).write_text(plot(), encoding="utf-8")
     for page in pages():
         text = page.read_text(encoding="utf-8")
         new = rewritten(text)
