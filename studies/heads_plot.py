@@ -8,8 +8,8 @@ from typing import NamedTuple
 from heads_tables import METHODS, SHOTS, score, trainings
 from measured import RESULTS
 
-WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 56, 150, 20, 46
+WIDTH, HEIGHT = 760, 420
+LEFT, RIGHT, TOP, BOTTOM = 56, 190, 20, 46
 Scale = Callable[[float], float]
 COLOURS = {1: "#0b6e99", 5: "#c2571a"}
 

@@ -48,13 +48,24 @@ HEADS = {
     "dcama": ("head.heads=4", "train.augment=none"),
     "bam": ("head.width=8", "data.novel_in_train=background"),
     "hdmnet": ("head.width=8", "head.embed=8", "data.novel_in_train=background"),
+    # 40 steps are four epochs of the same 20 episodes.
+    "votes_decoder": (
+        "head.width=8",
+        "train.shots=2",
+        "train.same_episodes=true",
+        "train.cache=true",
+        "train.augment=none",
+        "train.validation_classes=1",
+        "train.epochs=4",
+        "train.episodes=20",
+    ),
     "repri": ("neck.classifier_bias=true", "pretrain.view=whole", "pretrain.smoothing=others"),
 }
 # A head's trainings that are killed. BAM's and HDMNet's base network is CWT's, and killed under it alone.
 STAGES = {
     "cwt": ("base", "cwt"),
     "repri": ("base",),
-    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet", "dcama", "bam", "hdmnet")},
+    **{head: (head,) for head in ("asgnet", "pfenet", "hsnet", "dcama", "bam", "hdmnet", "votes_decoder")},
 }
 # Once a training, in its first validation, when no checkpoint is there yet.
 FIRST = ("best.pt half written", "best.pt written, last.pt not yet")
@@ -300,7 +311,7 @@ def measure(
     budget = (f"pretrain.epochs={steps / 4:g}", f"pretrain.validations={validations}", "train.epochs=1",
               f"train.episodes={2 * steps}", f"train.validations={validations}")  # fmt: skip
     where = ("train", "--data", "folder", "--head", head, f"data.root={place / 'set'}")
-    settings = (*SETTINGS, f"backbone.type={backbone}", *HEADS[head], *budget)
+    settings = (*SETTINGS, f"backbone.type={backbone}", *budget, *HEADS[head])
     outputs = {name: place / f"{head}{processes}_{name}" for name in ("whole", "cut")}
     whole, cut = (
         Run((*where, f"output={out}", *settings), processes, out.with_suffix(".txt"))

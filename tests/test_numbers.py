@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def loose_tables(text):
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_are_what_their_files_say(name):
     assert tables.rewritten(PAGES[name]) == PAGES[name], "python studies/tables.py writes it anew"
+
+
+@pytest.mark.parametrize("name", tables.PLOTS)
+def test_plots_are_what_their_files_say(name):
+    drawn = (ROOT / name).read_text(encoding="utf-8")
+    assert drawn == tables.PLOTS[name](), "python studies/tables.py draws it anew"
+    assert xml.etree.ElementTree.fromstring(drawn).tag.endswith("svg")
+    assert f"({Path(name).name})" in "".join(PAGES.values())
 
 
 @pytest.mark.parametrize("name", tables.PHRASES)
