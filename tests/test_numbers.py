@@ -144,3 +144,19 @@ def test_columns_share_their_episodes_and_networks(fold):
     ours = shapes_results("cwt_1shot")[fold]["protocol"]["plan_sha256"]
     study = [r for name in tables.BUILT.values() if (r := shapes_results(name)[fold])]
     assert {r["protocol"]["plan_sha256"] for r in study} == {ours}
+
+
+def test_a_row_of_its_own_says_what_the_table_says():
+    heads = importlib.import_module("heads_tables")
+    text = heads.row_of("shapes", "hsnet")
+    lines = re.findall(r"^\| hsnet (\| [15] \|.*\|)$", text, re.M)
+    assert len(lines) == 2
+    for line in lines:
+        assert f"| HSNet {line}" in PAGES["docs/zoo.md"]
+    other = heads.row_of("shapes", "votes")
+    mine, theirs = (
+        re.search(rf"^\| {name} \| (.)([\d.]+ ± [\d.]+) \|", rows, re.M)
+        for name, rows in (("votes", text), ("HSNet", other))
+    )
+    assert mine[2] == theirs[2] and {mine[1], theirs[1]} == {"+", "−"}
+    assert heads.row_of("shapes", "nothing") == "nothing: not yet on all four folds of shapes"
