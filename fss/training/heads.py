@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from fss.config import Config
 from fss.data.canvas import Canvas
@@ -23,22 +21,17 @@ from fss.errors import UserError
 from fss.heads import Head, HeadOutput
 from fss.model import FewShotModel, frozen_checksum
 from fss.ops import loss_weight, segmentation_loss
-from fss.pictures.overlay import episode_row
 from fss.randomness import seeded
 from fss.runs import distributed
 from fss.runs.folders import open_folder, train_folder
 from fss.runs.identity import Identity
 from fss.runs.models import load_network
-from fss.testing.evaluate import evaluate, feature_store
-from fss.testing.features import FeatureStore, Ready, encode_now
+from fss.testing.features import Ready, encode_now
 from fss.testing.plans import planner_for
 from fss.training.base import about_masks, refuse_other_domain
-from fss.training.fit import Fit, Losses, Validate
-from fss.training.prepared import PreparedStore
-
-# The validation plan takes this seed's place, so that it shares no episode stream with the reported one.
-VALIDATION_SEED = 1_000_003
-_SHOWN = 4  # validation episodes drawn for TensorBoard
+from fss.training.fit import Fit, Losses
+from fss.training.prepared import store_for
+from fss.training.validation import on_base, on_novel
 
 
 def train(config: Config, device: torch.device, half: bool) -> Path | None:
@@ -77,10 +70,14 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
         config, base_side, learnt, config.train.shots, config.seed, True, config.train.sampling
     )
     per_epoch = _steps_per_epoch(config, planner)
+    validate = (
+        on_base(config, model, base_side, held_out, device)
+        if held_out
+        else on_novel(config, model, val, device)
+    )
     fit = Fit(
-        model, config.train, per_epoch, folder, about, facts,
-        _validator_on_base(config, model, base_side, held_out, device) if held_out
-        else _validator(config, model, val, device), device, config.seed, _groups(model.head),
+        model, config.train, per_epoch, folder, about, facts, validate, device, config.seed,
+        _groups(model.head),
     )  # fmt: skip
     if fit.done:
         return folder
@@ -152,21 +149,13 @@ def _cached(
     config: Config, model: FewShotModel, source: Source, chunks: Iterator[list[Draw]], device: torch.device
 ) -> tuple[Iterator[Ready], Any]:
     """Episodes of un-augmented images, whose frozen features are kept."""
-    store = _store(config, model, source, device)
+    store = store_for(config, model, source, device)
     network = distributed.parallel(_FromFeatures(model), device)
 
     def step(ready: Ready) -> Losses:
         return _losses(model, network(ready), ready.query_mask, lambda: _names(source, ready.draws))
 
     return store.episodes(chunks), step
-
-
-def _store(config: Config, model: FewShotModel, source: Source, device: torch.device) -> FeatureStore:
-    """Frozen features of a source's images; its episodes as the head prepares them, where these come
-    again."""
-    store = feature_store(model, source, config, device, frozen_only=True)
-    again = config.train.same_episodes and model.head.prepares
-    return PreparedStore.of(store, model.head) if again else store
 
 
 class _FromImages(nn.Module):
@@ -210,44 +199,3 @@ def _classes(config: Config, source: Source) -> tuple[list[int], list[int]]:
         return split_base(source.base, config.train.validation_classes, config.seed)
     except ValueError as error:
         raise UserError(f"train.{error}") from None
-
-
-def _validator(config: Config, model: FewShotModel, val: Source, device: torch.device) -> Validate:
-    """mIoU on novel classes of the test images, as published, over a plan of its own."""
-    t, seed = config.test, VALIDATION_SEED + config.test.seed
-    planner = planner_for(config, val, val.novel, config.train.shots, seed, sampling=t.sampling)
-    store = feature_store(model, val, config, device, frozen_only=True)
-    return _scorer(config, model, store, [planner])
-
-
-def _validator_on_base(
-    config: Config, model: FewShotModel, source: Source, classes: list[int], device: torch.device
-) -> Validate:
-    """mIoU on base classes that training leaves out, on training images, with one shot and training's."""
-    seed = VALIDATION_SEED + config.seed
-    planners = [
-        planner_for(config, source, classes, shots, seed, sampling="class")
-        for shots in sorted({1, config.train.shots})
-    ]
-    return _scorer(config, model, _store(config, model, source, device), planners)
-
-
-def _scorer(
-    config: Config, model: FewShotModel, store: FeatureStore, planners: Sequence[Planner]
-) -> Validate:
-    """mIoU over a plan of each planner, their mean."""
-    plans = [planner.run(0, config.train.validation_episodes) for planner in planners]
-    source, canvas = store.pictures.source, store.pictures.canvas
-
-    def validate(writer: SummaryWriter | None, step: int) -> float:
-        def show(run: int, number: int, draw: Draw, prediction: torch.Tensor, *_: Any) -> None:
-            if writer and run == 0 and number < _SHOWN:
-                picture = episode_row(source, canvas, draw, prediction)
-                writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
-
-        out = evaluate(
-            model, store, plans, len(source.classes), config.test.batch, on_episode=show, title="validating"
-        )
-        return mean(run.compute().miou for run in out.runs)
-
-    return validate

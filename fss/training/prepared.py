@@ -6,9 +6,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fss.config import Config
 from fss.data.plan import Draw
+from fss.data.source import Source
 from fss.heads import Encoded, Head
+from fss.model import FewShotModel
+from fss.testing.evaluate import feature_store
 from fss.testing.features import FeatureStore, Ready, encode_now
+
+
+def store_for(config: Config, model: FewShotModel, source: Source, device: torch.device) -> FeatureStore:
+    """Frozen features of a source's images; its episodes as the head prepares them, where these come
+    again."""
+    store = feature_store(model, source, config, device, frozen_only=True)
+    again = config.train.same_episodes and model.head.prepares
+    return PreparedStore.of(store, model.head) if again else store
 
 
 class PreparedStore(FeatureStore):

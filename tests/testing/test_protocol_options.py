@@ -11,7 +11,7 @@ from fss.data.plan import plan_hash
 from fss.data.source import open_source
 from fss.recipes import load_config
 from fss.testing.plans import make_plans, planner_for
-from fss.training.heads import VALIDATION_SEED
+from fss.training.validation import VALIDATION_SEED
 from tests.make import TINY, make_folder, make_voc
 
 
