@@ -134,11 +134,11 @@ def costs_on(name: str) -> str:
         lines.append([
             title, f"{one['parameters']:,.0f}", f"{mean(spent):.1f}" if spent else "",
             *(f"{1000 * c[key]:.0f}" for c in (one, five) for key in ("fresh_seconds", "kept_seconds")),
-            *(f"{c[key]:.1f}" if key in c else "" for c, key in ((one, "test_gib"), (one, "train_gib"))),
+            *(f"{1024 * one[key]:.0f}" if key in one else "" for key in ("test_gib", "train_gib")),
         ])  # fmt: skip
     heads = [
-        "head", "learns", "minutes", "1 shot, ms", "photos kept", "5 shots, ms", "photos kept", "test, GiB",
-        "training, GiB",
+        "head", "learns", "minutes", "1 shot, ms", "photos kept", "5 shots, ms", "photos kept", "test, MiB",
+        "training, MiB",
     ]  # fmt: skip
     below = origin(f"docs/results/heads/costs_{name}.json", [told["environment"]["commit"]])
     return table(heads, lines) + f"\n\n{below}"
