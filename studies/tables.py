@@ -249,21 +249,22 @@ def mutants() -> str:
 
 
 def decoder_choice() -> str:
-    """What each way to learn gains on held-out base classes, fold by fold, over groups."""
-    told = study("decoder_choice")
-    ways: dict[str, dict[int, list[list[float]]]] = {}
-    for key, gains in told["gains"].items():
+    """What each way to learn gains on held-out base classes: folds on which all ways were tried, mean of
+    groups."""
+    ways: dict[str, dict[str, list[list[float]]]] = {}
+    for key, gains in study("decoder_choice")["gains"].items():
         way, fold, _ = key.rsplit(", ", 2)
-        ways.setdefault(way, {}).setdefault(int(fold.removeprefix("fold ")), []).append(gains)
+        ways.setdefault(way, {}).setdefault(fold, []).append(gains)
+    folds = sorted(set.intersection(*(set(found) for found in ways.values())))
     lines = []
-    for way, folds in ways.items():
-        means = [[mean(g[k] for g in folds[f]) for k in (0, 1)] for f in sorted(folds)]
-        worst = [min(g[k] for groups in folds.values() for g in groups) for k in (0, 1)]
-        every = [mean(m[k] for m in means) for k in (0, 1)]
-        lines.append([way, *(" / ".join(f"{x:+.1f}" for x in pair) for pair in (*means, every, worst))])
-    heads = ["gain over votes, 1 / 5 shots", *FOLDS, "mean", "worst group"]
-    signed = [[line[0], *(cell.replace("-", "−") for cell in line[1:])] for line in lines]
-    return table(heads, signed) + f"\n\n{of_study('decoder_choice')}"
+    for way, found in ways.items():
+        cells = [[gains[k] for f in folds for gains in found[f]] for k in (0, 1)]
+        by_fold = [[mean(g[k] for g in found[f]) for k in (0, 1)] for f in folds]
+        summed = [[mean(x) for x in cells], [min(x) for x in cells]]
+        told = [" / ".join(f"{x:+.1f}" for x in pair).replace("-", "−") for pair in (*by_fold, *summed)]
+        lines.append([way, *told])
+    heads = ["gain over the votes, 1 / 5 shots", *folds, "mean", "worst group"]
+    return table(heads, lines) + f"\n\n{of_study('decoder_choice')}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
