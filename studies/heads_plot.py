@@ -8,8 +8,8 @@ from typing import NamedTuple
 from heads_tables import METHODS, SHOTS, score, trainings
 from measured import RESULTS
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 56, 190, 20, 46
+WIDTH, HEIGHT = 760, 460
+LEFT, RIGHT, TOP, BOTTOM = 56, 226, 22, 54
 Scale = Callable[[float], float]
 COLOURS = {1: "#0b6e99", 5: "#c2571a"}
 
@@ -53,7 +53,7 @@ def svg(name: str) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="12" role="img">',
+        'font-size="16" role="img">',
         f"<title>mIoU over the time of a test episode, {name}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
     ]
@@ -62,12 +62,12 @@ def svg(name: str) -> str:
             f'<path d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>',
             f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#444">{value}</text>',
         ]
-    for seconds in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5):
+    for seconds in (0.01, 0.03, 0.1, 0.3, 1, 3):
         if low <= math.log10(seconds) <= high:
             told = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.0f} s"
             parts += [
                 f'<path d="M{x(seconds):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#eee"/>',
-                f'<text x="{x(seconds):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle" '
+                f'<text x="{x(seconds):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" '
                 f'fill="#444">{told}</text>',
             ]
     parts += [_joined(title, [p for p in every if p.title == title], x, y) for title in METHODS]
@@ -79,7 +79,7 @@ def svg(name: str) -> str:
         f'<text x="16" y="{TOP + 4}" fill="#444">mIoU</text>',
     ]
     for i, (shots, colour) in enumerate(COLOURS.items()):
-        at = TOP + 10 + 18 * i
+        at = TOP + 10 + 22 * i
         parts += [
             f'<circle cx="{LEFT + 16}" cy="{at}" r="5" fill="{colour}"/>',
             f'<text x="{LEFT + 28}" y="{at + 4}" fill="#222">{shots} shot{"s" * (shots > 1)}</text>',
@@ -106,10 +106,10 @@ def _joined(title: str, own: list[Point], x: Scale, y: Scale) -> str:
 def _names(every: list[Point], x: Scale, y: Scale) -> list[str]:
     """Names on the right in the order of their heights, each with a line to its point of most shots."""
     last = sorted((p for p in every if p.shots == max(SHOTS)), key=lambda p: -p.miou)
-    parts, height = [], TOP - 4.0
+    parts, height = [], TOP - 10.0
     for i, p in enumerate(last):
-        room = HEIGHT - BOTTOM - 15 * (len(last) - 1 - i)
-        height = min(max(height + 15, y(p.miou)), room)
+        room = HEIGHT - BOTTOM - 20 * (len(last) - 1 - i)
+        height = min(max(height + 20, y(p.miou)), room)
         start, end = f"{x(p.seconds) + 6:.1f} {y(p.miou):.1f}", f"{WIDTH - RIGHT + 8} {height:.1f}"
         parts += [
             f'<path d="M{start}L{end}" stroke="#bbb" stroke-width="0.7"/>',

@@ -82,14 +82,15 @@ def row_of(name: str, head: str) -> str:
     for shots in SHOTS:
         if not (own := trainings(name, head, shots)):
             return f"{head}: not yet on all four folds of {name}"
-        _check_alike([r for folds in own for r in folds], name)
         by_fold = [f"{mean(mean(r.runs) for r in fold):.1f}" for fold in zip(*own, strict=True)]
         lines.append([head, str(shots), *by_fold, number(score(own))])
-    others = [
-        [title, *(_signed(_difference(name, head, other, shots)) for shots in SHOTS)]
-        for title, other in METHODS.items()
-        if other != head and all(trainings(name, other, shots) for shots in SHOTS)
-    ]
+    others = []
+    for title, other in METHODS.items():
+        if other == head or not all(trainings(name, other, shots) for shots in SHOTS):
+            continue
+        alike = all(_alike(name, head, other, shots) for shots in SHOTS)
+        told = [_signed(_difference(name, head, other, shots)) for shots in SHOTS] if alike else []
+        others.append([title, *(told or ["other episodes or another network"] * len(SHOTS))])
     return "\n\n".join([
         table(["head", "shots", *FOLDS, "mean"], lines),
         table([f"{head} less", *(f"{k} shot{'s' * (k > 1)}" for k in SHOTS)], others),
@@ -142,6 +143,16 @@ def costs_on(name: str) -> str:
     ]  # fmt: skip
     below = origin(f"docs/results/heads/costs_{name}.json", [told["environment"]["commit"]])
     return table(heads, lines) + f"\n\n{below}"
+
+
+def _alike(name: str, head: str, other: str, shots: int) -> bool:
+    """Whether two heads met the same episodes; on `shapes`, on one network a fold."""
+    pairs = zip(trainings(name, head, shots)[0], trainings(name, other, shots)[0], strict=True)
+    return all(
+        a.protocol["plan_sha256"] == b.protocol["plan_sha256"]
+        and (name != "shapes" or a.content["frozen_sha256"] == b.content["frozen_sha256"])
+        for a, b in pairs
+    )
 
 
 def pairs_on(name: str) -> str:
