@@ -81,7 +81,7 @@ USUAL = {  # small, so that a test takes no seconds
 IN_TRAINING = {("cwt", "attention_dropout"), ("cwt", "dropout"), ("cwt", "balanced"), ("asgnet", "dropout"),
                ("pfenet", "dropout"), ("prototype", "align"), ("bam", "dropout"),
                ("hdmnet", "dropout"), ("hdmnet", "noise"), ("hdmnet", "distillation"),
-               ("dcama", "dropout")}  # fmt: skip
+               ("dcama", "dropout"), ("votes_decoder", "caution")}  # fmt: skip
 # What the model asks of the network and the head has no part in; tests/heads/test_asks.py has what it does.
 # And what needs a training of several shots, which tests/heads/test_hdmnet.py has.
 OF_NETWORK = {("pfenet", "cut"): "support_cut", ("bam", "cut"): "support_cut", ("hdmnet", "psi"): "psi"}
