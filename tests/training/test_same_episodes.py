@@ -16,6 +16,7 @@ from fss.recipes import load_config
 from fss.runs import checkpoint
 from fss.testing.evaluate import feature_store
 from fss.testing.features import encode_now
+from fss.training import heads, validation
 from fss.training.heads import _chunks
 from fss.training.prepared import PreparedStore
 from tests.make import TINY, make_folder
@@ -101,6 +102,23 @@ def test_training_leaves_validation_classes_out_and_says_so(trained):
     assert result["protocol"]["selection"] == "best checkpoint by base classes that training left out"
     assert result["checkpoint"]["validation_classes"] == names
     assert set(result["scores"]["per_class"]) == {"kind 1", "kind 2"}
+
+
+def test_no_episode_of_training_is_of_a_validation_class(trained, tmp_path, monkeypatch):
+    root, folder = trained
+    learnt, validated = set(), set()
+    monkeypatch.setattr(
+        heads, "_chunks", lambda planner, *more: learnt.update(planner.pools) or _chunks(planner, *more)
+    )
+    scored = validation._scorer
+    monkeypatch.setattr(
+        validation, "_scorer",
+        lambda *args: validated.update(c for planner in args[3] for c in planner.pools) or scored(*args),
+    )  # fmt: skip
+    assert main(["train", *HEAD, f"data.root={root}", f"output={tmp_path}", "data.folds=3", *OWN]) == 0
+    names = checkpoint.read(folder / "best.pt")["facts"]["validation_classes"]
+    assert {f"kind {c}" for c in validated} == set(names)
+    assert learnt == {3, 4, 5, 6} - validated
 
 
 def test_base_classes_are_split_by_the_seed():
