@@ -219,7 +219,7 @@ class TrainConfig(ScheduleConfig):
     # list: query images in turn, a class at random among theirs (published); class: a class at random, then
     # one of its images
     sampling: Literal["list", "class"] = "list"
-    # every epoch has the same episodes, in an order of its own; what a head prepares of one is kept; needs
+    # every epoch has the same episodes, in an order of its own, and `Head.prepare` runs once for each; needs
     # cache=true
     same_episodes: bool = False
     # flips: CWT's; views: ASGNet's scales, rotations, crops, blur, left-right flips; whole_views: the same of

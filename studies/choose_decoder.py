@@ -1,4 +1,4 @@
-"""What helps `votes_decoder` learn, tried on base classes of training photos alone.
+"""Ways to learn of `votes_decoder`, tried on base classes of training photos alone.
 
 The base classes of a fold are dealt into four groups. A decoder learns from episodes of three groups, with
 one support and with five, and is scored on those of the fourth: what it gains there over the votes. So what a
@@ -7,7 +7,7 @@ one that was chosen (`as chosen`, configs/head/votes_decoder.yaml) in what it na
 
     python studies/choose_decoder.py data/msrc studies/results/decoder_choice.json [--groups 0,2]
 
-What was measured is in the file; a run that was stopped goes on.
+A run that was stopped goes on: results that the file has are skipped.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Way(NamedTuple):
 
     Attributes:
         options: of the head.
-        without: inputs that the decoder does not see.
+        without: inputs that are hidden from the decoder.
         shots: of the episodes that it learns from.
         share: of the episodes of each class.
         alike: whether classes come equally often, rather than as photos show them.
@@ -99,8 +99,7 @@ class Pool(NamedTuple):
     shots: Tensor
 
     def numbers(self, label: int, shots: Sequence[int]) -> np.ndarray:
-        """Of the episodes of a class, with some numbers of supports."""
-        mine = (self.classes == label) & torch.isin(self.shots, torch.tensor(shots))
+            mine = (self.classes == label) & torch.isin(self.shots, torch.tensor(shots))
         return torch.nonzero(mine)[:, 0].numpy()
 
 
@@ -173,7 +172,7 @@ def learn(
 
 
 def hidden(way: Way, inputs: Tensor) -> Tensor:
-    """A copy without what the way does not see."""
+    """A copy of the inputs, zero where the way hides them."""
     inputs = inputs.clone()
     for part in way.without:
         inputs[:, part] = 0
@@ -194,7 +193,7 @@ def scores(answer: Callable[[Tensor], Tensor], pool: Pool, classes: Sequence[int
     Args:
         answer: inputs (N,I,h,w) -> the foreground's log-odds (N,1,h,w).
     """
-    found = []
+    means = []
     for shots in SHOTS:
         each = []
         for which in (pool.numbers(label, [shots]) for label in classes):
@@ -204,8 +203,8 @@ def scores(answer: Callable[[Tensor], Tensor], pool: Pool, classes: Sequence[int
             lead = resize(answer(pool.inputs[which]), (masks.shape[-2], masks.shape[-1]), corners=True)
             inter, union = counts((lead[:, 0] > 0).long(), masks)
             each.append(100 * float(inter[:, 1].sum() / union[:, 1].sum().clamp(min=1)))
-        found.append(float(np.mean(each)))
-    return found
+        means.append(float(np.mean(each)))
+    return means
 
 
 def main() -> None:
@@ -222,9 +221,9 @@ def main() -> None:
     config = load_config("folder", "votes_decoder", [f"data.root={given.root}", "data.size=257"])
     photos, options = Photos(config), dict(config.head.options)
     pool = prepared(photos, options, given.episodes, given.pixels, given.seed)
-    told: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"gains": {}}
-    told |= {"date": date.today().isoformat(), "set": given.root.name, "episodes": given.episodes}
-    told |= {"seed": given.seed, "environment": environment(torch.device("cpu"))}
+    report: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"gains": {}}
+    report |= {"date": date.today().isoformat(), "set": given.root.name, "episodes": given.episodes}
+    report |= {"seed": given.seed, "environment": environment(torch.device("cpu"))}
     for group in map(int, given.groups.split(",")):
         for fold in range(4):
             base = base_classes(len(photos.source.classes), fold, 4, "contiguous")
@@ -232,15 +231,15 @@ def main() -> None:
             before = scores(votes_in, pool, held_out)
             for name in given.ways.split(","):
                 key = f"{name}, fold {fold}, group {group}"
-                if key in told["gains"]:
+                if key in report["gains"]:
                     continue
                 way = WAYS[name]
                 head = learn(way, pool, [c for c in base if c not in held_out], photos, options)
                 after = scores(lambda x: head.answer(hidden(way, x))[:, 1:], pool, held_out)  # noqa: B023
-                told["gains"][key] = [round(b - a, 2) for a, b in zip(before, after, strict=True)]
+                report["gains"][key] = [round(b - a, 2) for a, b in zip(before, after, strict=True)]
                 given.out.parent.mkdir(parents=True, exist_ok=True)
-                write_text(given.out, json.dumps(told, indent=1) + "\n")
-                print(key, told["gains"][key], flush=True)
+                write_text(given.out, json.dumps(report, indent=1) + "\n")
+                print(key, report["gains"][key], flush=True)
 
 
 if __name__ == "__main__":

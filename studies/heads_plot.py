@@ -27,19 +27,19 @@ class Point(NamedTuple):
 def points(name: str) -> list[Point]:
     """All heads whose costs and scores are known."""
     costs = json.loads((RESULTS / f"heads/costs_{name}.json").read_text(encoding="utf-8"))["heads"]
-    found = []
+    every = []
     for title, head in METHODS.items():
         for shots in SHOTS:
             own = trainings(name, head, shots)
             if own and head in costs:
                 value = score(own)
                 seconds = costs[head][str(shots)]["kept_seconds"]
-                found.append(Point(title, shots, seconds, value.mean, value.interval or 0))
-    return found
+                every.append(Point(title, shots, seconds, value.mean, value.interval or 0))
+    return every
 
 
 def svg(name: str) -> str:
-    """The plot as a drawing of its own: time is on a scale of powers, one and five shots are joined."""
+    """The plot as SVG: time on a logarithmic scale, one and five shots of a head joined by a line."""
     every = points(name)
     low = min(math.log10(p.seconds) for p in every) - 0.1
     high = max(math.log10(p.seconds) for p in every) + 0.1
@@ -64,11 +64,11 @@ def svg(name: str) -> str:
         ]
     for seconds in (0.01, 0.03, 0.1, 0.3, 1, 3):
         if low <= math.log10(seconds) <= high:
-            told = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.0f} s"
+            label = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.0f} s"
             parts += [
                 f'<path d="M{x(seconds):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#eee"/>',
                 f'<text x="{x(seconds):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" '
-                f'fill="#444">{told}</text>',
+                f'fill="#444">{label}</text>',
             ]
     parts += [_joined(title, [p for p in every if p.title == title], x, y) for title in METHODS]
     parts += _names(every, x, y)

@@ -20,6 +20,7 @@ METHODS = {
     "votes with a decoder": "votes_decoder",
 }  # fmt: skip
 SHOTS = (1, 5)
+SHOTS_NAMED = ("1 shot", "5 shots")
 
 
 @cache
@@ -49,6 +50,12 @@ def _runs(folds: list[Result]) -> list[float]:
     return [mean(runs) for runs in zip(*(r.runs for r in folds), strict=True)]
 
 
+def _scores(every: list[list[Result]]) -> list[str]:
+    """Cells of a row: each fold's mean over trainings, and `score`."""
+    folds = zip(*every, strict=True)
+    return [*(f"{mean(mean(r.runs) for r in fold):.1f}" for fold in folds), number(score(every))]
+
+
 def heads_on(name: str) -> str:
     """Every head, fold by fold, and how many steps its trainings took."""
     lines, every = [], []
@@ -59,21 +66,24 @@ def heads_on(name: str) -> str:
             every += [r for folds in own for r in folds]
             checkpoints = [r.content["checkpoint"] for r in own[0]]
             steps = ", ".join(str(c["steps"]) for c in checkpoints if c.get("stage") == "few-shot")
-            by_fold = [f"{mean(mean(r.runs) for r in fold):.1f}" for fold in zip(*own, strict=True)]
-            lines.append([title, str(shots), *by_fold, number(score(own)), steps])
+            lines.append([title, str(shots), *_scores(own), steps])
     _check_alike(every, name)
     below = origin(f"docs/results/heads/{name}_fold[0-3]_*.json", commits(every))
     return table(["head", "shots", *FOLDS, "mean", "steps"], lines) + f"\n\n{below}"
 
 
 def _check_alike(every: list[Result], name: str) -> None:
-    """Heads of a table meet the same episodes; on `shapes`, on one network a fold."""
+    """`AssertionError` where heads of a table differ in `_conditions`."""
     firsts: dict[tuple[int, int], Result] = {}
     for result in every:
         first = firsts.setdefault((result.protocol["fold"], result.protocol["shots"]), result)
-        assert result.protocol["plan_sha256"] == first.protocol["plan_sha256"], result.path
-        if name == "shapes":
-            assert result.content["frozen_sha256"] == first.content["frozen_sha256"], result.path
+        assert _conditions(result, name) == _conditions(first, name), result.path
+
+
+def _conditions(result: Result, name: str) -> tuple[str, str | None]:
+    """Checksums of the episodes and, on `shapes`, of the network."""
+    network = result.content["frozen_sha256"] if name == "shapes" else None
+    return result.protocol["plan_sha256"], network
 
 
 def row_of(name: str, head: str) -> str:
@@ -82,23 +92,22 @@ def row_of(name: str, head: str) -> str:
     for shots in SHOTS:
         if not (own := trainings(name, head, shots)):
             return f"{head}: not yet on all four folds of {name}"
-        by_fold = [f"{mean(mean(r.runs) for r in fold):.1f}" for fold in zip(*own, strict=True)]
-        lines.append([head, str(shots), *by_fold, number(score(own))])
+        lines.append([head, str(shots), *_scores(own)])
     others = []
     for title, other in METHODS.items():
         if other == head or not all(trainings(name, other, shots) for shots in SHOTS):
             continue
         alike = all(_alike(name, head, other, shots) for shots in SHOTS)
-        told = [_signed(_difference(name, head, other, shots)) for shots in SHOTS] if alike else []
-        others.append([title, *(told or ["other episodes or another network"] * len(SHOTS))])
+        differences = [_signed(_difference(name, head, other, shots)) for shots in SHOTS] if alike else []
+        others.append([title, *(differences or ["other episodes or another network"] * len(SHOTS))])
     return "\n\n".join([
         table(["head", "shots", *FOLDS, "mean"], lines),
-        table([f"{head} less", *(f"{k} shot{'s' * (k > 1)}" for k in SHOTS)], others),
+        table([f"{head} less", *SHOTS_NAMED], others),
     ])  # fmt: skip
 
 
 def parts_on(name: str) -> str:
-    """Other sides of the same results, means of folds: FB-IoU, near boundaries, small and large objects."""
+    """FB-IoU, and mIoU near boundaries, of small and of large objects: means of folds and trainings."""
     lines = []
     for shots in SHOTS:
         for title, head in METHODS.items():
@@ -119,11 +128,11 @@ def _part(every: list[list[dict[str, Any]]], of: Callable[[dict[str, Any]], floa
 
 
 def costs_on(name: str) -> str:
-    """What a head costs: parameters that learn, its training, a test episode, memory."""
-    told = json.loads((RESULTS / f"heads/costs_{name}.json").read_text(encoding="utf-8"))
+    """Costs of each head: parameters that learn, minutes of training, time of a test episode, memory."""
+    study = json.loads((RESULTS / f"heads/costs_{name}.json").read_text(encoding="utf-8"))
     lines = []
     for title, head in METHODS.items():
-        if not (costs := told["heads"].get(head)):
+        if not (costs := study["heads"].get(head)):
             continue
         spent = [
             r.content["checkpoint"].get("seconds", 0) / 60
@@ -141,18 +150,14 @@ def costs_on(name: str) -> str:
         "head", "learns", "minutes", "1 shot, ms", "photos kept", "5 shots, ms", "photos kept", "test, MiB",
         "training, MiB",
     ]  # fmt: skip
-    below = origin(f"docs/results/heads/costs_{name}.json", [told["environment"]["commit"]])
+    below = origin(f"docs/results/heads/costs_{name}.json", [study["environment"]["commit"]])
     return table(heads, lines) + f"\n\n{below}"
 
 
 def _alike(name: str, head: str, other: str, shots: int) -> bool:
-    """Whether two heads met the same episodes; on `shapes`, on one network a fold."""
-    pairs = zip(trainings(name, head, shots)[0], trainings(name, other, shots)[0], strict=True)
-    return all(
-        a.protocol["plan_sha256"] == b.protocol["plan_sha256"]
-        and (name != "shapes" or a.content["frozen_sha256"] == b.content["frozen_sha256"])
-        for a, b in pairs
-    )
+    """Whether two heads have the same `_conditions` on every fold."""
+    first, second = (trainings(name, h, shots)[0] for h in (head, other))
+    return [_conditions(r, name) for r in first] == [_conditions(r, name) for r in second]
 
 
 def pairs_on(name: str) -> str:
@@ -162,7 +167,7 @@ def pairs_on(name: str) -> str:
         cells = [_less(name, head, shots) for shots in SHOTS]
         if all(cells):
             lines.append([title, *cells])
-    return table(["less than the best head", *(f"{k} shot{'s' * (k > 1)}" for k in SHOTS)], lines)
+    return table(["less than the best head", *SHOTS_NAMED], lines)
 
 
 def _less(name: str, head: str, shots: int) -> str:

@@ -1,10 +1,10 @@
-"""What each head of the zoo costs: `python studies/measure_costs.py SET [--heads A,B]`, on an idle machine
+"""Costs of every head of the zoo: `python studies/measure_costs.py SET [--heads A,B]`, on an idle machine
 
 Of every head, on fold 0 of SET as `measure_heads.py` has it: parameters that learn; seconds of a test episode
 with nothing kept (photos read and encoded) and with photos kept, for one shot and five, medians of three
 passes over the same episodes; GiB that a batch of eight test episodes takes above what lies there before it,
-nothing kept, and a training step. A network that a head stands on is not trained first: weights change no
-cost. What was measured goes into docs/results/heads/costs_SET.json, head by head; what is there is skipped.
+nothing kept, and a training step. Networks under heads are not trained first: weights change no cost. Each
+head's costs go into docs/results/heads/costs_SET.json; a head that is there is skipped.
 """
 
 import argparse
@@ -38,7 +38,7 @@ EPISODES, PASSES, BATCH = 16, 3, 8
 
 
 def median_seconds(call: Callable[[], object]) -> float:
-    """Of `PASSES` calls."""
+    """Median time of `PASSES` calls."""
     took = []
     for _ in range(PASSES):
         start = time.perf_counter()
@@ -67,16 +67,16 @@ def costs(name: str, head: str, shots: int) -> dict[str, float]:
         return lambda: evaluate(model, store, plans, len(source.classes), BATCH)
 
     fresh, kept = passes(0), passes(None)
-    kept()  # it keeps the photos
-    told = {
+    kept()  # the first pass encodes the photos
+    measured = {
         "parameters": sum(p.numel() for p in model.head.parameters() if p.requires_grad),
         "fresh_seconds": median_seconds(fresh) / EPISODES,
         "kept_seconds": median_seconds(kept) / EPISODES,
         "test_gib": peak(fresh, CPU),
     }
     if model.head.learns:
-        told["train_gib"] = peak(step_of(model, config, source, plans[0][:BATCH]), CPU)
-    return {key: float(f"{value:.4g}") for key, value in told.items()}
+        measured["train_gib"] = peak(step_of(model, config, source, plans[0][:BATCH]), CPU)
+    return {key: float(f"{value:.4g}") for key, value in measured.items()}
 
 
 def step_of(
@@ -102,14 +102,14 @@ def main() -> None:
     parser.add_argument("--heads", default=",".join(HEADS), help="by name, separated by commas")
     options = parser.parse_args()
     out = OUT / f"costs_{options.set}.json"
-    told: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {"heads": {}}
-    told["environment"] = environment(CPU)
+    report: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {"heads": {}}
+    report["environment"] = environment(CPU)
     for head in options.heads.split(","):
-        if head not in told["heads"]:
-            told["heads"][head] = {str(shots): costs(options.set, head, shots) for shots in (1, 5)}
+        if head not in report["heads"]:
+            report["heads"][head] = {str(shots): costs(options.set, head, shots) for shots in (1, 5)}
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(out, json.dumps(told, indent=1) + "\n")
-            print(head, json.dumps(told["heads"][head]), flush=True)
+            write_text(out, json.dumps(report, indent=1) + "\n")
+            print(head, json.dumps(report["heads"][head]), flush=True)
 
 
 if __name__ == "__main__":

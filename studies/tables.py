@@ -249,20 +249,18 @@ def mutants() -> str:
 
 
 def decoder_choice() -> str:
-    """What each way to learn gains on held-out base classes: folds on which all ways were tried, mean of
-    groups."""
+    """Gain of each way to learn on held-out base classes: mean of groups, on the folds that have all ways."""
     ways: dict[str, dict[str, list[list[float]]]] = {}
     for key, gains in study("decoder_choice")["gains"].items():
         way, fold, _ = key.rsplit(", ", 2)
         ways.setdefault(way, {}).setdefault(fold, []).append(gains)
-    folds = sorted(set.intersection(*(set(found) for found in ways.values())))
+    folds = sorted(set.intersection(*(set(groups) for groups in ways.values())))
     lines = []
-    for way, found in ways.items():
-        cells = [[gains[k] for f in folds for gains in found[f]] for k in (0, 1)]
-        by_fold = [[mean(g[k] for g in found[f]) for k in (0, 1)] for f in folds]
-        summed = [[mean(x) for x in cells], [min(x) for x in cells]]
-        told = [" / ".join(f"{x:+.1f}" for x in pair).replace("-", "−") for pair in (*by_fold, *summed)]
-        lines.append([way, *told])
+    for way, groups in ways.items():
+        by_fold = [[mean(x) for x in zip(*groups[f], strict=True)] for f in folds]
+        by_shots = list(zip(*(gains for f in folds for gains in groups[f]), strict=True))
+        pairs = [*by_fold, [mean(x) for x in by_shots], [min(x) for x in by_shots]]
+        lines.append([way, *(" / ".join(f"{x:+.1f}" for x in pair).replace("-", "−") for pair in pairs)])
     heads = ["gain over the votes, 1 / 5 shots", *folds, "mean", "worst group"]
     return table(heads, lines) + f"\n\n{of_study('decoder_choice')}"
 
@@ -369,12 +367,19 @@ def _cells_text() -> list[str]:
     ]
 
 
+def zoo_text() -> list[str]:
+    every = [r for folds in heads_tables.trainings("msrc", "votes_decoder", 1) for r in folds]
+    seconds = [r.content["checkpoint"]["seconds"] for r in every]
+    return [f"its {len(seconds)} trainings here took {min(seconds):.0f} to {max(seconds):.0f} seconds"]
+
+
 PHRASES: dict[str, Callable[[], list[str]]] = {
     "README.md": readme_text,
     "docs/predict.md": predict_text,
     "docs/protocol.md": half_text,
     "docs/benchmarks.md": lambda: [*half_text(), *index_text()],
     "docs/votes.md": votes_text,
+    "docs/zoo.md": zoo_text,
 }
 
 

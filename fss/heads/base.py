@@ -175,11 +175,11 @@ class Head(nn.Module):
         return self.encode(features)
 
     def prepare(self, episodes: Encoded) -> Encoded:
-        """The part of `forward` that no parameter has part in, for heads that begin with one.
+        """The parameter-free beginning of `forward`, for heads that have one.
 
-        Training on the same episodes again (`train.same_episodes`) computes it once an episode. It returns
-        the episodes with `prepared` set and all that `forward` still needs in `query`, {name: (B,...)};
-        `support` can be empty, and masks as small as they serve. `forward` takes either kind.
+        `train.same_episodes` computes it once an episode. It returns the episodes with `prepared` set and
+        everything that `forward` still needs in `query`, {name: (B,...)}; `support` may be empty. `forward`
+        takes prepared episodes and others.
         """
         return episodes
 

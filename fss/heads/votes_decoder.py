@@ -1,9 +1,10 @@
 """Votes, and a small decoder that learns from base classes what to make of them.
 
 A head of this project's own. It begins exactly as `votes`, and learns an addition to its answer from maps
-that know no class: votes on several levels, before and after the walk, and each cell's nearest neighbours
-among the supports' cells. No feature reaches the decoder, as in Min et al., "Hypercorrelation Squeeze for
-Few-Shot Segmentation", ICCV 2021, so that there is little of the base classes to learn by heart.
+that know no class: votes on several levels, before and after the walk, each cell's nearest neighbours among
+the supports' cells, and its cosines with prototypes of supports and query. No feature reaches the decoder, as
+in Min et al., "Hypercorrelation Squeeze for Few-Shot Segmentation", ICCV 2021, so that there is little of the
+base classes to learn by heart.
 """
 
 import math
@@ -20,12 +21,13 @@ from fss.heads.base import Encoded, Features, HeadOutput, Panel
 from fss.heads.votes import MAP, Cells, Votes, support_mean, vote
 from fss.ops import resize, without_foreground
 
-INPUTS = "inputs"  # what the decoder sees
+INPUTS = "inputs"  # the decoder's
 _LEVEL_TAU = 0.05  # temperature of the votes on single levels, whose likenesses differ more
-_LOG_ODDS = 0.25  # log-odds of a few units and cosines of a few tenths come to the same size
+# Factors that bring log-odds of a few units and cosines of a few tenths to the same size.
+_LOG_ODDS = 0.25
 _COSINES = 4.0
 _MIDDLE = 0.6  # a usual cosine of nearest neighbours
-_ADDED = 4.0  # what a unit of the decoder's output adds to the log-odds
+_ADDED = 4.0  # log-odds of a unit of the decoder's output
 
 
 class VotesDecoder(Votes):
@@ -33,8 +35,8 @@ class VotesDecoder(Votes):
 
     Args:
         width: channels of the decoder.
-        caution: weight of what an episode's losses exceed those of the votes alone by. What the decoder
-            learns then helps most classes less and harms few.
+        caution: weight of the harm done to an episode: how much worse its losses are than without the
+            decoder.
         All others as of `Votes`.
     """
 
@@ -59,10 +61,10 @@ class VotesDecoder(Votes):
 
     @torch.no_grad()
     def prepare(self, episodes: Encoded) -> Encoded:
-        """All that the decoder sees, {INPUTS: (B,I,h,w)}.
+        """The decoder's inputs, {INPUTS: (B,I,h,w)}.
 
-        In training with several supports, two episodes of three show it their first support alone, as their
-        seeds have it: so it learns to answer with one and with several.
+        In training with several supports, two episodes of three, chosen by their seeds, have their first
+        support alone, so that the decoder learns to answer with one support and with several.
         """
         shots = episodes.support_masks.shape[1]
         counts = [1 if self.training and seed % 3 else shots for seed in episodes.seeds]
@@ -90,7 +92,7 @@ class VotesDecoder(Votes):
         return torch.cat([torch.zeros_like(odds), odds], 1)
 
     def _losses(self, logits: Tensor, inputs: Tensor, episodes: Encoded) -> dict[str, Tensor]:
-        """Beside the trainer's cross-entropy the soft IoU, and what either exceeds that of the votes by."""
+        """The soft IoU loss, and the harm: how much both losses rise above those of the votes alone."""
         mask, votes = episodes.query_mask, votes_in(inputs)
         assert mask is not None
         before = episode_losses(torch.cat([torch.zeros_like(votes), votes], 1), mask, episodes.corners)
@@ -99,7 +101,7 @@ class VotesDecoder(Votes):
         return {"soft_iou": after[1].mean(), "harm": self.caution * harm}
 
     def _inputs(self, episodes: Encoded) -> Tensor:
-        """The maps that the decoder sees, (B,16+L,h,w); the second is the votes' answer."""
+        """The decoder's inputs (B,16+L,h,w) with L levels; the second one is the votes' answer."""
         cells, shots = Cells.of(episodes), episodes.support_masks.shape[1]
         size = (episodes.query[MAP].shape[-2], episodes.query[MAP].shape[-1])
         votes = self._vote(cells, shots)
@@ -122,13 +124,13 @@ class VotesDecoder(Votes):
         return torch.stack(maps, 1).unflatten(2, size)
 
     def explain(self, episodes: Encoded) -> list[Panel]:
-        """The panels of the votes, and the probability with what the decoder adds."""
+        """The panels of the votes, and the probability after the decoder."""
         final = self.answer(self.prepare(episodes).query[INPUTS]).softmax(1)[:, 1]
         return [*super().explain(episodes), Panel("after the decoder", final, "query")]
 
 
 def votes_in(inputs: Tensor) -> Tensor:
-    """The votes' log-odds after the walk, (B,1,h,w), to the bit as they went into the inputs."""
+    """The votes' log-odds after the walk, (B,1,h,w), from the inputs; scaling by 4 loses no bit."""
     return inputs[:, 1:2] / _LOG_ODDS
 
 
@@ -139,18 +141,19 @@ def first_supports(episodes: Encoded, count: int) -> Encoded:
 
 
 def episode_losses(logits: Tensor, masks: Tensor, corners: bool) -> Tensor:
-    """Cross-entropy, and one less the soft IoU of the foreground: logits (B,2,h,w), masks (B,H,W) -> (2,B).
+    """Cross-entropy and soft IoU loss of each episode: logits (B,2,h,w), masks (B,H,W) -> (2,B).
 
-    Logits are resized to the masks, and pixels of 255 left out.
+    The soft IoU loss is 1 - IoU of the foreground's probability. Logits are resized to the masks; pixels of
+    255 do not count.
     """
     lead = resize(logits[:, 1:] - logits[:, :1], (masks.shape[-2], masks.shape[-1]), corners)[:, 0]
-    known, there = (masks != IGNORE).float(), (masks == 1).float()
-    each = F.binary_cross_entropy_with_logits(lead, there, reduction="none") * known
-    entropy = each.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
-    likely = lead.sigmoid() * known
-    both = (likely * there).sum((1, 2))
-    either = (likely + there).sum((1, 2)) - both
-    return torch.stack([entropy, 1 - both / either.clamp(min=1)])
+    labelled, target = (masks != IGNORE).float(), (masks == 1).float()
+    each = F.binary_cross_entropy_with_logits(lead, target, reduction="none") * labelled
+    entropy = each.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
+    probability = lead.sigmoid() * labelled
+    intersection = (probability * target).sum((1, 2))
+    union = (probability + target).sum((1, 2)) - intersection
+    return torch.stack([entropy, 1 - intersection / union.clamp(min=1)])
 
 
 class Decoder(nn.Module):
@@ -174,8 +177,13 @@ class Decoder(nn.Module):
 
 
 def nearest(cells: Cells) -> tuple[Tensor, Tensor]:
-    """Each query cell's largest cosine with cells of the supports that are mostly background, and mostly
-    foreground: (B,n) each, -1 where there are none."""
+    """Largest cosine of each query cell with the supports' background cells, and with their foreground cells.
+
+    A cell belongs to the side that covers more of it.
+
+    Returns:
+        (B,n) each; -1 if there is no such cell.
+    """
     background, foreground = cells.area.unbind(2)  # (B,m) each
     sides = torch.stack([background > foreground, foreground > background])  # (2,B,m)
     best = cells.query.new_full((2, *cells.query.shape[:2]), -1.0)
@@ -188,14 +196,14 @@ def nearest(cells: Cells) -> tuple[Tensor, Tensor]:
 
 
 class Prototypes(NamedTuple):
-    """Means of cells of length 1, less the supports' mean: of the supports' background and foreground, and of
-    the query's own, as an answer has them; all at length 1.
+    """Mean features of background and foreground, in the supports and in the query itself.
 
-    A query that supports itself is of Fan et al., "Self-Support Few-Shot Semantic Segmentation", ECCV 2022.
+    The supports' mean is taken from all cells first. Prototypes of the query follow Fan et al., "Self-Support
+    Few-Shot Semantic Segmentation", ECCV 2022.
 
     Attributes:
-        query: the query's cells, (B,n,C).
-        support, own: (B,2,C), background first.
+        query: the query's cells, (B,n,C), at length 1.
+        support, own: prototypes of supports and of the query, (B,2,C), background first, at length 1.
     """
 
     query: Tensor
@@ -204,22 +212,25 @@ class Prototypes(NamedTuple):
 
     @classmethod
     def of(cls, cells: Cells, odds: Tensor) -> "Prototypes":
-        """Of an answer's log-odds (B,n). The surest cells alone are the query's own foreground: those of half
-        the largest probability or more."""
+        """Prototypes; the query's foreground is its cells of half the largest probability or more.
+
+        Args:
+            odds: log-odds (B,n) of the foreground in the query's cells.
+        """
         mean = support_mean(cells)
         query, support = F.normalize(cells.query - mean, dim=2), F.normalize(cells.support - mean, dim=2)
         likely = odds.sigmoid() * cells.on_photo
         sure = likely * (likely >= 0.5 * likely.amax(1, keepdim=True))
         weights = torch.stack([(1 - likely) * cells.on_photo, sure], 1)  # (B,2,n)
-        theirs, own = cells.area.mT @ support, weights @ query  # (B,2,C) each
-        return cls(query, F.normalize(theirs, dim=2), F.normalize(own, dim=2))
+        prototypes = (cells.area.mT @ support, weights @ query)  # (B,2,C) each
+        return cls(query, *(F.normalize(x, dim=2) for x in prototypes))
 
     def cosines(self) -> list[Tensor]:
-        """Of each query cell, to the supports' foreground and background and their difference, to the query's
-        own likewise, and of both foregrounds to each other: (B,n) each."""
-        found = []
+        """Seven maps (B,n): cosines of each query cell with the supports' foreground and background and their
+        difference; the same with the query's own; and the cosine of both foregrounds."""
+        maps = []
         for prototypes in (self.support, self.own):
             background, foreground = (prototypes @ self.query.mT).unbind(1)
-            found += [2 * foreground, 2 * background, foreground - background]
+            maps += [2 * foreground, 2 * background, foreground - background]
         agree = (self.support[:, 1] * self.own[:, 1]).sum(1, keepdim=True)  # (B,1)
-        return [*found, agree.expand_as(found[0])]
+        return [*maps, agree.expand_as(maps[0])]

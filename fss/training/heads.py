@@ -115,15 +115,19 @@ def _steps_per_epoch(config: Config, planner: Planner) -> int:
 
 
 def _chunks(planner: Planner, config: Config, per_epoch: int, step: int) -> Iterator[list[Draw]]:
-    """Endless shares of batches for this process, from batch number `step` on; run e is epoch e, but the
-    first one again where episodes stay the same."""
+    """Endless shares of batches for this process, from batch number `step` on.
+
+    Run e of the planner is epoch e. With `same_episodes` every epoch is run 0, in an order of its own.
+    """
     batch = distributed.global_batch(config.train.batch, config.train.accumulate)
     again = config.train.same_episodes
     while True:
         epoch, place = divmod(step, per_epoch)
-        # A third number salts the seed, so that the order shares no stream with the planner's.
-        order = np.random.default_rng([config.seed, epoch, 2]).permutation(per_epoch * batch)
-        numbers = [int(order[i]) if again else i for i in range(place * batch, (place + 1) * batch)]
+        numbers = list(range(place * batch, (place + 1) * batch))
+        if again:
+            # A third number salts the seed, so that the order shares no stream with the planner's.
+            order = np.random.default_rng([config.seed, epoch, 2]).permutation(per_epoch * batch)
+            numbers = order[numbers].tolist()
         for share in distributed.my_shares(numbers, config.train.accumulate):
             yield [planner.draw(0 if again else epoch, i) for i in share]
         step += 1
@@ -194,7 +198,7 @@ def _names(source: Source, draws: Sequence[Draw]) -> list[str]:
 
 
 def _classes(config: Config, source: Source) -> tuple[list[int], list[int]]:
-    """Base classes to learn from, and those to validate on; none where that is done on novel ones."""
+    """Base classes to learn from, and base classes to validate on (`train.validation_classes`)."""
     try:
         return split_base(source.base, config.train.validation_classes, config.seed)
     except ValueError as error:

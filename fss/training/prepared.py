@@ -1,4 +1,4 @@
-"""Episodes that come again: what no parameter of a head has part in is computed once, and kept."""
+"""A store for episodes that come again: it computes the parameter-free part of a head once for each."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,50 +16,50 @@ from fss.testing.features import FeatureStore, Ready, encode_now
 
 
 def store_for(config: Config, model: FewShotModel, source: Source, device: torch.device) -> FeatureStore:
-    """Frozen features of a source's images; its episodes as the head prepares them, where these come
-    again."""
+    """A store of a source's frozen features for training; a `PreparedStore` if episodes come again and the
+    head has a part to prepare."""
     store = feature_store(model, source, config, device, frozen_only=True)
     again = config.train.same_episodes and model.head.prepares
     return PreparedStore.of(store, model.head) if again else store
 
 
 class PreparedStore(FeatureStore):
-    """A store of frozen features that keeps each episode as its head prepared it (`Head.prepare`).
+    """A store of frozen features that remembers each episode as its head prepared it (`Head.prepare`).
 
-    An episode is prepared when it first comes, alone, so that its neighbours cannot change it. It takes the
-    place of its maps and masks in the host's memory: for `votes_decoder` at 257 px, 0.2 MB.
+    An episode is prepared alone when it first comes, so that its neighbours cannot change it. It then stays
+    in the host's memory: 0.2 MB for `votes_decoder` at 257 px.
     """
 
     head: Head
-    kept: dict[Draw, Ready]
+    ready: dict[Draw, Ready]
 
     @classmethod
     def of(cls, store: FeatureStore, head: Head) -> "PreparedStore":
         """The same store, for a head that prepares."""
         own = cls(store.pictures, store.encoder, store.device, store.gib, 0, store.supports)
-        own.head, own.kept = head, {}
+        own.head, own.ready = head, {}
         return own
 
     def episodes(self, chunks: Iterable[Sequence[Draw]]) -> Iterator[Ready]:
         """As of `FeatureStore`."""
         for draws in chunks:
             for draw in draws:
-                if draw not in self.kept:
-                    (ready,) = super().episodes([[draw]])
-                    self.kept[draw] = self._prepared(ready)
-            yield self._joined([self.kept[draw] for draw in draws])
+                if draw not in self.ready:
+                    (fresh,) = super().episodes([[draw]])
+                    self.ready[draw] = self._prepared(fresh)
+            yield self._joined([self.ready[draw] for draw in draws])
 
     @torch.no_grad()
-    def _prepared(self, ready: Ready) -> Ready:
-        """An episode on the host, its query's mask in bytes."""
-        encoded = self.head.prepare(encode_now(self.head, ready.encoded))
+    def _prepared(self, fresh: Ready) -> Ready:
+        """The prepared episode on the host, its query's mask in bytes."""
+        encoded = self.head.prepare(encode_now(self.head, fresh.encoded))
         query = {k: x.cpu() for k, x in encoded.query.items()}
         masks = encoded.support_masks.cpu()
         encoded = replace(encoded, query=query, support={}, support_masks=masks, photo=None)
-        return replace(ready, encoded=encoded, query_mask=ready.query_mask.cpu().to(torch.uint8))
+        return replace(fresh, encoded=encoded, query_mask=fresh.query_mask.cpu().to(torch.uint8))
 
     def _joined(self, every: Sequence[Ready]) -> Ready:
-        """Kept episodes as a batch on the device."""
+        """Prepared episodes as a batch on the device."""
 
         def cat(parts: Sequence[Tensor]) -> Tensor:
             return torch.cat([part.to(self.device) for part in parts])

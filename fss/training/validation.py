@@ -1,4 +1,4 @@
-"""How a head stands while it learns: mIoU on novel classes, as published, or on base ones it leaves out."""
+"""Validation of a head in training: mIoU on novel classes, as published, or on base classes held out."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -34,7 +34,7 @@ def on_novel(config: Config, model: FewShotModel, val: Source, device: torch.dev
 def on_base(
     config: Config, model: FewShotModel, source: Source, classes: list[int], device: torch.device
 ) -> Validate:
-    """mIoU on base classes that training leaves out, on training images, with one shot and training's."""
+    """mIoU on base classes that training leaves out, on training images: mean of one shot and K shots."""
     seed = VALIDATION_SEED + config.seed
     planners = [
         planner_for(config, source, classes, shots, seed, sampling="class")
@@ -46,7 +46,7 @@ def on_base(
 def _scorer(
     config: Config, model: FewShotModel, store: FeatureStore, planners: Sequence[Planner]
 ) -> Validate:
-    """mIoU over a plan of each planner, their mean."""
+    """Mean of the mIoU over one plan of each planner."""
     plans = [planner.run(0, config.train.validation_episodes) for planner in planners]
     source, canvas = store.pictures.source, store.pictures.canvas
 
