@@ -99,7 +99,8 @@ class Pool(NamedTuple):
     shots: Tensor
 
     def numbers(self, label: int, shots: Sequence[int]) -> np.ndarray:
-            mine = (self.classes == label) & torch.isin(self.shots, torch.tensor(shots))
+        """Numbers of a class's episodes with these numbers of supports."""
+        mine = (self.classes == label) & torch.isin(self.shots, torch.tensor(shots))
         return torch.nonzero(mine)[:, 0].numpy()
 
 
