@@ -46,8 +46,8 @@ class Photos:
     def __init__(self, config: Config) -> None:
         self.size, self.source = config.data.size, self._source(config)
         self.model = build_model("votes", config.head.options, build_backbone(config.backbone)).eval()
-        pictures = PictureSet(self.source, Canvas(self.size))
-        every = [pictures.load(i) for i in range(len(self.source.samples))]
+        self.pictures = PictureSet(self.source, Canvas(self.size))
+        every = [self.pictures.load(i) for i in range(len(self.source.samples))]
         self.labels = torch.stack([p.labels for p in every])
         self.inside = torch.stack([photo_mask(p.photo, self.size) for p in every])
         with torch.no_grad():

@@ -122,9 +122,9 @@ def parts_on(name: str) -> str:
 
 
 def _part(every: list[list[dict[str, Any]]], of: Callable[[dict[str, Any]], float | None]) -> str:
-    """Mean over trainings and folds of a score, where all results have it."""
-    found = [of(scores) for folds in every for scores in folds]
-    return "" if any(x is None for x in found) else f"{mean(x for x in found if x is not None):.1f}"
+    """Mean over folds of a score, and over the trainings all of whose results have it."""
+    found = [values for folds in every if None not in (values := [of(scores) for scores in folds])]
+    return f"{mean(mean(values) for values in found):.1f}" if found else ""  # type: ignore[type-var]
 
 
 def costs_on(name: str) -> str:

@@ -248,10 +248,10 @@ def mutants() -> str:
     return table(["module", "possible faults", "made", "killed", "survivors"], lines) + f"\n\n{where}"
 
 
-def decoder_choice() -> str:
+def choice(name: str) -> str:
     """Gain of each way to learn on held-out base classes: mean of groups, on the folds that have all ways."""
     ways: dict[str, dict[str, list[list[float]]]] = {}
-    for key, gains in study("decoder_choice")["gains"].items():
+    for key, gains in study(name)["gains"].items():
         way, fold, _ = key.rsplit(", ", 2)
         ways.setdefault(way, {}).setdefault(fold, []).append(gains)
     folds = sorted(set.intersection(*(set(groups) for groups in ways.values())))
@@ -262,8 +262,10 @@ def decoder_choice() -> str:
         pairs = [*by_fold, [mean(x) for x in by_shots], [min(x) for x in by_shots]]
         lines.append([way, *(" / ".join(f"{x:+.1f}" for x in pair).replace("-", "−") for pair in pairs)])
     heads = ["gain over the votes, 1 / 5 shots", *folds, "mean", "worst group"]
-    return table(heads, lines) + f"\n\n{of_study('decoder_choice')}"
+    return table(heads, lines) + f"\n\n{of_study(name)}"
 
+
+SETS = ("shapes", "msrc", "camvid")
 
 TABLES: dict[str, Callable[[], str]] = {
     "shapes-means": shapes_means, "shapes-console": shapes_console, "shapes-heads": shapes_heads,
@@ -272,12 +274,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads-shapes-longer": partial(heads_tables.longer, "shapes", "5epochs"),
     "heads-msrc-longer": partial(heads_tables.longer, "msrc", "longer"),
     "dcama-shots": heads_tables.dcama_shots,
-    **{f"heads-{name}": partial(heads_tables.heads_on, name) for name in ("shapes", "msrc")},
-    **{f"pairs-{name}": partial(heads_tables.pairs_on, name) for name in ("shapes", "msrc")},
+    **{f"heads-{name}": partial(heads_tables.heads_on, name) for name in SETS},
+    **{f"pairs-{name}": partial(heads_tables.pairs_on, name) for name in SETS},
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
-    **{f"parts-{name}": partial(heads_tables.parts_on, name) for name in ("shapes", "msrc")},
+    **{f"parts-{name}": partial(heads_tables.parts_on, name) for name in SETS},
     **{f"costs-{name}": partial(heads_tables.costs_on, name) for name in ("msrc",)},
-    "decoder-choice": decoder_choice,
+    "decoder-choice": partial(choice, "decoder_choice"), "adapter-choice": partial(choice, "adapter_choice"),
     "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
 

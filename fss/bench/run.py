@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 
 from fss.bars import Bar
+from fss.bench import record
 from fss.bench.cases import METHODS, Pair, Setting, cached, encode, few_shot, loading, repri_updates
 from fss.bench.memory import peak
+from fss.bench.record import Times
 from fss.errors import UserError
 from fss.randomness import seeded
 from fss.runs import distributed
@@ -51,9 +54,6 @@ def _cases() -> Iterator[tuple[str, Case]]:
 
 CASES = dict(_cases())
 DEFAULT = [name for name in CASES if "5shot" not in name]
-
-
-Times = dict[str, dict[str, float]]
 
 
 @seeded(0)  # of the dropout in training steps
@@ -134,19 +134,62 @@ def _memory(times: dict[str, float], way: str) -> str:
     return "" if math.isnan(value) else f"{value:.2f} GiB"
 
 
-def run_bench(
-    names: Sequence[str] | None,
-    runs: int,
-    json: bool,
-    size: int | None,
-    backbone: str,
-    device: str,
-    precision: str,
-) -> None:
-    """Medians and ratios as a table, or medians of ours as one line of JSON."""
-    if size is not None and size < 33:
-        raise UserError(f"--size {size}: allowed are 33 and more")
-    chosen = distributed.start(device)
-    setting = Setting(size, backbone, chosen, wants_half(precision, chosen))
-    found = bench(setting, list(names or DEFAULT), runs, compare=not json)
-    print(json_line(found) if json else table(found, setting, runs))
+class Given(NamedTuple):
+    """What `fss bench` was given; None where it was not."""
+
+    names: Sequence[str] | None
+    runs: int
+    json: bool
+    size: int | None
+    backbone: str | None
+    device: str
+    precision: str | None
+    out: Path | None
+    check: Path | None
+
+
+def run_bench(given: Given) -> bool:
+    """Medians and ratios as a table, or medians of ours as one line of JSON, or ratios held against a record.
+
+    Returns:
+        False where a ratio fell.
+
+    Raises:
+        UserError: a size, case or number of runs that is not allowed, or a record that cannot be compared.
+    """
+    if given.size is not None and given.size < 33:
+        raise UserError(f"--size {given.size}: allowed are 33 and more")
+    chosen = distributed.start(given.device)
+    if given.check:
+        return _check(given, given.check, chosen)
+    setting = Setting(
+        given.size, given.backbone or "resnet50", chosen, wants_half(given.precision or "auto", chosen)
+    )
+    found = bench(
+        setting, list(given.names or DEFAULT), given.runs, compare=bool(given.out) or not given.json
+    )
+    if given.out:
+        record.write(given.out, found, setting, given.runs)
+    print(json_line(found) if given.json else table(found, setting, given.runs))
+    return True
+
+
+def _check(given: Given, path: Path, device: torch.device) -> bool:
+    """Ratios held against a record, at its size and on its network."""
+    if any((given.size, given.backbone, given.precision, given.json, given.out)):
+        raise UserError(
+            "--check measures as its file was measured; leave out --size, --layers, --precision, --json "
+            "and --out"
+        )
+    recorded = record.read(path)
+    names = given.names or list(recorded.ratios)
+    if unknown := [name for name in names if name not in recorded.ratios]:
+        raise UserError(f"{path} has no case {unknown[0]!r}; it has: {', '.join(recorded.ratios)}")
+    half = recorded.half and wants_half("auto", device)
+    if half != recorded.half:
+        raise UserError(
+            f"{path} was measured in bfloat16, which this device lacks; its ratios say nothing here"
+        )
+    setting = Setting(recorded.size, recorded.backbone, device, half)
+    chosen = recorded._replace(ratios={name: recorded.ratios[name] for name in names})
+    return record.check(chosen, lambda some: bench(setting, some, given.runs), setting)

@@ -39,9 +39,14 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add("--runs", type=int, default=3, metavar="N", help="of each way, after one to warm up (default: 3)")
     add("--json", action="store_true", help="median seconds of fss alone, as one line of JSON")
     add("--size", type=int, metavar="PX", help="of images (default: as each method is published)")
-    add("--layers", default="50", choices=("50", "101"), help="of the ResNet (default: 50)")
+    add("--layers", choices=("50", "101"), help="of the ResNet (default: 50)")
+    add("--out", type=Path, metavar="FILE", help="write what was measured there, as JSON")
+    text = (
+        "measure what such a file holds, and name the ratios that fell by more than 15%%; code 1 if any did"
+    )
+    add("--check", type=Path, metavar="FILE", help=text)
     add = run_options(parser, GPU).add_argument
-    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the frozen network")
+    add("--precision", choices=("auto", "bf16", "fp32"), help="of the frozen network (default: auto)")
 
 
 def _convert_options(parser: argparse.ArgumentParser) -> None:
@@ -59,13 +64,15 @@ def _report(options: argparse.Namespace, arguments: list[str]) -> None:
 
 
 def _bench(options: argparse.Namespace, arguments: list[str]) -> None:
-    from fss.bench.run import run_bench
+    from fss.bench.run import Given, run_bench
 
-    names = options.only.split(",") if options.only else None
-    device = choose_gpus(options, arguments) or "auto"
-    run_bench(
-        names, options.runs, options.json, options.size, f"resnet{options.layers}", device, options.precision
-    )
+    given = Given(
+        options.only.split(",") if options.only else None, options.runs, options.json, options.size,
+        options.layers and f"resnet{options.layers}", choose_gpus(options, arguments) or "auto",
+        options.precision, options.out, options.check,
+    )  # fmt: skip
+    if not run_bench(given):
+        raise SystemExit(1)
 
 
 def _convert(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -93,7 +100,8 @@ VERBS = {
     ),
     "bench": Verb(
         "time the methods against a plain rendering of them, in turn", _bench_options, _bench,
-        ("fss bench", "fss bench --only cwt_train_1shot,asgnet_train_1shot --runs 5 --json"), "",
+        ("fss bench", "fss bench --only cwt_train_1shot,asgnet_train_1shot --runs 5 --json",
+         "fss bench --out times.json", "fss bench --check times.json"), "",
     ),
     "convert": Verb(
         "make a checkpoint from published weights", _convert_options, _convert,

@@ -3,7 +3,8 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from tabulate import tabulate
 from fss.bars import Bar
 from fss.episode import IGNORE
 from fss.errors import UserError
-from fss.photos.annotations import Support, named
+from fss.photos.annotations import Annotated, Support, named
 from fss.photos.prediction import Prediction, overlay
 from fss.photos.predictor import Predictor, photo_numbers
+from fss.photos.side_by_side import side_by_side
 from fss.writing import write_bytes, write_text
 
 PICTURED = 12  # photos in the picture of the worst
@@ -88,16 +90,16 @@ def evaluate(
     numbers = photo_numbers(supports)
     scores: dict[str, Score] = defaultdict(Score)
     worst: list[Result] = []
-    for number in Bar(dict.fromkeys(numbers), "photos", leave=False, disable=True if quiet else None):
-        own = [s for s, n in zip(supports, numbers, strict=True) if n == number]
-        image, truths = predictor.annotation(own)
-        others = predictor.without(number, leave_one_out=threshold is None)
-        if others is None or not set(truths) & set(others.classes):
-            continue
-        for name, found in _masks(others(image), 0.5 if threshold is None else threshold).items():
-            if name in truths:
-                iou = scores[name].add(own[0].title, found, truths[name])
-                worst.append(Result(own[0].title, name, image, truths[name], found, iou))
+    different = dict.fromkeys(numbers)
+    of_photo = {n: [s for s, m in zip(supports, numbers, strict=True) if m == n] for n in different}
+    # Strokes become masks by the global generators, so that photos are read one after another.
+    read = ((n, of_photo[n][0].title, predictor.annotation(of_photo[n])) for n in different)
+    every = side_by_side(partial(_left_out, predictor, threshold), read, predictor.device)
+    bar = Bar(every, "photos", total=len(different), leave=False, disable=True if quiet else None)
+    for results in bar:
+        for one in results:
+            iou = scores[one.class_name].add(one.name, one.predicted, one.truth)
+            worst.append(replace(one, iou=iou))
         worst = sorted(worst, key=lambda result: result.iou)[:PICTURED]
     if not scores:
         raise UserError(
@@ -105,6 +107,18 @@ def evaluate(
             "photos of one class"
         )
     return {name: scores[name] for name in predictor.classes if name in scores}, worst
+
+
+def _left_out(
+    predictor: Predictor, threshold: float | None, photo: tuple[int, str, Annotated]
+) -> list[Result]:
+    """The classes of a photo (its number, name and masks) segmented by all other photos; IoU is left at 0."""
+    number, title, (image, truths) = photo
+    others = predictor.without(number, leave_one_out=threshold is None)
+    if others is None or not set(truths) & set(others.classes):
+        return []
+    masks = _masks(others(image), 0.5 if threshold is None else threshold)
+    return [Result(title, n, image, truths[n], found, 0) for n, found in masks.items() if n in truths]
 
 
 def run_evaluation(

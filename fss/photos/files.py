@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fss.errors import UserError
 from fss.photos.annotations import Support
 from fss.photos.prediction import Prediction, check_threshold
 from fss.photos.predictor import Predictor
+from fss.photos.side_by_side import side_by_side
 from fss.photos.tiles import Tile, check_tile
 from fss.scribbles.masks import Method
 from fss.writing import write_text
@@ -95,12 +97,17 @@ def run_predict(job: Job) -> None:
     predictor.learn(job.supports, job.tile, leave_one_out=job.threshold is None)
     print(_how(predictor))
     shares = []
-    for path in Bar(left, "queries", unit="photo", leave=False, disable=None if len(left) > 1 else True):
-        try:
-            shares.append(_one(job, predictor, path, about))
-        except UserError as error:
-            problems.append(str(error))
-            Bar.write(f"left out: {error}")
+    found = side_by_side(partial(_one_or_why_not, job, predictor, about), left, predictor.device)
+    bar = Bar(
+        total=len(left), desc="queries", unit="photo", leave=False, disable=None if len(left) > 1 else True
+    )
+    with bar:
+        for one in found:
+            bar.update()
+            if isinstance(one, UserError):
+                problems.append(str(one))
+            else:
+                shares.append(one)
     for remark in remarks(shares):
         print(f"fss: warning: {remark}", file=sys.stderr)
     _check_complete(problems, every, job.out)
@@ -183,6 +190,17 @@ def _how(predictor: Predictor) -> str:
     if small:
         lines.append(f"small objects, looked at in tiles of a share of the photo's side: {', '.join(small)}")
     return "\n".join(lines)
+
+
+def _one_or_why_not(
+    job: Job, predictor: Predictor, about: dict[str, Any], path: Path
+) -> dict[str, float] | UserError:
+    """`_one`, or what is wrong with the query."""
+    try:
+        return _one(job, predictor, path, about)
+    except UserError as error:
+        Bar.write(f"left out: {error}")
+        return error
 
 
 def _one(job: Job, predictor: Predictor, path: Path, about: dict[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Segmenting one's own photos: `Predictor(checkpoint).learn(supports)(query)`."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
@@ -22,6 +22,7 @@ from fss.photos.annotations import Annotated, Support, as_photo, named, read_sup
 from fss.photos.edges import refined
 from fss.photos.network import doubts, load
 from fss.photos.prediction import Prediction, enlarge
+from fss.photos.side_by_side import side_by_side
 from fss.photos.tiles import Tile, check_tile
 from fss.pictures.overlay import file_name
 from fss.recipes import load_config
@@ -200,6 +201,14 @@ class Predictor:
         mixed = len({odds.shape for odds in found.values()}) > 1
         every = [enlarge(found[n], image.shape[:2]) if mixed else found[n] for n in self._supports]
         return Prediction(image, self.classes, np.stack(every))
+
+    def each(self, queries: Iterable[Path | str | np.ndarray]) -> Iterator[Prediction]:
+        """Segment photos, in their order; on a CPU as many at once as PyTorch has threads.
+
+        Raises:
+            UserError: as when called, in the place of that photo.
+        """
+        return side_by_side(self, queries, self.device)
 
     def without(self, photo: int, leave_one_out: bool = True) -> "Predictor | None":
         """A copy without the supports of a photo (by `photo_numbers`); None if that leaves none.

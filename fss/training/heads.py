@@ -92,6 +92,12 @@ def train(config: Config, device: torch.device, half: bool) -> Path | None:
     return folder
 
 
+def check_classes(config: Config) -> None:
+    """`UserError` where `train.validation_classes` leave no base class to learn from."""
+    if config.train.validation_classes:
+        _classes(config, open_source(config.data, "train", config.output / "cache"))
+
+
 def _groups(head: Head) -> list[dict[str, Any]] | None:
     """The head's own parameter groups, if it has any.
 

@@ -21,7 +21,7 @@ from fss.runs.models import head_on_empty_network, learns
 from fss.runs.precision import wants_half
 from fss.testing.test import test
 from fss.training.base import pretrain
-from fss.training.heads import train
+from fss.training.heads import check_classes, train
 from fss.writing import write_text
 
 
@@ -40,6 +40,7 @@ def run_pretrain(config: Config, device: torch.device, checkpoint: Path | None, 
 def run_train(config: Config, device: torch.device, checkpoint: Path | None, pictures: Pictures) -> None:
     """Base training where it is missing, training on episodes, and a test of the result."""
     _check_head(config, pictures)
+    check_classes(config)
     if config.network == "base":
         there = (base_folder(config) / "last.pt").is_file()
         _say(f"base network {'found' if there else 'missing, trained first'}: {base_folder(config)}")

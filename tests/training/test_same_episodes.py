@@ -136,5 +136,6 @@ def test_wrong_settings_say_what_is_allowed(trained, tmp_path, capsys):
     ):
         TrainConfig(same_episodes=True)
     more = [f"data.root={trained[0]}", f"output={tmp_path}", *OWN, "train.validation_classes=5"]
-    assert main(["train", *HEAD, *more]) == 2
+    assert main(["train", *HEAD, *more, "network=base"]) == 2
     assert "train.validation_classes=5 of 5 base classes; allowed: 0..4" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))  # base training has not begun
