@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class Method(NamedTuple):
 
     Attributes:
         plain: (model, episodes, training) -> logits at image size, and those of auxiliary classifiers, whose
-            losses' mean is added.
+            losses' mean is added; None for this project's own heads, which have none to be held against.
         size: S of its publication, pixels.
         neck: whether it stands on the base network.
         backbone: options of the ResNet.
@@ -55,7 +56,7 @@ class Method(NamedTuple):
     """
 
     title: str
-    plain: Plain
+    plain: Plain | None
     size: int = 473
     neck: bool = False
     backbone: Mapping[str, Any] = MappingProxyType({})
@@ -74,6 +75,9 @@ METHODS = {
     "bam": Method("BAM", plain_bam.bam, neck=True, batch=4),  # half of the published batch
     "hdmnet": Method("HDMNet", plain_hdmnet.hdmnet, neck=True, batch=4),
     "dcama": Method("DCAMA", plain_dcama.dcama, size=384, backbone={"stride": 32}, batch=2),  # of 12 a GPU
+    "prototype": Method("prototype", None, size=321, neck=True, learns=False),
+    "votes": Method("votes", None, size=321, learns=False),
+    "votes_decoder": Method("votes with a decoder", None, size=321, batch=4),
 }
 
 
@@ -98,10 +102,10 @@ class Setting(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A case's two ways; calling either does one unit of work."""
+    """A case's two ways, if there is a plain one; calling either does one unit of work."""
 
     ours: Step
-    plain: Step
+    plain: Step | None
 
 
 def disc(size: int, count: int) -> Tensor:
@@ -161,9 +165,9 @@ def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
         assert target is not None
         return learn(segmentation_loss(out.logits, target, balanced) + sum(out.losses.values()), optimizer)
 
-    def written() -> object:
+    def written(plainly: Plain) -> object:
         with torch.set_grad_enabled(training):
-            logits, scales = method.plain(copy, e, training)
+            logits, scales = plainly(copy, e, training)
         if not training:
             return logits.argmax(1).sum().item()
         assert target is not None
@@ -173,7 +177,7 @@ def few_shot(setting: Setting, head: str, training: bool, shots: int) -> Pair:
             copy_optimizer,
         )
 
-    return Pair(ours, written)
+    return Pair(ours, partial(written, method.plain) if method.plain else None)
 
 
 def cached(setting: Setting, head: str, episodes: int = 8) -> Pair:

@@ -49,7 +49,10 @@ def read(path: Path) -> Record:
     told = read_json(path, "a record of `fss bench --out`")
     try:
         about = told["environment"]
-        ratios = {str(name): case["plain"] / case["ours"] for name, case in told["cases"].items()}
+        both = {str(name): case for name, case in told["cases"].items() if "plain" in case}
+        ratios = {name: case["plain"] / case["ours"] for name, case in both.items()}
+        if not ratios:
+            raise KeyError("plain")
         return Record(told["size"], told["backbone"], told["half"], _machine(about), ratios)
     except (KeyError, TypeError, AttributeError, ZeroDivisionError):
         raise UserError(f"{path} is no record of times; `fss bench --out {path}` writes one") from None
