@@ -372,7 +372,9 @@ def _cells_text() -> list[str]:
 def zoo_text() -> list[str]:
     every = [r for folds in heads_tables.trainings("msrc", "votes_decoder", 1) for r in folds]
     seconds = [r.content["checkpoint"]["seconds"] for r in every]
-    return [f"its {len(seconds)} checkpoints were reached after {min(seconds):.0f} to {max(seconds):.0f} seconds"]
+    return [
+        f"its {len(seconds)} checkpoints were reached after {min(seconds):.0f} to {max(seconds):.0f} seconds"
+    ]
 
 
 PHRASES: dict[str, Callable[[], list[str]]] = {
