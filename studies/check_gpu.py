@@ -1,10 +1,10 @@
 """Every head and backbone on this machine's GPU: `python studies/check_gpu.py OUT.json [--dry-run]`
 
-One table, of every head at its published size on ResNet-50, and of backbones at 321 px: how far float32 on
-the GPU is from float32 on the CPU, where nothing is folded; memory; episodes and images a second, the frozen
-network in bfloat16; and what share of the card's own rate of convolution encoding an image comes to. That rate
-is measured here, on a 3x3 convolution of 512 channels. Weights are random; medians of five calls, after one to
-warm up.
+One table, of every head at its published size on ResNet-50, and of backbones at 321 px: how far float32
+on the GPU is from float32 on the CPU, where nothing is folded; memory; episodes and images a second, the
+frozen network in bfloat16; and what share of the card's own rate of convolution encoding an image comes
+to. That rate is measured here, on a 3x3 convolution of 512 channels. Weights are random; medians of five
+calls, after one to warm up.
 
 With --dry-run all of it happens on the CPU, at 97 px and once: it shows that the check itself works, and that
 folded networks answer as stored ones do.
