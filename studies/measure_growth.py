@@ -2,7 +2,7 @@
 
 Seconds and memory (GiB above what lies there before) of `fss predict` as it comes, while one number grows:
 supports, the side at which photos are seen, classes, cells of the compared map, photos. Photos are drawn
-(`shapes`, 320 px). Medians of three, but for photos, which are segmented once. A run that was stopped goes on.
+(`shapes`, 320 px). Medians of three; a number of photos is segmented once. A run that was stopped goes on.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from datetime import date
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,7 +46,7 @@ class Photos:
     """Drawn photos with their labels."""
 
     def __init__(self, root: Path) -> None:
-        draw_shapes(root, train=400, val=20, size=320)
+        draw_shapes(root, train=600, val=20, size=320)
         self.queries = sorted((root / "JPEGImages").glob("val*"))
         self.train = sorted(p for p in (root / "JPEGImages").iterdir() if p not in self.queries)
         self.masks = root / "SegmentationClass"
@@ -105,7 +106,7 @@ def whole_run(photos: Photos, count: int) -> dict[str, float]:
             os.link(source, folder / f"{i:05d}{source.suffix}")
         job = Job(photos.supports(1, 3), [folder], out)
         start = time.perf_counter()
-        with redirect_stdout(open(os.devnull, "w")):
+        with redirect_stdout(StringIO()):
             gib = peak(lambda: run_predict(job), CPU)
         return {"photo_seconds": time.perf_counter() - start, "photo_gib": gib}
 

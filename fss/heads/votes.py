@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fss.heads.base import Encoded, Features, Head, HeadOutput, Panel
 from fss.heads.cells import joined, mask_areas
-from fss.ops import repeat, without_foreground
+from fss.ops import exporting, repeat, without_foreground
 
 MAP = "map"  # the one map that is kept of an image
 _LEAST = 1e-30  # a share of votes that counts as none
@@ -149,6 +149,21 @@ def _list(maps: Tensor) -> Tensor:
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, tau: float) -> Tensor:
-    """softmax(query keys^T / tau) values: (B,n,C), (B,m,C), (B,m,D) -> (B,n,D)."""
-    one_head = query[:, None], keys[:, None], values[:, None]  # ONNX knows no other kind
-    return F.scaled_dot_product_attention(*one_head, scale=1 / tau)[:, 0]
+    """softmax(query keys^T / tau) values: (B,n,C), (B,m,C), (B,m,D) -> (B,n,D).
+
+    Keys come n at a time, so that no tensor is larger than n x n however many there are; what was summed is
+    scaled when a larger likeness turns up (Milakov, Gimelshein, "Online normalizer calculation for softmax",
+    arXiv 1805.02867).
+    """
+    if exporting():
+        one_head = query[:, None], keys[:, None], values[:, None]  # ONNX knows no other kind
+        return F.scaled_dot_product_attention(*one_head, scale=1 / tau)[:, 0]
+    with_total = F.pad(values, (0, 1), value=1.0)  # (B,m,D+1)
+    largest = query.new_full((*query.shape[:2], 1), -torch.inf)
+    summed = query.new_zeros(())
+    parts = (x.split(query.shape[1], 1) for x in (keys, with_total))
+    for some_keys, some_values in zip(*parts, strict=True):
+        alike = torch.baddbmm(query.new_zeros(()), query, some_keys.mT, beta=0, alpha=1 / tau)  # (B,n,.)
+        before, largest = largest, torch.maximum(largest, alike.detach().amax(2, keepdim=True))
+        summed = summed * (before - largest).exp() + alike.sub_(largest).exp_() @ some_values
+    return summed[..., :-1] / summed[..., -1:]

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fss.errors import UserError
 from fss.heads import Encoded, build_head
 from fss.heads.cells import joined, mask_areas
-from fss.heads.votes import MAP, Cells, Votes
+from fss.heads.votes import MAP, Cells, Votes, attention
 
 
 def episodes(shots=2, seed=0, photo=None):
@@ -117,3 +118,34 @@ def test_a_cell_lies_on_the_photo_where_more_of_it_does_than_on_the_canvas(rows,
     assert Cells.of(e).on_photo.tolist() == [[on, on]]
     e.photo = None
     assert Cells.of(e).on_photo.all()
+
+
+@pytest.mark.parametrize("tau", [0.002, 0.05])
+@pytest.mark.parametrize("keys", [4, 7, 21])  # fewer than the queries, and more, in unequal parts
+def test_attention_in_parts_is_the_softmax_of_all(tau, keys):
+    torch.manual_seed(0)
+    query = F.normalize(torch.randn(2, 6, 5, dtype=torch.float64), dim=2).requires_grad_()
+    support = F.normalize(torch.randn(2, keys, 5, dtype=torch.float64), dim=2)
+    values = torch.rand(2, keys, 3, dtype=torch.float64)
+    wanted = (query @ support.mT / tau).softmax(2) @ values
+    found = attention(query, support, values, tau)
+    assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    one, other = (torch.autograd.grad(x.square().sum(), query)[0] for x in (found, wanted))
+    assert torch.allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_no_likeness_of_many_supports_is_held_at_once():
+    """Fifty supports take the memory of their features, and of one map of likenesses."""
+    query = F.normalize(torch.randn(1, 400, 8), dim=2)
+    keys, values = query.repeat(1, 50, 1), torch.rand(1, 20_000, 2)
+    sizes = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            sizes.append(out.numel() if isinstance(out, torch.Tensor) else 0)
+            return out
+
+    with Watch():
+        attention(query, keys, values, 0.035)
+    assert max(sizes) <= 400 * 400
