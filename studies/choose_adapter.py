@@ -71,7 +71,7 @@ WAYS = {
     "temperature, balance and walk as well": Way(learned_votes=True),
     "supports asked of each other": Way(leave_one_out=True),
     "clusters of unlabelled cells as classes": Way(clusters=16),
-    "no adapter; base classes vote for background": Way(steps=0, background=1500),
+    "no adapter, but base classes vote for background": Way(steps=0, background=1500),
 }
 
 
