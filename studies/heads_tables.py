@@ -160,6 +160,18 @@ def _alike(name: str, head: str, other: str, shots: int) -> bool:
     return [_conditions(r, name) for r in first] == [_conditions(r, name) for r in second]
 
 
+def front_on(name: str) -> str:
+    """Every head's means with one shot and with five, the best first."""
+    scored = {
+        title: [score(trainings(name, head, shots)) for shots in SHOTS]
+        for title, head in METHODS.items()
+        if all(trainings(name, head, shots) for shots in SHOTS)
+    }
+    best_first = sorted(scored, key=lambda title: -scored[title][0].mean)
+    lines = [[title, *map(number, scored[title])] for title in best_first]
+    return table(["head", *SHOTS_NAMED], lines)
+
+
 def pairs_on(name: str) -> str:
     """How far every head is below the best one, on the same episodes."""
     lines = []

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+import growth_plot
 import heads_plot
 import heads_tables
 from measured import (
@@ -273,14 +274,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "msrc-weights": msrc_weights, "msrc-votes": msrc_votes,
     "heads-shapes-longer": partial(heads_tables.longer, "shapes", "5epochs"),
     "heads-msrc-longer": partial(heads_tables.longer, "msrc", "longer"),
-    "dcama-shots": heads_tables.dcama_shots,
+    "zoo-front": partial(heads_tables.front_on, "msrc"), "dcama-shots": heads_tables.dcama_shots,
     **{f"heads-{name}": partial(heads_tables.heads_on, name) for name in SETS},
     **{f"pairs-{name}": partial(heads_tables.pairs_on, name) for name in SETS},
     "other-sets": other_sets, "half-precision": half_precision, "supports": supports, "photos": photos,
     **{f"parts-{name}": partial(heads_tables.parts_on, name) for name in SETS},
     **{f"costs-{name}": partial(heads_tables.costs_on, name) for name in ("msrc",)},
     "decoder-choice": partial(choice, "decoder_choice"), "adapter-choice": partial(choice, "adapter_choice"),
-    "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
+    "growth": growth_plot.growth_table, "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
 
 PLOTS = {"docs/zoo_msrc.svg": partial(heads_plot.svg, "msrc")}
