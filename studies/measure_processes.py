@@ -95,11 +95,11 @@ def compared(head: str, place: Path, backbone: str) -> dict[str, Any]:
 
 
 def shared_test(place: Path, episodes: int = 5000) -> dict[str, float]:
-    """Seconds of a test of `votes` on `shapes` by one process and by two, one thread each, and their ratio."""
+    """Seconds of a test of `votes` on `shapes` by one process and by two, a thread each, and their ratio."""
     words = (
         "test", "--data", "shapes", "--head", "votes", f"data.root={place / 'shapes'}", "data.size=129",
-        "backbone.type=efficientnet_lite0", "network=weights", "test.runs=5", f"test.episodes={episodes // 5}",
-        "precision=fp32", "device=cpu", "data.workers=0",
+        "backbone.type=efficientnet_lite0", "network=weights", "test.runs=5",
+        f"test.episodes={episodes // 5}", "precision=fp32", "device=cpu", "data.workers=0",
     )  # fmt: skip
     draw_shapes(place / "shapes")
     found: dict[str, float] = {"episodes": episodes}
