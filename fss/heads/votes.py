@@ -78,9 +78,10 @@ class Votes(Head):
         if self.walk == 0:
             return odds
         query = F.normalize(cells.query - support_mean(cells), dim=2)
-        alike = query @ query.transpose(1, 2) / self.walk_tau  # (B,n,n)
+        # In place: on a CPU new maps of this size cost as much as the products in them.
+        alike = torch.baddbmm(query.new_zeros(()), query, query.mT, beta=0, alpha=1 / self.walk_tau)
         hidden = torch.eye(alike.shape[1], dtype=torch.bool, device=alike.device) | ~cells.on_photo[:, None]
-        alike = alike.masked_fill(hidden, -1e4).softmax(2)
+        alike = alike.masked_fill_(hidden, -1e4).softmax(2)
         own = (1 - self.walk) * odds[..., None]
         return repeat(lambda x: own + self.walk * (alike @ x), odds[..., None], self.steps)[..., 0]
 
