@@ -34,10 +34,14 @@ def growth_table() -> str:
         time, memory = (measured(what, key) for key in SERIES)
         numbers = " to ".join(f"{n:,}" for n in (time[0][0], time[-1][0]))
         told = [f"{_short(points[0][1])} to {_short(points[-1][1])}" for points in (time, memory)]
-        powers = [f"{exponent(points):.1f}" for points in (time, memory)]
+        powers = [_power(points) for points in (time, memory)]
         lines.append([title, numbers, told[0], powers[0], told[1], powers[1]])
     heads = ["what grows", "from, to", "seconds", "exponent", "GiB", "exponent"]
     return table(heads, lines) + f"\n\n{of_study('growth')}"
+
+
+def _power(points: Sequence[tuple[int, float]]) -> str:
+    return f"{exponent(points):.1f}".replace("-0.0", "0.0")
 
 
 def _short(value: float) -> str:
@@ -94,7 +98,7 @@ def _panel(what: str, left: int, top: int, wide: int) -> list[str]:
         line = " L".join(f"{x(n):.1f} {y(v):.1f}" for n, v in factors[key])
         parts.append(f'<path d="M{line}" stroke="{colour}" stroke-width="2" fill="none"/>')
         parts += [f'<circle cx="{x(n):.1f}" cy="{y(v):.1f}" r="4" fill="{colour}"/>' for n, v in factors[key]]
-        text = f"{title}, exponent {exponent(every[key]):.1f}"
+        text = f"{title}, exponent {_power(every[key])}"
         parts.append(f'<text x="{left + 12}" y="{top + 20 + 20 * row}" fill="{colour}">{text}</text>')
     return parts
 

@@ -266,6 +266,30 @@ def choice(name: str) -> str:
     return table(heads, lines) + f"\n\n{of_study(name)}"
 
 
+def latency() -> str:
+    """Seconds of `fss predict` to its first mask, of a further photo, and where eight are at work."""
+    told = study("latency")
+    one, many = told["photo_seconds"], told["at_once_seconds"]
+    lines = [
+        ["from the command typed to the first mask written", f"{told['cold_seconds']:.1f} s"],
+        ["a further photo", f"{one:.3f} s"],
+        [f"a photo of {told['at_once']} at once", f"{many:.3f} s, {one / many:.1f} times as fast"],
+    ]
+    return table(["", ""], lines) + f"\n\n{of_study('latency')}"
+
+
+def processes() -> str:
+    """What two processes and two nodes change: loss of a step, relative, and the test."""
+    told = study("processes")
+    lines = []
+    for one in told["rows"]:
+        tests = [one[f"{way}_episodes"] and one[f"{way}_miou"] == 0 for way in ("two", "nodes")]
+        losses = [f"{one[f'{way}_loss']:.0e}" for way in ("two", "nodes")]
+        lines.append([one["head"], *losses, "the same" if all(tests) else "differ"])
+    heads = ["head", "two processes, loss", "two nodes, loss", "the test's scores"]
+    return table(heads, lines) + f"\n\n{of_study('processes')}"
+
+
 SETS = ("shapes", "msrc", "camvid")
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -281,10 +305,11 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"parts-{name}": partial(heads_tables.parts_on, name) for name in SETS},
     **{f"costs-{name}": partial(heads_tables.costs_on, name) for name in ("msrc",)},
     "decoder-choice": partial(choice, "decoder_choice"), "adapter-choice": partial(choice, "adapter_choice"),
-    "growth": growth_plot.growth_table, "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
+    "growth": growth_plot.growth_table, "latency": latency, "processes": processes,
+    "speed": speed, "necks": necks, "pseudo": pseudo, "mutants": mutants,
 }  # fmt: skip
 
-PLOTS = {"docs/zoo_msrc.svg": partial(heads_plot.svg, "msrc")}
+PLOTS = {"docs/zoo_msrc.svg": partial(heads_plot.svg, "msrc"), "docs/growth.svg": growth_plot.svg}
 
 
 # Numbers in running text.
@@ -378,8 +403,18 @@ def zoo_text() -> list[str]:
     ]
 
 
+def clusters_text() -> list[str]:
+    test = study("processes")["test"]
+    one, two = test["one_seconds"], test["two_seconds"]
+    return [
+        f"A test of {test['episodes']:,} episodes of `votes` on `shapes` took {one:.0f} s with one process "
+        f"of one thread and {two:.0f} s with two, {test['ratio']:.1f} times as fast"
+    ]
+
+
 PHRASES: dict[str, Callable[[], list[str]]] = {
     "README.md": readme_text,
+    "docs/clusters.md": clusters_text,
     "docs/predict.md": predict_text,
     "docs/protocol.md": half_text,
     "docs/benchmarks.md": lambda: [*half_text(), *index_text()],
