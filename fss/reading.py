@@ -1,6 +1,7 @@
 """Files from elsewhere, read within bounds: no small file may ask for much memory or time."""
 
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from fss.errors import UserError, why
 _JSON_BYTES = 4 << 20  # a result of 1,000 classes has a tenth of that
 _JSON_DEPTH = 32  # a result has 8
 _YAML_BYTES = 256 << 10  # the largest recipe has a hundredth of that
+_YAML_DEPTH = 200  # brackets in each other; recipes have four
+_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _YAML_VALUES = 10_000  # that one file may stand for, aliases written out
 
 
@@ -66,8 +69,11 @@ def load_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: it is none, or its aliases stand for too many values.
-        ValueError, RecursionError: as PyYAML has it.
+        ValueError, RecursionError: as PyYAML has it, and for brackets nested so deep that it takes minutes.
     """
+    depth = accumulate(_BRACKETS.get(letter, 0) for letter in text)
+    if max(depth, default=0) > _YAML_DEPTH:
+        raise RecursionError
     return yaml.load(text, _Bounded)
 
 
