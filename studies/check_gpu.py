@@ -42,10 +42,10 @@ BACKBONES = (
     "timm:mobilenetv3_large_100", "timm:vit_small_patch14_reg4_dinov2", "timm:vit_small_patch16_dinov3",
 )  # fmt: skip
 SIZE, DRY_SIZE = 321, 97
-AT_ONCE = 8  # episodes of a call with images kept, and images of one of the backbone
+AT_ONCE = 8  # episodes of a call with images cached, and images of one of the backbone
 TOLERANCE = 0.01  # of float32 between devices, of untrained networks
 HEADS = [
-    "", "from the CPU's", "test, GiB", "step, GiB", "episodes/s", "images kept", "steps/s", "images/s",
+    "", "from the CPU's", "test, GiB", "step, GiB", "episodes/s", "images cached", "steps/s", "images/s",
     "of its rate",
 ]  # fmt: skip
 Row = dict[str, float]
@@ -136,10 +136,10 @@ def head_row(head: str, machine: Machine) -> Row:
         ours = settled(build(machine.exact, head)).output(e, [0]).logits
         theirs = reference(settled(build(machine.exact, head))).output(e.to(CPU), [0]).logits
         own = build(machine.fast, head).eval()
-    test, kept = few_shot(machine.fast, head, False, 1).ours, cached(machine.fast, head, AT_ONCE).ours
+    test, with_images = few_shot(machine.fast, head, False, 1).ours, cached(machine.fast, head, AT_ONCE).ours
     row = {
         "difference": difference(ours, theirs), "test_gib": peak(test, machine.device),
-        "episodes": 1 / machine.seconds(test), "kept": AT_ONCE / machine.seconds(kept),
+        "episodes": 1 / machine.seconds(test), "cached_episodes": AT_ONCE / machine.seconds(with_images),
         **encoding(own, episode(machine.fast, head, 1, 1).query_image, machine),
     }  # fmt: skip
     if METHODS[head].learns:
@@ -151,20 +151,20 @@ def head_row(head: str, machine: Machine) -> Row:
 def backbone_row(name: str, machine: Machine) -> Row:
     """A backbone's numbers."""
 
-    def made(half: bool) -> FewShotModel:
+    def model_of(half: bool) -> FewShotModel:
         with seeded(0):
             levels = ["stage3"] if "vit" in name else ["stage2", "stage3", "stage4"]
             model = build_model("votes", {"level": levels}, make_backbone(name, "random", {}), None, half)
         return model.eval().to(machine.device).to(memory_format=torch.channels_last)
 
-    exact = made(False)
+    exact = model_of(False)
     size = nearest_size(exact.backbone, machine.size or SIZE)
     pixels = torch.randn(AT_ONCE, 3, size, size, generator=torch.Generator().manual_seed(1))
     images = to_rgb(pixels).to(machine.device)
     with torch.no_grad():
         ours = torch.cat([x.flatten() for x in exact.encode(images[:1]).values()])
         theirs = reference(exact).encode(images[:1].cpu()).values()
-    model = made(machine.half)
+    model = model_of(machine.half)
     return {
         "difference": difference(ours, torch.cat([x.flatten() for x in theirs])),
         "test_gib": peak(lambda: model.encode(images), machine.device),
@@ -174,19 +174,19 @@ def backbone_row(name: str, machine: Machine) -> Row:
 
 def line(title: str, row: Row) -> str:
     """A row of the table."""
-    keys = ("test_gib", "step_gib", "episodes", "kept", "steps", "images")
+    keys = ("test_gib", "step_gib", "episodes", "cached_episodes", "steps", "images")
     cells = [f"{row[key]:.3g}" if key in row else "" for key in keys]
     every = [title, f"{row['difference']:.0e}", *cells, f"{row['share']:.0%}"]
     return f"| {' | '.join(every)} |"
 
 
-def table(told: dict[str, Any]) -> str:
+def table(report: dict[str, Any]) -> str:
     """All rows, with what they were measured on above."""
-    about = told["environment"]
-    where = f"{about['device']}, PyTorch {about['torch']}, frozen networks in {told['numbers']}"
-    top = [f"{where}; convolutions at {told['rate'] / 1e12:.3g} TFLOP/s", ""]
+    about = report["environment"]
+    where = f"{about['device']}, PyTorch {about['torch']}, frozen networks in {report['numbers']}"
+    top = [f"{where}; convolutions at {report['rate'] / 1e12:.3g} TFLOP/s", ""]
     top += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    return "\n".join([*top, *(line(title, row) for title, row in told["rows"].items())])
+    return "\n".join([*top, *(line(title, row) for title, row in report["rows"].items())])
 
 
 def main() -> int:
@@ -208,13 +208,13 @@ def main() -> int:
             rows[METHODS[head].title] = head_row(head, machine)
         for name in Bar(BACKBONES, "backbones", leave=False):
             rows[name.removeprefix("timm:")] = backbone_row(name, machine)
-    told = {
+    report = {
         "date": date.today().isoformat(), "numbers": "bfloat16" if machine.half else "float32",
         "size": size, "rate": machine.rate, "rows": rows, "environment": environment(device),
     }  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out, json.dumps(told, indent=1) + "\n")
-    print(table(told))
+    write_text(options.out, json.dumps(report, indent=1) + "\n")
+    print(table(report))
     far = [title for title, row in rows.items() if not row["difference"] < TOLERANCE]
     if far:
         print(f"\nfurther than {TOLERANCE:.0%} from the CPU's answers: {', '.join(far)}", file=sys.stderr)

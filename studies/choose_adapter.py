@@ -245,7 +245,7 @@ def scores(
     answer: Answer, small: Small, classes: Sequence[int], drawn: dict[int, list[Drawn]]
 ) -> list[float]:
     """mIoU over the episodes of some classes, with one support and with five, percent."""
-    found = []
+    means = []
     for shots in SHOTS:
         each = []
         for mine in ([e for e in drawn[shots] if e[0] == label] for label in classes):
@@ -255,8 +255,8 @@ def scores(
             logits = resize(answer(cells, shots), (masks.shape[-2], masks.shape[-1]), small.corners)
             inter, union = counts(logits.argmax(1), masks)
             each.append(100 * float(inter[:, 1].sum() / union[:, 1].sum().clamp(min=1)))
-        found.append(float(np.mean(each)))
-    return found
+        means.append(float(np.mean(each)))
+    return means
 
 
 def after(way: Way, small: Small, classes: Sequence[int], pixels: int) -> Answer:
@@ -284,9 +284,9 @@ def main() -> None:
     photos = Photos(config)
     small = Small(photos, dict(config.head.options))
     drawn = {k: episodes(photos, k, given.episodes, given.pixels, given.seed) for k in SHOTS}
-    told: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"gains": {}}
-    told |= {"date": date.today().isoformat(), "set": given.root.name, "episodes": given.episodes}
-    told |= {"seed": given.seed, "environment": environment(torch.device("cpu"))}
+    report: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"gains": {}}
+    report |= {"date": date.today().isoformat(), "set": given.root.name, "episodes": given.episodes}
+    report |= {"seed": given.seed, "environment": environment(torch.device("cpu"))}
     for group in map(int, given.groups.split(",")):
         for fold in map(int, given.folds.split(",")):
             base = base_classes(len(photos.source.classes), fold, 4, "contiguous")
@@ -294,13 +294,13 @@ def main() -> None:
             before = scores(small.answer, small, held_out, drawn)
             for name in given.ways.split(";"):
                 key = f"{name}, fold {fold}, group {group}"
-                if key in told["gains"]:
+                if key in report["gains"]:
                     continue
-                found = scores(after(WAYS[name], small, rest, given.pixels), small, held_out, drawn)
-                told["gains"][key] = [round(b - a, 2) for a, b in zip(before, found, strict=True)]
+                gained = scores(after(WAYS[name], small, rest, given.pixels), small, held_out, drawn)
+                report["gains"][key] = [round(b - a, 2) for a, b in zip(before, gained, strict=True)]
                 given.out.parent.mkdir(parents=True, exist_ok=True)
-                write_text(given.out, json.dumps(told, indent=1) + "\n")
-                print(key, told["gains"][key], flush=True)
+                write_text(given.out, json.dumps(report, indent=1) + "\n")
+                print(key, report["gains"][key], flush=True)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,12 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("row", row), ("coins", rest)):
         Image.fromarray(part).save(given.folder / f"{name}.png")
-    found = Predictor().learn(Support(row, BOXES, "coin", "box"))(rest)
-    picture(row, rest, overlay(rest, found.labels(), found.classes)).save(given.picture, quality=88)
+    prediction = Predictor().learn(Support(row, BOXES, "coin", "box"))(rest)
+    picture(row, rest, overlay(rest, prediction.labels(), prediction.classes)).save(given.picture, quality=88)
 
 
-def picture(row: np.ndarray, rest: np.ndarray, found: np.ndarray) -> Image.Image:
-    """The support with its boxes above; below the query, and what was found; twice their size."""
+def picture(row: np.ndarray, rest: np.ndarray, prediction: np.ndarray) -> Image.Image:
+    """The support with its boxes above; below the query, and its masks; twice their size."""
     width = 2 * row.shape[1]
     top = Image.fromarray(row).resize((width, 2 * row.shape[0]), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(top)
@@ -51,7 +51,7 @@ def picture(row: np.ndarray, rest: np.ndarray, found: np.ndarray) -> Image.Image
     side = (width - gap) // 2, round((width - gap) / 2 / rest.shape[1] * rest.shape[0])
     page = Image.new("RGB", (width, top.height + gap + side[1]), "white")
     page.paste(top, (0, 0))
-    for i, part in enumerate((rest, found)):
+    for i, part in enumerate((rest, prediction)):
         page.paste(
             Image.fromarray(part).resize(side, Image.Resampling.LANCZOS),
             (i * (side[0] + gap), top.height + gap),

@@ -16,8 +16,8 @@ FITTED = 3  # last values, whose slope is the exponent
 
 def measured(what: str, key: str) -> list[tuple[int, float]]:
     """Number and value, from the smallest number on."""
-    found = study("growth")["grows"][what]
-    return sorted((int(number), values[key]) for number, values in found.items())
+    values_of = study("growth")["grows"][what]
+    return sorted((int(number), values[key]) for number, values in values_of.items())
 
 
 def exponent(points: Sequence[tuple[int, float]]) -> float:
@@ -33,9 +33,9 @@ def growth_table() -> str:
     for what, title in PANELS.items():
         time, memory = (measured(what, key) for key in SERIES)
         numbers = " to ".join(f"{n:,}" for n in (time[0][0], time[-1][0]))
-        told = [f"{_short(points[0][1])} to {_short(points[-1][1])}" for points in (time, memory)]
+        ranges = [f"{_short(points[0][1])} to {_short(points[-1][1])}" for points in (time, memory)]
         powers = [_power(points) for points in (time, memory)]
-        lines.append([title, numbers, told[0], powers[0], told[1], powers[1]])
+        lines.append([title, numbers, ranges[0], powers[0], ranges[1], powers[1]])
     heads = ["what grows", "from, to", "seconds", "exponent", "GiB", "exponent"]
     return table(heads, lines) + f"\n\n{of_study('growth')}"
 

@@ -9,13 +9,12 @@ head's costs go into docs/results/heads/costs_SET.json; a head that is there is 
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 import torch
 from measure_heads import HEADS, OUT, SETS, config_of
+from timing import median_seconds
 
 from fss.bench.memory import peak
 from fss.config import Config
@@ -34,17 +33,7 @@ from fss.training.base import pretrain
 from fss.writing import write_text
 
 CPU = torch.device("cpu")
-EPISODES, PASSES, BATCH = 16, 3, 8
-
-
-def median_seconds(call: Callable[[], object]) -> float:
-    """Median time of `PASSES` calls."""
-    took = []
-    for _ in range(PASSES):
-        start = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - start)
-    return median(took)
+EPISODES, BATCH = 16, 8
 
 
 def model_of(config: Config) -> FewShotModel:

@@ -10,17 +10,16 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from datetime import date
 from io import StringIO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timing import median_seconds
 
 from fss.bars import Bar
 from fss.bench.memory import peak
@@ -39,7 +38,7 @@ GROWS = {
     "photos": (1, 10, 100, 1000, 10_000),
 }
 LEVELS = {121: "stage4", 441: "stage3", 1681: "stage2", 6561: "stage1"}
-PASSES, CPU = 3, torch.device("cpu")
+CPU = torch.device("cpu")
 SMALL = 161  # px at which many photos are seen, so that ten thousand take minutes
 
 
@@ -58,15 +57,15 @@ class Photos:
 
     def supports(self, label: int, count: int) -> list[Support]:
         """Photos that show a class, with its masks."""
-        found: list[Support] = []
+        supports: list[Support] = []
         for path in self.train:
             labels = self.labels(path)
             if (labels == label).sum() >= 1024:
                 mask = np.where(labels == 255, 255, labels == label).astype(np.uint8)
-                found.append(Support(path, mask, CLASSES[label - 1]))
-            if len(found) == count:
-                return found
-        raise SystemExit(f"only {len(found)} photos show {CLASSES[label - 1]}; wanted {count}")
+                supports.append(Support(path, mask, CLASSES[label - 1]))
+            if len(supports) == count:
+                return supports
+        raise SystemExit(f"only {len(supports)} photos show {CLASSES[label - 1]}; wanted {count}")
 
 
 def measure(photos: Photos, what: str, number: int) -> dict[str, float]:
@@ -82,19 +81,10 @@ def measure(photos: Photos, what: str, number: int) -> dict[str, float]:
     learn = lambda: predictor.learn(supports, tile=None)  # noqa: E731
     learn_gib = peak(learn, CPU)
     return {
-        "learn_seconds": seconds(learn), "learn_gib": learn_gib,
-        "photo_seconds": seconds(lambda: predictor(query)), "photo_gib": peak(lambda: predictor(query), CPU),
+        "learn_seconds": median_seconds(learn), "learn_gib": learn_gib,
+        "photo_seconds": median_seconds(lambda: predictor(query)),
+        "photo_gib": peak(lambda: predictor(query), CPU),
     }  # fmt: skip
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Median time."""
-    took = []
-    for _ in range(PASSES):
-        start = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - start)
-    return median(took)
 
 
 def whole_run(photos: Photos, count: int) -> dict[str, float]:
@@ -118,18 +108,18 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="a JSON file")
     parser.add_argument("--most", type=int, default=10_000, help="photos")
     given = parser.parse_args()
-    told: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"grows": {}}
-    told |= {"date": date.today().isoformat(), "environment": environment(CPU)}
+    report: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"grows": {}}
+    report |= {"date": date.today().isoformat(), "environment": environment(CPU)}
     with tempfile.TemporaryDirectory() as root:
         photos = Photos(Path(root) / "shapes")
         every = [(what, n) for what, numbers in GROWS.items() for n in numbers]
         for what, number in Bar(every, "growth", leave=False):
-            done = told["grows"].setdefault(what, {})
+            done = report["grows"].setdefault(what, {})
             if str(number) in done or (what == "photos" and number > given.most):
                 continue
             done[str(number)] = {k: float(f"{v:.4g}") for k, v in measure(photos, what, number).items()}
             given.out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(given.out, json.dumps(told, indent=1) + "\n")
+            write_text(given.out, json.dumps(report, indent=1) + "\n")
             print(what, number, json.dumps(done[str(number)]), flush=True)
 
 

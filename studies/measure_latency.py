@@ -2,7 +2,7 @@
 
 Seconds from `fss predict` typed to its first mask written, of a further photo, and of a photo where eight are
 segmented at once: `fss predict` as it comes, one support with a mask, drawn photos (`shapes`, 320 px) seen at
-321 px. Medians of five. All of the machine's cores are used; PyTorch's threads are told.
+321 px. Medians of five. All of the machine's cores are used; the file says how many threads.
 """
 
 import argparse
@@ -10,16 +10,14 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from measure_growth import Photos
 from PIL import Image
+from timing import median_seconds
 
 from fss.data.files import png_bytes
 from fss.photos.predictor import Predictor
@@ -27,16 +25,6 @@ from fss.runs.folders import environment
 from fss.writing import write_text
 
 PASSES, AT_ONCE = 5, 8
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Median time of `PASSES` calls."""
-    took = []
-    for _ in range(PASSES):
-        start = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - start)
-    return median(took)
 
 
 def cold(photos: Photos, folder: Path) -> float:
@@ -59,7 +47,7 @@ def cold(photos: Photos, folder: Path) -> float:
         command = [sys.executable, "-m", "fss", "predict", *map(str, words)]
         subprocess.run(command, check=True, capture_output=True)
 
-    return seconds(run)
+    return median_seconds(run, PASSES)
 
 
 def main() -> None:
@@ -73,16 +61,16 @@ def main() -> None:
         queries = [np.array(Image.open(path).convert("RGB")) for path in photos.queries[:AT_ONCE]]
         predictor = Predictor().learn(photos.supports(1, 1))
         predictor(queries[0])
-        one_by_one = seconds(lambda: [predictor(query) for query in queries]) / AT_ONCE
-        at_once = seconds(lambda: list(predictor.each(queries))) / AT_ONCE
-    told = {
+        one_by_one = median_seconds(lambda: [predictor(query) for query in queries], PASSES) / AT_ONCE
+        at_once = median_seconds(lambda: list(predictor.each(queries)), PASSES) / AT_ONCE
+    report = {
         "date": date.today().isoformat(), "cold_seconds": first, "photo_seconds": one_by_one,
         "at_once_seconds": at_once, "at_once": AT_ONCE, "size": predictor.size,
         "environment": environment(torch.device("cpu")),
     }  # fmt: skip
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(given.out, json.dumps(told, indent=1) + "\n")
-    print(json.dumps(told))
+    write_text(given.out, json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

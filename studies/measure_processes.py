@@ -120,16 +120,16 @@ def shared_test(place: Path, episodes: int = 5000) -> dict[str, float]:
         f"test.episodes={episodes // 5}", "precision=fp32", "device=cpu", "data.workers=0",
     )  # fmt: skip
     draw_shapes(place / "shapes")
-    found: dict[str, float] = {"episodes": episodes}
+    times: dict[str, float] = {"episodes": episodes}
     scores = []
     for name, processes in (("one", 1), ("two", 2)):
         output = place / f"test_{name}"
         start = time.perf_counter()
         Run((*words, f"output={output}"), processes, place / f"test_{name}.txt").go()
-        found[f"{name}_seconds"] = round(time.perf_counter() - start, 2)
+        times[f"{name}_seconds"] = round(time.perf_counter() - start, 2)
         scores.append(counts(output))
     assert scores[0] == scores[1], scores
-    return found | {"ratio": round(found["one_seconds"] / found["two_seconds"], 2)}
+    return times | {"ratio": round(times["one_seconds"] / times["two_seconds"], 2)}
 
 
 def main() -> int:

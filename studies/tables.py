@@ -268,21 +268,21 @@ def choice(name: str) -> str:
 
 def latency() -> str:
     """Seconds of `fss predict` to its first mask, of a further photo, and where eight are at work."""
-    told = study("latency")
-    one, many = told["photo_seconds"], told["at_once_seconds"]
+    report = study("latency")
+    one, many = report["photo_seconds"], report["at_once_seconds"]
     lines = [
-        ["from the command typed to the first mask written", f"{told['cold_seconds']:.1f} s"],
+        ["from the command typed to the first mask written", f"{report['cold_seconds']:.1f} s"],
         ["a further photo", f"{one:.3f} s"],
-        [f"a photo of {told['at_once']} at once", f"{many:.3f} s, {one / many:.1f} times as fast"],
+        [f"a photo of {report['at_once']} at once", f"{many:.3f} s, {one / many:.1f} times as fast"],
     ]
     return table(["", ""], lines) + f"\n\n{of_study('latency')}"
 
 
 def processes() -> str:
     """What two processes and two nodes change: loss of a step, relative, and the test."""
-    told = study("processes")
+    report = study("processes")
     lines = []
-    for one in told["rows"]:
+    for one in report["rows"]:
         tests = [one[f"{way}_episodes"] and one[f"{way}_miou"] == 0 for way in ("two", "nodes")]
         losses = [f"{one[f'{way}_loss']:.0e}" for way in ("two", "nodes")]
         lines.append([one["head"], *losses, "the same" if all(tests) else "differ"])

@@ -19,7 +19,7 @@ SMALL = Machine(CPU, half=False, runs=1, size=65, rate=1e12)
 def test_a_head_has_all_its_numbers_and_answers_as_its_stored_network(head):
     row = check_gpu.head_row(head, SMALL)
     assert row["difference"] < 1e-3
-    assert {"test_gib", "episodes", "kept", "images", "share"} <= row.keys()
+    assert {"test_gib", "episodes", "cached_episodes", "images", "share"} <= row.keys()
     assert ("steps" in row and "step_gib" in row) == (head != "insid3")
     assert 0 < row["share"] < 10
 

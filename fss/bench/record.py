@@ -1,4 +1,4 @@
-"""What `fss bench` measured, in a file; ratios measured again and held against it."""
+"""Records of `fss bench`: files of times, and ratios measured again and compared with them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -31,13 +31,13 @@ class Record(NamedTuple):
 
 def write(path: Path, found: Times, setting: Setting, runs: int) -> None:
     """Write a record, whole or not at all."""
-    told = {
+    content = {
         "date": date.today().isoformat(), "size": setting.size, "backbone": setting.backbone,
         "half": setting.half, "threads": torch.get_num_threads(), "torch": torch.__version__, "runs": runs,
         "cases": found, "environment": environment(setting.device),
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(told, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read(path: Path) -> Record:
@@ -46,14 +46,14 @@ def read(path: Path) -> Record:
     Raises:
         UserError: the file is none.
     """
-    told = read_json(path, "a record of `fss bench --out`")
+    content = read_json(path, "a record of `fss bench --out`")
     try:
-        about = told["environment"]
-        both = {str(name): case for name, case in told["cases"].items() if "plain" in case}
+        about = content["environment"]
+        both = {str(name): case for name, case in content["cases"].items() if "plain" in case}
         ratios = {name: case["plain"] / case["ours"] for name, case in both.items()}
         if not ratios:
             raise KeyError("plain")
-        return Record(told["size"], told["backbone"], told["half"], _machine(about), ratios)
+        return Record(content["size"], content["backbone"], content["half"], _machine(about), ratios)
     except (KeyError, TypeError, AttributeError, ZeroDivisionError):
         raise UserError(f"{path} is no record of times; `fss bench --out {path}` writes one") from None
 
@@ -84,8 +84,8 @@ def check(record: Record, measure: Callable[[list[str]], Times], setting: Settin
     for name, ratio in record.ratios.items():
         print(f"| {name} | {ratio:.1f} | {now[name]:.1f} | {now[name] / ratio - 1:+.0%} |".replace("-", "−"))
     names = fallen(record.ratios, now)
-    told = ", ".join(f"{name} from {record.ratios[name]:.1f} to {now[name]:.1f}" for name in names)
-    print(f"\nfell by more than {FALL:.0%}: {told}" if names else f"\nno ratio fell by more than {FALL:.0%}")
+    falls = ", ".join(f"{name} from {record.ratios[name]:.1f} to {now[name]:.1f}" for name in names)
+    print(f"\nfell by more than {FALL:.0%}: {falls}" if names else f"\nno ratio fell by more than {FALL:.0%}")
     return not names
 
 
